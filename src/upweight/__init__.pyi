@@ -14,7 +14,6 @@ from upweight.applications.contests import Significance as Significance
 from upweight.applications.cross_fitting import HeldOut as HeldOut
 from upweight.applications.deep_knn import DeepKNN as DeepKNN
 from upweight.applications.deep_knn import deep_knn as deep_knn
-from upweight.applications.discover import GroupDiscovery as GroupDiscovery
 from upweight.applications.discover import discover as discover
 from upweight.applications.discovery import DiscoveredGroup as DiscoveredGroup
 from upweight.applications.discovery import Discovery as Discovery
@@ -40,6 +39,7 @@ from upweight.applications.forgotten import Forgotten as Forgotten
 from upweight.applications.global_explanation import GlobalExplanation as GlobalExplanation
 from upweight.applications.global_explanation import Pick as Pick
 from upweight.applications.global_explanation import global_explanation as global_explanation
+from upweight.applications.group_rounds import GroupDiscovery as GroupDiscovery
 from upweight.applications.groups import Groups as Groups
 from upweight.applications.growing_spheres import ColumnChange as ColumnChange
 from upweight.applications.growing_spheres import NearestEnemy as NearestEnemy

@@ -6,7 +6,8 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from upweight.applications.explain import Explanation, confident_mistakes, explain
+from upweight.applications.explain import Explanation, explain
+from upweight.applications.query_choice import confident_mistakes
 from upweight.core.examples import Examples
 from upweight.core.model import Retrainable
 from upweight.core.progress import Progress, no_progress

@@ -6,7 +6,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import LinearSVC
 
 from upweight import Chance, Examples, Influence, LeaveOneOut, Margin, Probability, Retraining, explainable
-from upweight.applications.explain import confident_mistakes, explain, worth_explaining
+from upweight.applications.explain import explain
+from upweight.applications.query_choice import confident_mistakes, worth_explaining
 from upweight.core.model import Measurable, Predictions
 
 RNG = np.random.default_rng(3)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.applications.explain import confident_mistakes
+from upweight.applications.query_choice import confident_mistakes
 from upweight.core.example_columns import is_missing
 from upweight.core.examples import Examples
 from upweight.core.input_kinds import columns_of

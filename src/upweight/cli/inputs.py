@@ -188,7 +188,7 @@ def choose_queries(
 
     Without a request, of those worth explaining, with a note that says why.
     """
-    from upweight.applications.explain import mistakes_first, worth_explaining
+    from upweight.applications.query_choice import mistakes_first, worth_explaining
 
     if requested:
         return named_queries(queries, requested), []

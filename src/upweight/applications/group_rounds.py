@@ -1,0 +1,228 @@
+"""The rounds of `discover`: search a group, retrain without it, and search the next one without it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.applications.conditions import Conditions, conditions_of
+from upweight.applications.discovery import DiscoveredGroup
+from upweight.applications.group_search import Candidate, GroupSearch, t_values
+from upweight.core.attributor import Attributor, Fitted
+from upweight.core.blocks import require_count
+from upweight.core.capability_checks import can
+from upweight.core.examples import Examples
+from upweight.core.forgettable import Forgettable
+from upweight.core.group_removal import GroupRemoval
+from upweight.core.scores import Unit
+from upweight.core.weights import weighted_positions
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+LEVEL = 0.9  # of intervals
+TRIED = 2  # groups of one round that are retrained
+TYPICAL = 8  # ids that are named
+SEARCHED_UP_TO = 3.0  # mean sizes of a measurement up to which the rise of a query counts in the search
+TESTED_UP_TO = 1.0  # the same in the test
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupDiscovery:
+    """How `discover` searches and what it reports.
+
+    Args:
+        most: groups at most.
+        smallest, largest: size of a group as a share of the training examples.
+        level: the probability with which one group is reported in a round though no group has an effect.
+        least: the smallest rise of the mean measurement that is reported, as a share of its size.
+        seed: of the split of the queries and of clusters.
+
+    Raises ValueError for shares outside of (0, 1), or a smallest group that is not smaller than the largest.
+    """
+
+    most: int = 5
+    smallest: float = 0.01
+    largest: float = 0.15
+    level: float = 0.05
+    least: float = 0.02
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_count("most", self.most)
+        for name in ("smallest", "largest", "level", "least"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"expected {name} between 0 and 1, got {getattr(self, name)}")
+        if self.smallest >= self.largest:
+            raise ValueError(f"expected smallest < largest, got {self.smallest} and {self.largest}")
+
+
+@dataclass(eq=False)
+class GroupRounds:
+    """The search for groups, one after the other: the model and the training set without the groups found so far.
+
+    Attributes:
+        present: positions of the remaining examples in the whole training set.
+        conditions: on all training examples.
+    """
+
+    model: Any
+    train: Examples
+    present: NDArray[np.intp]
+    conditions: Conditions
+    searched: Examples
+    confirming: Examples
+    recipe: Attributor
+    search: GroupDiscovery
+    groups: list[DiscoveredGroup]
+    rejected: list[DiscoveredGroup]
+    unit: Unit = Unit.RANK
+    trainings: int = 0
+
+    @classmethod
+    def start(
+        cls,
+        model: Any,
+        train: Examples,
+        queries: Examples,
+        recipe: Attributor,
+        columns: Mapping[str, Any],
+        search: GroupDiscovery,
+    ) -> GroupRounds:
+        """The state before the search, with the queries split at random into halves."""
+        order = np.random.default_rng(search.seed).permutation(len(queries))
+        half = len(queries) // 2
+        conditions = conditions_of(model, train, columns, search.seed)
+        searched, confirming = queries.take(np.sort(order[:half])), queries.take(np.sort(order[half:]))
+        present = np.arange(len(train))
+        return cls(model, train, present, conditions, searched, confirming, recipe, search, [], [])
+
+    @property
+    def can_retrain(self) -> bool:
+        """Whether groups can be confirmed."""
+        return isinstance(self.model, Forgettable) and can(self.model, Forgettable)
+
+    def next_group(self) -> bool:
+        """Search one more group and retrain without it. False if no group is confirmed."""
+        fitted = self.recipe.fit(self.model, self.train)
+        scores = fitted.attribute(self.searched)
+        self.unit = scores.unit
+        n = len(weighted_positions(self.train))
+        candidates = GroupSearch(
+            self.conditions.take(self.present),
+            scores.values,
+            lambda member: self._bounded(-_effects(fitted, scores.values, member, self.searched), SEARCHED_UP_TO),
+            max(5, round(self.search.smallest * n)),
+            round(self.search.largest * n),
+            self._allowed,
+        ).candidates()
+        if not self.can_retrain:
+            self.groups += [self._described(c, fitted, scores.values, None) for c in candidates[: self.search.most]]
+            return False
+        for candidate in candidates[:TRIED]:
+            retrained = self._without(candidate.member)
+            if retrained is None:
+                continue
+            group = self._described(candidate, fitted, scores.values, retrained)
+            if group.confirmed:
+                self._remove(candidate, retrained, group)
+                return True
+            self.rejected.append(group)
+        return False
+
+    def _bounded(self, rises: Array, sizes: float) -> Array:
+        """Rises, none larger than so many mean sizes of a measurement, so that few queries do not decide alone."""
+        bound = sizes * float(np.abs(self.model.measure(self.searched)).mean())
+        return np.clip(rises, -bound, bound)
+
+    def _allowed(self, member: Mask) -> bool:
+        """Whether some examples of every class stay."""
+        y = self.train.y
+        return y is None or y.ndim > 1 or y.dtype.kind == "f" or len(np.unique(y[~member])) == len(np.unique(y))
+
+    def _without(self, member: Mask) -> Any:
+        """The model without these examples; None if it cannot be trained without them."""
+        try:
+            unlearned = self.model.forget(self.train, ~member)
+            if not unlearned.route.is_deletion:
+                unlearned = self.model.forget(self.train, ~member, refit=True)
+        except ValueError:
+            return None
+        self.trainings += 1
+        return unlearned.model
+
+    def _remove(self, candidate: Candidate, retrained: Any, group: DiscoveredGroup) -> None:
+        self.groups.append(group)
+        self.model, self.train = retrained, self.train.take(~candidate.member)
+        self.present = self.present[~candidate.member]
+
+    def _described(
+        self, candidate: Candidate, fitted: Fitted[Any, Any], scores: Array, retrained: Any
+    ) -> DiscoveredGroup:
+        """The group in words, with its effect on the queries that were not searched."""
+        from scipy.stats import t as student
+
+        members = np.flatnonzero(candidate.member)
+        strongest = members[np.argsort(scores[:, members].mean(axis=0), kind="stable")]
+        predicted = _predicted(fitted, candidate.member, self.confirming)
+        effect, interval, p, helped = np.nan, (np.nan, np.nan), np.nan, np.empty(0, dtype=np.intp)
+        if retrained is not None:
+            rises = retrained.measure(self.confirming) - self.model.measure(self.confirming)
+            effect, freedom = float(rises.mean()), len(rises) - 1
+            half = float(rises.std(ddof=1) / np.sqrt(len(rises)) * student.ppf(0.5 + LEVEL / 2, freedom))
+            interval = (effect - half, effect + half)
+            p = float(student.sf(t_values(self._bounded(rises, TESTED_UP_TO)[:, None])[0], freedom))
+            helped = np.argsort(-rises, kind="stable")[:TYPICAL]
+        scale = float(np.abs(self.model.measure(self.confirming)).mean())
+        return DiscoveredGroup(
+            conditions=tuple(self.conditions.names[j] for j in candidate.conditions),
+            ids=tuple(self.train.ids[members].tolist()),
+            labels=self._labels(members),
+            typical=tuple(self.train.ids[strongest[:TYPICAL]].tolist()),
+            predicted=predicted,
+            effect=effect,
+            interval=interval,
+            p=p,
+            helped=tuple(self.confirming.ids[helped].tolist()),
+            confirmed=bool(p <= self.search.level / TRIED and effect >= self.search.least * scale),
+        )
+
+    def _labels(self, members: NDArray[np.intp]) -> dict[Any, int]:
+        y = self.train.y
+        if y is None or y.ndim > 1 or y.dtype.kind == "f":
+            return {}
+        labels, counts = np.unique(y[members], return_counts=True)
+        return {
+            self.train.labels.get(label, label): int(count)
+            for label, count in zip(labels.tolist(), counts.tolist(), strict=True)
+        }
+
+    def warnings(self) -> list[str]:
+        """That nothing could be confirmed."""
+        if self.can_retrain:
+            return []
+        return ["This model cannot be retrained: the groups are those of the scores, and none of them is confirmed."]
+
+
+def _effects(fitted: Fitted[Any, Any], scores: Array, member: Mask, queries: Examples) -> Array:
+    """The measurement with each group minus without it, (queries, groups)."""
+    if isinstance(fitted, GroupRemoval) and fitted.lacks_removal() is None and not _is_slow(fitted):
+        ids = fitted.train.ids
+        return fitted.remove({str(g): ids[row].tolist() for g, row in enumerate(member)}, queries).values
+    return np.asarray(scores @ member.T.astype(np.float64))
+
+
+def _is_slow(fitted: Fitted[Any, Any]) -> bool:
+    """Whether groups are followed by replaying boosting, which takes a training each."""
+    return type(fitted.recipe).__name__ in ("LeafRefit", "LeafInfluence")
+
+
+def _predicted(fitted: Fitted[Any, Any], member: Mask, queries: Examples) -> float:
+    """The mean rise of the queries without the group, by the best that the method can do."""
+    ids = fitted.train.ids[member].tolist()
+    if isinstance(fitted, GroupRemoval) and fitted.lacks_removal() is None:
+        return -float(fitted.remove({"group": ids}, queries).values.mean())
+    return -float(fitted.attribute(queries).values[:, member].sum(axis=1).mean())
