@@ -25,7 +25,8 @@ from benchmarks.results import HERE, Table, keep_table, verdict
 from benchmarks.truth import images, texts
 
 import upweight as uw
-from upweight.curvature.forecast import Pilot, forecast_answer, forecast_fit
+from upweight.curvature.forecast import forecast_answer, forecast_fit
+from upweight.curvature.pilot import Pilot
 from upweight.curvature.registry import objective_of
 from upweight.gradients.inspection import inspect
 from upweight.gradients.network import Network

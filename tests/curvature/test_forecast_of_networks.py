@@ -11,7 +11,8 @@ torch = pytest.importorskip("torch")
 
 from support.network_families import cnn, cross_entropy, digits, mlp  # noqa: E402
 from upweight.core import forecast as said  # noqa: E402
-from upweight.curvature.forecast import Pilot, forecast_answer, forecast_fit  # noqa: E402
+from upweight.curvature.forecast import forecast_answer, forecast_fit  # noqa: E402
+from upweight.curvature.pilot import Pilot  # noqa: E402
 from upweight.curvature.summed_objective import SummedObjective  # noqa: E402
 
 X, Y = digits()

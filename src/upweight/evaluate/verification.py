@@ -17,6 +17,7 @@ from upweight.core.plottable import Plottable
 from upweight.core.scores import Scores, Unit
 from upweight.core.tabular import Tabular
 from upweight.evaluate.agreement import Agreement, agreement, finite_or_none
+from upweight.evaluate.calibration import multiplied, require_correctable
 from upweight.evaluate.intervals import Coverage, half_widths, require_similar, slope_band
 from upweight.evaluate.noise_ceiling import Ceiling, noise_ceiling
 from upweight.evaluate.removals import Removal, columns_of, predicted_effects
@@ -220,23 +221,8 @@ class Check(Plottable, Tabular):
         slope, count = self.of(kind).slope, int(self._is_of(kind).sum())
         if low <= 1.0 <= high:
             return self.scores
-        if not (slope > 0 and low > 0):
-            raise ValueError(
-                f"expected a slope above 0, got {slope:.3g} in [{low:.3g}, {high:.3g}]: no factor corrects it"
-            )
-        if self.judge(kind).verdict is Verdict.FAILS:
-            raise ValueError(
-                f"expected scores that predict retraining, got {self.judge(kind).numbers()}: no factor corrects these"
-            )
-        calibration = {"factor": slope, "band": [low, high], "level": level, "removals": count, "kind": kind}
-        warning = (
-            f"Sizes were multiplied by {slope:.3g} (band {low:.3g} to {high:.3g}), the slope of {count} removals. "
-            "These removals are no evidence for the result; verify it with another seed."
-        )
-        facts = {**self.scores.diagnostics, "warnings": [*self.scores.diagnostics.get("warnings", ()), warning]}
-        recipe = {**self.scores.recipe, "calibrated": calibration}
-        scaled = replace(self.scores, values=slope * self.scores.values, recipe=recipe, diagnostics=facts)
-        return scaled if scaled.half_widths is None else replace(scaled, half_widths=slope * scaled.half_widths)
+        require_correctable(slope, (low, high), self.judge(kind))
+        return multiplied(self.scores, slope, {"band": [low, high], "level": level, "removals": count, "kind": kind})
 
     def as_dict(self, level: float = 0.9) -> dict[str, Any]:
         """Plain values for JSON, with every pair of predicted and actual effects; unknown values are None.

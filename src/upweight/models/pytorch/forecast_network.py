@@ -43,7 +43,8 @@ class ForecastNetwork(Measurable):
     def _forecast(
         self, recipe: Any, curvature: CurvatureRecipe | None, train: Examples, queries: int | None
     ) -> Forecast:
-        from upweight.curvature.forecast import Pilot, forecast_answer, forecast_fit
+        from upweight.curvature.forecast import forecast_answer, forecast_fit
+        from upweight.curvature.pilot import Pilot
         from upweight.curvature.registry import first_choice
         from upweight.curvature.summed_objective import SummedObjective
 
