@@ -185,3 +185,8 @@ def leaf_lookup(leaf_nodes: Sequence[NDArray[np.integer]]) -> Callable[[NDArray[
         return np.stack([table[column] for table, column in zip(tables, nodes.T, strict=True)], axis=1)
 
     return look_up
+
+
+def active(effects: dict[str, bool]) -> tuple[str, ...]:
+    """The effects that this training had, none of which the estimator records."""
+    return tuple(effect for effect, is_active in effects.items() if is_active)

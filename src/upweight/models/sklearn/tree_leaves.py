@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,3 +53,15 @@ def _write(tree: Any, values: Array) -> None:
     """Write values (leaves, K) into the leaves of a tree."""
     nodes = np.flatnonzero(tree.children_left == -1)
     tree.value[nodes] = values.reshape(len(nodes), *tree.value.shape[1:])
+
+
+def writer(
+    write: Callable[[Any, WrittenLeaves], Any], estimator: Any, margins_of: Callable[[Any, Any], Array]
+) -> Callable[[WrittenLeaves], tuple[Any, Callable[[Any], Array]]]:
+    """Leaf values → (a copy of the estimator with them, its raw predictions)."""
+
+    def written(leaves: WrittenLeaves) -> tuple[Any, Callable[[Any], Array]]:
+        new = write(estimator, leaves)
+        return new, partial(margins_of, new)
+
+    return written

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,20 +15,20 @@ from upweight.core.measurement import Measurement
 from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.models.estimator_clones import retrain_clone
 from upweight.models.pipeline import last_step
-from upweight.models.sklearn.tree_leaves import forest_with, gradient_boosting_with, histogram_boosting_with
+from upweight.models.sklearn.boosting_losses import loss_of
+from upweight.models.sklearn.histogram_trees import histogram_spec
+from upweight.models.sklearn.tree_leaves import forest_with, gradient_boosting_with, writer
 from upweight.models.tree_inputs import TreeInputs
-from upweight.models.tree_reading import not_fitted, read_trees, unsupported_objective
-from upweight.models.tree_spec import TreeSpec, WrittenLeaves, class_weights_of, held_class_weights, leaf_lookup
+from upweight.models.tree_reading import not_fitted, read_trees
+from upweight.models.tree_spec import TreeSpec, active, class_weights_of, held_class_weights, leaf_lookup
 from upweight.trees.boosting import LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
-from upweight.trees.elementwise_losses import Exponential, Gamma
 from upweight.trees.ensemble import ensemble_of
-from upweight.trees.losses import Logistic, Poisson, Quantile, Softmax, Squared
+from upweight.trees.losses import Softmax, Squared
 from upweight.trees.model import TreeModel
 
 Array = NDArray[np.float64]
 GRADIENT_LOSSES = "squared_error, log_loss, exponential, quantile and absolute_error"
-HISTOGRAM_LOSSES = "squared_error, log_loss, poisson, gamma, quantile and absolute_error"
 # Class → the attribute that holds the trees; only a fitted estimator has it.
 TREE_ATTRIBUTES = {
     "GradientBoostingClassifier": "estimators_",
@@ -72,7 +70,7 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
     names = getattr(estimator, "feature_names_in_", None)
     inputs = TreeInputs(steps, estimator.n_features_in_, None if names is None or steps else tuple(map(str, names)))
     if kind.startswith("Hist"):
-        return _histogram_spec(estimator, train, inputs)
+        return histogram_spec(estimator, train, inputs)
     if kind.startswith("Gradient"):
         return _gradient_spec(estimator, train, inputs)
     return _forest_spec(estimator, train, inputs)
@@ -80,7 +78,7 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
 
 def _gradient_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeSpec:
     """GradientBoosting*: all that is needed is in public attributes."""
-    loss = _loss(estimator, GRADIENT_LOSSES)
+    loss = loss_of(estimator, GRADIENT_LOSSES)
     if isinstance(loss, Softmax):
         loss.factor = loss.outputs / (loss.outputs - 1)
     rounds, trees = len(estimator.estimators_), estimator.estimators_.ravel()
@@ -120,76 +118,10 @@ def _gradient_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeS
         raw=margins_of,
         retrain_estimator=retrain_estimator,
         rule=LeafRule(estimator.learning_rate, np.zeros(len(ensemble.values))),
-        unrecorded=_active(effects),
+        unrecorded=active(effects),
         splits=[tree.tree_ for tree in trees],
         fits_base=hasattr(estimator.init_, "fit"),  # not init="zero"
-        write=_writer(gradient_boosting_with, estimator, margins_of),
-    )
-
-
-def _histogram_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeSpec:
-    """HistGradientBoosting*: leaves are in private attributes; `read_trees` compares the margins with public ones."""
-    loss = _loss(estimator, HISTOGRAM_LOSSES)
-    rounds = len(estimator._predictors)
-    # Copies of the trees whose leaf values are the leaf numbers: their predictions are the leaves of the examples.
-    numbered_trees, values = [], []
-    for tree in (tree for step in estimator._predictors for tree in step):
-        numbered = copy.deepcopy(tree)
-        is_leaf = numbered.nodes["is_leaf"].astype(bool)
-        values.append(tree.nodes["value"][is_leaf].astype(np.float64))
-        numbered.nodes["value"][is_leaf] = np.arange(is_leaf.sum())
-        numbered_trees.append(numbered)
-    base = np.ravel(estimator._baseline_prediction)
-    outputs = np.tile(np.arange(loss.outputs), rounds)
-    ensemble = ensemble_of(values, np.repeat(np.arange(rounds), loss.outputs), outputs, base)
-
-    def leaf_numbers(x: Any) -> NDArray[Any]:
-        prepared = np.ascontiguousarray(estimator._preprocess_X(x, reset=False))
-        bitsets, bitset_of_column = estimator._bin_mapper.make_known_categories_bitsets()
-        leaves = [tree.predict(prepared, bitsets, bitset_of_column.astype(np.uint32), 1) for tree in numbered_trees]
-        return np.stack(leaves, axis=1).astype(np.intp)
-
-    def margins_of(fitted: Any, x: Any) -> Array:
-        if loss.classes is not None:
-            return np.asarray(fitted.decision_function(x))
-        predicted = np.asarray(fitted.predict(x))
-        return np.log(predicted) if isinstance(loss, Poisson | Gamma) else predicted
-
-    class_weight = getattr(estimator, "class_weight", None)
-    positions, labels = np.arange(loss.outputs), None
-    if loss.classes is not None and train.y is not None:  # the keys of `class_weight` are positions among the classes
-        positions, labels = np.arange(len(loss.classes)), loss.class_positions(train.y)
-    class_weights = class_weights_of(class_weight, positions, labels)
-    held, notes = held_class_weights(class_weight, positions, class_weights)
-
-    def retrain_estimator(x: Any, y: Any, weights: Any, seed: int) -> Any:
-        return retrain_clone(estimator, x, y, weights, seed, max_iter=rounds, early_stopping=False, **held)
-
-    # A tree that found no split has one leaf, whose value stays at 0 whatever its gradients are.
-    is_split = np.repeat([len(v) > 1 for v in values], [len(v) for v in values])
-    l2 = np.where(is_split, float(estimator.l2_regularization), np.inf)
-
-    stops_early = bool(getattr(estimator, "do_early_stopping_", False))
-    effects = {
-        "early stopping held rows out": stops_early and estimator.validation_fraction is not None,
-        "monotone constraints clip leaves": estimator.monotonic_cst is not None,
-    }
-    return TreeSpec(
-        ensemble=ensemble,
-        loss=loss,
-        inputs=inputs,
-        leaf_numbers=leaf_numbers,
-        margins=partial(margins_of, estimator),
-        raw=margins_of,
-        retrain_estimator=retrain_estimator,
-        rule=LeafRule(estimator.learning_rate, l2),
-        unrecorded=_active(effects),
-        splits=estimator._predictors,
-        threads=True,
-        class_weights=class_weights,
-        fits_base=True,
-        notes=notes,
-        write=_writer(histogram_boosting_with, estimator, margins_of),
+        write=writer(gradient_boosting_with, estimator, margins_of),
     )
 
 
@@ -239,25 +171,13 @@ def _forest_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeSpe
         retrain_estimator=retrain_estimator,
         draws=_draws(estimator, len(train)) if is_bootstrap else None,
         bootstrap=is_bootstrap,
-        unrecorded=_active(effects),
+        unrecorded=active(effects),
         splits=[tree.tree_ for tree in members],
         threads=getattr(estimator, "n_jobs", None) not in (None, 1),
         class_weights=class_weights,
         notes=notes,
-        write=_writer(forest_with, estimator, margins_of),
+        write=writer(forest_with, estimator, margins_of),
     )
-
-
-def _writer(
-    write: Callable[[Any, WrittenLeaves], Any], estimator: Any, margins_of: Callable[[Any, Any], Array]
-) -> Callable[[WrittenLeaves], tuple[Any, Callable[[Any], Array]]]:
-    """Leaf values → (a copy of the estimator with them, its raw predictions)."""
-
-    def written(leaves: WrittenLeaves) -> tuple[Any, Callable[[Any], Array]]:
-        new = write(estimator, leaves)
-        return new, partial(margins_of, new)
-
-    return written
 
 
 def _draws(estimator: Any, examples: int) -> Array:
@@ -276,27 +196,3 @@ def _leaves(trees: Any) -> tuple[list[NDArray[np.intp]], list[Array]]:
     leaf_nodes = [np.flatnonzero(tree.tree_.children_left == -1) for tree in trees]
     values = [tree.tree_.value[nodes].reshape(len(nodes), -1) for tree, nodes in zip(trees, leaf_nodes, strict=True)]
     return leaf_nodes, values
-
-
-def _active(effects: dict[str, bool]) -> tuple[str, ...]:
-    """The effects that this training had, none of which the estimator records."""
-    return tuple(effect for effect, is_active in effects.items() if is_active)
-
-
-def _loss(estimator: Any, supported: str) -> BoostingLoss:
-    """The loss that `estimator.loss` names."""
-    name, classes = estimator.loss, np.asarray(getattr(estimator, "classes_", ()))
-    makers: dict[str, Callable[[], BoostingLoss]] = {
-        "log_loss": lambda: Logistic(classes) if len(classes) == 2 else Softmax(classes),
-        "exponential": lambda: Exponential(classes),
-        "squared_error": Squared,
-        "poisson": Poisson,
-        "gamma": Gamma,
-        "quantile": lambda: Quantile(getattr(estimator, "alpha", None) or estimator.quantile),
-        "absolute_error": lambda: Quantile(0.5),
-    }
-    if name not in makers:
-        percentile = "its leaves are re-fitted by a median, and its δ is a percentile of the residuals"
-        reason = percentile if name == "huber" else ""
-        raise unsupported_objective(type(estimator).__name__, name, supported, takes_custom=False, reason=reason)
-    return makers[name]()
