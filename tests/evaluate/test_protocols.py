@@ -135,5 +135,5 @@ def test_results_have_text_and_html_forms(protocol):
     model, train, queries, scores = game()
     truth = retrain_truth(model, train, queries, singles(train), retraining=uw.Retraining(processes=1))
     result = protocol(scores, truth)
-    assert "4 queries" in repr(result) and "<table>" in result._repr_html_() and "q3" in result._repr_html_()
+    assert "4 queries" in repr(result) and "<table" in result._repr_html_() and "q3" in result._repr_html_()
     assert "Truth(30 removals" in truth._repr_html_() and "ceiling" in noise_ceiling(truth)._repr_html_()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType, SimpleNamespace
+
 import upweight as uw
 from upweight.report import notebook_progress
 
@@ -47,3 +50,17 @@ def test_elsewhere_finished_stages_are_lines(capsys):
         bars("fit", 0, 1)
         bars("fit", 1, 1)
     assert "Fitting the attribution method" in capsys.readouterr().err
+
+
+def test_a_cell_of_marimo_shows_the_bars_in_its_output(monkeypatch):
+    shown = []
+    marimo = ModuleType("marimo")
+    marimo.running_in_notebook = lambda: True
+    marimo.output = SimpleNamespace(replace=lambda html: shown.append(html._repr_html_()))
+    monkeypatch.setitem(sys.modules, "marimo", marimo)
+    with uw.ProgressBars() as bars:
+        bars("retrain", 0, 2)
+        bars("retrain", 2, 2)
+    assert "<progress" in shown[0] and "✓" in shown[-1]
+    marimo.running_in_notebook = lambda: False
+    assert uw.ProgressBars()._display is None

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples, Id
+from upweight.core.notebook_table import TABLE
 from upweight.core.scores import Unit
 from upweight.core.token_scoring import Span, Split
 
@@ -165,7 +166,7 @@ class TokenScores:
             for s in sequences
         )
         head = "<tr><th>query</th><th>training example</th><th>score</th><th>strongest tokens</th></tr>"
-        return f"<p><b>{escape(repr(self))}</b><br>Scores {escape(self.kind)}.</p><table>{head}{rows}</table>"
+        return f"<p><b>{escape(repr(self))}</b><br>Scores {escape(self.kind)}.</p>{TABLE}{head}{rows}</table>"
 
     def __repr__(self) -> str:
         each = max(map(len, self.sequences.values()))

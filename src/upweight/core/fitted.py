@@ -23,6 +23,7 @@ from upweight.core.examples import Examples, Id, require_examples
 from upweight.core.forecast import announced, is_announced, watched
 from upweight.core.identity import checksum
 from upweight.core.model import Measurable, Predictions
+from upweight.core.notebook_table import TABLE
 from upweight.core.saved_fit import FitParts, Recipe, write_fit
 from upweight.core.scores import Scores, Top, Unit, groups_of
 from upweight.core.snapshot import Snapshot
@@ -296,4 +297,4 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
             f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(str(v))}</td></tr>"
             for k, v in self.diagnostics.items()
         )
-        return f"<p><b>{html.escape(repr(self))}</b></p><table>{rows}</table>"
+        return f"<p><b>{html.escape(repr(self))}</b></p>{TABLE}{rows}</table>"

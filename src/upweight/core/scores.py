@@ -18,6 +18,7 @@ from upweight.core.example_columns import as_names
 from upweight.core.examples import Examples, Id
 from upweight.core.identity import checksum
 from upweight.core.model import Predictions
+from upweight.core.notebook_table import TABLE
 from upweight.core.plottable import Plottable
 from upweight.core.row_index import require_index_of_ids
 from upweight.core.scores_file import read_scores, write_scores
@@ -216,7 +217,7 @@ class Scores(Plottable, Tabular):
         return (
             f"<p><b>{html.escape(repr(self))}</b></p>"
             + (f"<ul>{notes}</ul>" if notes else "")
-            + f"<table><tr><th>query</th><th>proponents</th><th>opponents</th></tr>{rows}</table>"
+            + f"{TABLE}<tr><th>query</th><th>proponents</th><th>opponents</th></tr>{rows}</table>"
         )
 
 

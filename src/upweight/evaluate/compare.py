@@ -17,6 +17,7 @@ from upweight.core.attributor import Attributor
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields, accept_old_keywords
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable
+from upweight.core.notebook_table import TABLE
 from upweight.core.scores import Scores, Unit
 from upweight.core.tabular import Tabular
 from upweight.evaluate.agreement import Agreement, finite_or_none, formatted
@@ -128,7 +129,7 @@ class Comparison(Tabular):
         rows = "".join(
             f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in entry.cells())}</tr>" for entry in self.entries
         )
-        return f"<p><b>{html.escape(repr(self))}</b></p><table><tr>{head}</tr>{rows}</table>"
+        return f"<p><b>{html.escape(repr(self))}</b></p>{TABLE}<tr>{head}</tr>{rows}</table>"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

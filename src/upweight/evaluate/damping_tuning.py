@@ -12,6 +12,7 @@ import numpy as np
 from upweight.core.attributor import Attributor
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable
+from upweight.core.notebook_table import TABLE
 from upweight.core.progress import Progress, as_progress
 from upweight.core.scores import Scores
 from upweight.core.tabular import Tabular
@@ -52,7 +53,7 @@ class Tuned(Tabular):
         rows = "".join(f"<tr><td>{d:g}</td><td>{formatted(v)}</td></tr>" for d, v in self.table)
         notes = "".join(f"<li>{html.escape(w)}</li>" for w in self.warnings)
         head = "<tr><th>damping</th><th>LDS</th></tr>"
-        return f"<p><b>{html.escape(repr(self))}</b></p><ul>{notes}</ul><table>{head}{rows}</table>"
+        return f"<p><b>{html.escape(repr(self))}</b></p><ul>{notes}</ul>{TABLE}{head}{rows}</table>"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from upweight.core.blocks import require_count
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable
+from upweight.core.notebook_table import TABLE
 from upweight.core.scores import Scores
 from upweight.core.weights import sample_weights
 from upweight.evaluate.agreement import finite_mean, finite_or_none, formatted
@@ -91,7 +92,7 @@ class ExampleCriteria:
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{name}</th>" for name in HEAD)
         rows = "".join(f"<tr>{''.join(f'<td>{html.escape(c)}</td>' for c in row)}</tr>" for row in self.cells())
-        return f"<p><b>{len(self.query_ids)} queries</b></p><table><tr>{head}</tr>{rows}</table>"
+        return f"<p><b>{len(self.query_ids)} queries</b></p>{TABLE}<tr>{head}</tr>{rows}</table>"
 
 
 def example_criteria(

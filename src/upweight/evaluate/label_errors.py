@@ -13,6 +13,7 @@ from scipy.stats import rankdata
 
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields
 from upweight.core.examples import Examples, Id
+from upweight.core.notebook_table import TABLE
 from upweight.core.plottable import Plottable
 from upweight.core.tabular import Tabular
 from upweight.core.weights import weighted_positions
@@ -53,7 +54,7 @@ class Detection(Plottable, Tabular):
         pairs = zip(self.shares, self.recall, strict=True)
         rows = "".join(f"<tr><td>{s:.0%}</td><td>{f:.0%}</td></tr>" for s, f in pairs)
         head = "<tr><th>inspected</th><th>found</th></tr>"
-        return f"<p><b>{html.escape(repr(self))}</b></p><table>{head}{rows}</table>"
+        return f"<p><b>{html.escape(repr(self))}</b></p>{TABLE}{head}{rows}</table>"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

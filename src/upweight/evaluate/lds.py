@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.notebook_table import TABLE
 from upweight.core.scores import Scores
 from upweight.core.tabular import Tabular
 from upweight.evaluate.agreement import (
@@ -69,7 +70,7 @@ class LDS(Tabular):
             f"<tr><td>{html.escape(str(q))}</td><td>{formatted(v)}</td></tr>"
             for q, v in zip(self.query_ids[:20].tolist(), self.per_query, strict=False)
         )
-        return f"<p><b>{html.escape(repr(self))}</b></p><table><tr><th>query</th><th>Spearman</th></tr>{rows}</table>"
+        return f"<p><b>{html.escape(repr(self))}</b></p>{TABLE}<tr><th>query</th><th>Spearman</th></tr>{rows}</table>"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; unknown values are None."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.notebook_table import TABLE
 from upweight.core.scores import Scores, Unit
 from upweight.core.tabular import Tabular
 from upweight.evaluate.agreement import Agreement, agreement, formatted
@@ -46,7 +47,7 @@ class LOO(Tabular):
             for q, a in [("all", self.pooled), *zip(self.query_ids[:20].tolist(), self.per_query, strict=False)]
         )
         head = "<tr><th>query</th><th>Pearson</th><th>Spearman</th><th>slope</th><th>R²</th></tr>"
-        return f"<p><b>{html.escape(repr(self))}</b></p><table>{head}{rows}</table>"
+        return f"<p><b>{html.escape(repr(self))}</b></p>{TABLE}{head}{rows}</table>"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; NaN is None."""

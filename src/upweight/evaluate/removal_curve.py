@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from upweight.core.deprecation import ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable
+from upweight.core.notebook_table import TABLE
 from upweight.core.plottable import Plottable
 from upweight.core.scores import Scores
 from upweight.core.tabular import Tabular
@@ -70,7 +71,7 @@ class RemovalCurve(Plottable, Tabular):
             f"<tr><td>{size}</td>{''.join(f'<td>{means[side][i]:+.3g}</td>' for side in SIDES)}</tr>"
             for i, size in enumerate(self.sizes)
         )
-        return f"<p><b>{html.escape(repr(self))}</b></p><table>{head}{rows}</table>"
+        return f"<p><b>{html.escape(repr(self))}</b></p>{TABLE}{head}{rows}</table>"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON: means over queries, None if no training was possible."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Id
+from upweight.core.notebook_table import TABLE
 from upweight.core.plottable import Plottable
 from upweight.core.scores import Scores, Unit
 from upweight.core.tabular import Tabular
@@ -297,4 +298,4 @@ class Check(Plottable, Tabular):
             f"<li>{html.escape(w)}</li>" for w in (*self.verdict_warnings, *self.diagnostics.get("warnings", ()))
         )
         head = "<tr><th></th><th>pairs</th><th>slope</th><th>Pearson</th><th>Spearman</th></tr>"
-        return f"<p><b>{html.escape(repr(self))}</b></p><ul>{notes}</ul><table>{head}{rows}</table>"
+        return f"<p><b>{html.escape(repr(self))}</b></p><ul>{notes}</ul>{TABLE}{head}{rows}</table>"

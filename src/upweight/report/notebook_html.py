@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from upweight.core.examples import Examples, Id
+from upweight.core.notebook_table import TABLE
 from upweight.report.pictures import encoded, sample_pictures, scale_of, shown_pixels
 from upweight.report.previews import excerpt
 from upweight.report.wording import MINUS, count, label_text, significant
@@ -32,7 +33,8 @@ def notebook_html(result: Any) -> str:
 
 def _table(result: Any) -> str:
     columns: Mapping[str, Any] = result.to_columns()
-    names = list(columns)[:COLUMNS_SHOWN]
+    known = [name for name, values in columns.items() if any(value is not None for value in values)]
+    names = known[:COLUMNS_SHOWN]
     length = len(columns[names[0]]) if names else 0
     if not length:
         return ""
@@ -52,7 +54,7 @@ def _table(result: Any) -> str:
         if left
         else ""
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{note}"
+    return f"{TABLE}<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{note}"
 
 
 class _Side:

@@ -9,6 +9,7 @@ from html import escape
 from types import TracebackType
 from typing import Any
 
+from upweight.core.notebook_table import TABLE
 from upweight.report.progress_display import STAGES, ProgressDisplay, duration_text
 
 SPACING = 0.1  # seconds between two updates of a notebook
@@ -20,7 +21,7 @@ class ProgressBars:
     In a notebook there is one bar per stage, with the time left, below the cell; elsewhere the bars and lines of the
     command line, on stderr. It may be used as a context manager; on a terminal it then ends its bars.
 
-    Works in Jupyter and in everything that displays updates of IPython; it needs no widgets.
+    Works in marimo, in Jupyter, and in everything that displays updates of IPython; it needs no widgets.
     """
 
     def __init__(self) -> None:
@@ -69,12 +70,25 @@ class ProgressBars:
             self._handle.update(html)
 
 
+class _MarimoOutput:
+    """The output of the cell that runs; the last line of the cell takes its place."""
+
+    def __call__(self, html: _Html, display_id: bool) -> _MarimoOutput:
+        self.update(html)
+        return self
+
+    def update(self, html: _Html) -> None:
+        import marimo
+
+        marimo.output.replace(html)
+
+
 class _Html:
     def __init__(self, lines: str) -> None:
         self._lines = lines
 
     def _repr_html_(self) -> str:
-        return f"<table>{self._lines}</table>"
+        return f"{TABLE}{self._lines}</table>"
 
     def __repr__(self) -> str:
         return "progress of upweight"
@@ -91,7 +105,12 @@ def _line(stage: str, start: float, done: int, total: int, end: float, now: floa
 
 
 def _notebook_display() -> Any:
-    """IPython's `display` in a kernel that shows HTML; None elsewhere."""
+    """IPython's `display` in a kernel that shows HTML, the output of a cell of marimo; None elsewhere."""
+    if "marimo" in sys.modules:
+        import marimo
+
+        if marimo.running_in_notebook():
+            return _MarimoOutput()
     if "IPython" not in sys.modules:
         return None
     from IPython import get_ipython
