@@ -106,7 +106,7 @@ def held_out(
 
 
 def fold_notes(count: int, requested: int | None) -> list[str]:
-    """That there are fewer folds than usual, because there are few examples."""
+    """A note if there are fewer folds than usual, because there are few examples."""
     if requested is not None or count >= FOLDS:
         return []
     return [f"There are only {count} examples that can be left out, so there are {count} folds and not {FOLDS}."]

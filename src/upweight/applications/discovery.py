@@ -89,7 +89,7 @@ class UnsupportedRegion:
         ids: of the queries.
         condition: what they have in common, in words; empty if no condition fits them.
         expected: how many such queries there would be if queries were like training examples.
-        p: probability of at least so many.
+       p: the probability of at least this many such queries by chance.
     """
 
     ids: tuple[Id, ...]

@@ -134,7 +134,7 @@ class GroupRounds:
         return False
 
     def _bounded(self, rises: Array, sizes: float) -> Array:
-        """Rises, none larger than so many mean sizes of a measurement, so that few queries do not decide alone."""
+        """Rises, cut at `sizes` times the mean size of a measurement, so that a few queries do not decide alone."""
         bound = sizes * float(np.abs(self.model.measure(self.searched)).mean())
         return np.clip(rises, -bound, bound)
 
@@ -201,7 +201,7 @@ class GroupRounds:
         }
 
     def warnings(self) -> list[str]:
-        """That nothing could be confirmed."""
+        """A warning if no group could be confirmed."""
         if self.can_retrain:
             return []
         return ["This model cannot be retrained: the groups are those of the scores, and none of them is confirmed."]

@@ -107,7 +107,7 @@ class GroupSearch:
         ]
 
     def _simplest(self, candidate: Candidate, good: list[Candidate]) -> Candidate:
-        """Of the groups that are about as good and share its members: the one of fewest conditions, then the best."""
+        """Among groups that are about as good and share its members, the one of fewest conditions, then the best."""
         alike = [
             other
             for other in good

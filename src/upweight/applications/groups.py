@@ -128,7 +128,7 @@ def column_of(train: Examples, name: str) -> NDArray[Any]:
 def values_of(values: NDArray[Any], cut_by: int | None = None) -> list[tuple[str, NDArray[np.intp]]]:
     """(value as text, positions) of every value; a column of many distinct numbers is cut into fifths.
 
-    `cut_by`: only the first so many values decide whether and where it is cut; None for all.
+    `cut_by`: only this many first values decide whether and where it is cut; None for all.
     """
     listed = values.tolist()
     missing = np.array([is_missing(v) or v in (np.inf, -np.inf) for v in listed])
@@ -155,5 +155,5 @@ def _bin_name(edges: NDArray[np.float64], number: int) -> str:
 
 
 def _edge(value: float) -> str:
-    """To four digits, with the whole part in full: the column may hold ids."""
+    """The number to four digits, with its whole part in full: the column may hold ids."""
     return f"{value:.0f}" if abs(value) >= 10_000 else f"{value:.4g}"

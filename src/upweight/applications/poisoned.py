@@ -279,7 +279,7 @@ def _readable(train: Examples, label: Any) -> Any:
 
 
 def _irreproducible(mitigations: Mapping[int, Mitigation], queries: Examples) -> list[str]:
-    """That training on everything does not give the predictions that were to be mitigated."""
+    """A warning if training on everything does not give the predictions that were to be mitigated."""
     ids = [queries.ids[i].item() for i, tried in mitigations.items() if not tried.reproduced]
     if not ids:
         return []

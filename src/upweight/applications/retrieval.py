@@ -39,10 +39,10 @@ class RetrievalAudit:
     """What is scored exactly beyond the candidates, to say what was missed.
 
     Args:
-        queries: so many of the queries, drawn at random, are scored on all training examples, to certify the share of
+        queries: this many of the queries, drawn at random, are scored on all training examples, to certify the share of
             queries whose k strongest proponents are all found; 59 without a miss certify 95 %.
-        rows: so many training examples, drawn at random, are scored for every query, to bound how many others may score
-            higher than the k-th proponent.
+        rows: this many training examples, drawn at random, are scored for every query, to bound how many others
+            may score higher than the k-th proponent.
         confidence: of each of these statements.
         seed: of the draws.
     """

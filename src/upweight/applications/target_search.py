@@ -81,7 +81,7 @@ class TargetSearch:
 
     @property
     def is_right(self) -> NDArray[np.bool_]:
-        """Where the prediction is the query's own label, (m,); nowhere without labels."""
+        """Whether the prediction is the query's own label, (m,); False without labels."""
         return np.zeros(len(self.labels), dtype=bool) if self.own_labels is None else self.labels == self.own_labels
 
     def z_of(self, positions: Sequence[int]) -> dict[int, Array]:
@@ -90,8 +90,8 @@ class TargetSearch:
         missing = [i for i in positions if i not in self.tails.z]
         if not missing or self.tails.is_complete:
             return {i: self.tails.z.get(i, absent) for i in positions}
-        again = tails_of(self.fitted, self.queries.take(missing), self.fit.k, no_progress).z
-        return {i: again.get(missing.index(i), absent) for i in positions}
+        tails = tails_of(self.fitted, self.queries.take(missing), self.fit.k, no_progress).z
+        return {i: tails.get(missing.index(i), absent) for i in positions}
 
 
 def search_targets(

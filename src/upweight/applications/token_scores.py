@@ -128,7 +128,7 @@ class _Strongest:
         span: Span | None,
         wanted: NDArray[np.intp] | None,
     ) -> _Strongest:
-        """Those with the largest |score|, or the wanted ones in their order."""
+        """The examples with the largest |score|, or the wanted ones in their order."""
         train = method.train
         if span is not None:
             every = np.arange(len(train)) if wanted is None else wanted

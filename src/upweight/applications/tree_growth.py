@@ -104,7 +104,7 @@ class TreeGrowth:
         return tuple(nodes), tuple(splits)
 
     def fit(self, encoded: Array, predicted: Any, leaves: int) -> Any:
-        """A tree of scikit-learn with at most so many leaves; of one leaf, a stump."""
+        """A tree of scikit-learn with at most this many leaves; with one leaf, a stump."""
         from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
         kind = DecisionTreeClassifier if self.is_classifier else DecisionTreeRegressor

@@ -31,7 +31,7 @@ class HeldOutQuality:
 
     @property
     def sentence(self) -> str:
-        """For a person."""
+        """The quality as a sentence."""
         if self.measure == "accuracy":
             guess = f"always answering {plain_text(self.guess)}, the largest class, has {self.guess_value:.1%}"
             return f"Accuracy on {self.rows:,} held-out rows: {self.value:.1%}; {guess}."

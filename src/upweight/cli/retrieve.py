@@ -33,10 +33,10 @@ def retrieve(  # noqa: PLR0913 - a command line has as many options as it has
     k: Annotated[int, typer.Option(min=1, help="How many proponents and opponents of each query.")] = 10,
     candidates: Annotated[int, typer.Option(min=1, help="Candidates of each method, at each end.")] = 100,
     audit_queries: Annotated[
-        int, typer.Option(min=0, help="Score all training examples for so many queries, to certify the rest.")
+        int, typer.Option(min=0, help="Score all training examples for this many queries, to certify the others.")
     ] = 0,
     audit_rows: Annotated[
-        int, typer.Option(min=0, help="Score so many other training examples, to bound what was missed.")
+        int, typer.Option(min=0, help="Score this many other training examples, to bound what was missed.")
     ] = 0,
     out: Out = Path("retrieved.html"),
     scoring: ScoreOptions,

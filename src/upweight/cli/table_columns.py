@@ -94,7 +94,7 @@ def _uninformative(values: pandas.Series, column: pandas.Series, seen: dict[byte
 
 
 def _place(name: str, values: pandas.Series, rows: int, columns: TableColumns, forced: bool) -> ColumnNote | None:
-    """Put a column among numbers, categories or texts, with a note if that is not as it is written; or leave it out."""
+    """Read a column as numbers, categories or texts, with a note if that is not how it is written; or leave it out."""
     from pandas.api import types
 
     if are_dates(values):

@@ -60,7 +60,7 @@ Solver = Direct | CG | LiSSA | Arnoldi | Nystrom
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """No curvature: plain inner products of gradients."""
+    """The identity in place of a curvature: plain inner products of gradients."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ class Forecast:
 
     @property
     def seconds(self) -> float:
-        """Of all steps together."""
+        """The seconds of all steps together."""
         return sum(self.parts.values())
 
     def __add__(self, other: Forecast) -> Forecast:

@@ -25,7 +25,7 @@ class FromStore(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """Those of the method, without a floor: what is lost depends on the encoding."""
+        """The promises of the method, without a floor: what is lost depends on the encoding."""
         return Promises(no_floor="the encoding of the store decides what is lost", waives=self.recipe.promises.waives)
 
     def fit(self, model: Any, train: Examples) -> Fitted[Any, Any]:

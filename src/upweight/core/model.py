@@ -76,7 +76,7 @@ class Measurable(ABC):
         return None
 
     def forecast(self, recipe: Any, train: Examples, queries: int | None = None) -> Forecast | None:
-        """Time and memory that fitting this method takes, or asking it so many queries; None if that is not known."""
+        """Time and memory of fitting this method, or of attributing this many queries; None if that is not known."""
         return None
 
     def parameter_query(self) -> Examples | None:
@@ -230,7 +230,7 @@ class Retrainable(Measurable):
         """
 
     def retrain_roughly(self, train: Examples, weights: NDArray[np.float64], seed: int = 0) -> Measurable:
-        """Like `retrain`, but only as close to the optimum as the user's fit: for predictions, not for effects."""
+        """Retrain, but only as close to the optimum as the user's fit: for predictions, not for effects."""
         return self.retrain(train, weights, seed)
 
 

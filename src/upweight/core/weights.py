@@ -56,7 +56,7 @@ def only_examples(train: Examples) -> dict[Any, Any]:
 
 
 def warning_of_single_examples(alone: Mapping[Any, Any], is_needed: bool) -> str | None:
-    """That some classes have one training example only, whose removal would take the class away; None if none has.
+    """A warning if some classes have one training example only, whose removal would remove the class; else None.
 
     Args:
         alone: class → id of its only training example.

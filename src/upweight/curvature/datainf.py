@@ -113,7 +113,7 @@ class FittedDataInf(Curvature):
         return Solved(DataInfRows(self, rows, dual), 0.0, 0, True)
 
     def has_few(self, count: int) -> bool:
-        """Whether so many rows are cheaper as vectors than by their products with all training gradients."""
+        """Whether this many rows are cheaper as vectors than by their products with all training gradients."""
         return 2 * count * self.network.size < len(self.rows) * self.floats
 
     @property

@@ -35,7 +35,7 @@ CG_STEPS_PER_DIGIT = 2.5  # of the residual, in a preconditioned solve
 
 
 def forecast_fit(pilot: Pilot, recipe: CurvatureRecipe | None) -> Forecast:
-    """Fitting this curvature. Raises NoOutputsError if it is impossible for the loss."""
+    """What fitting this curvature takes. Raises NoOutputsError if it is impossible for the loss."""
     fit = _fit(pilot, recipe)
     return Forecast(fit.parts, fit.bytes + pilot.working_bytes if fit.parts else 0.0)
 
@@ -58,7 +58,7 @@ def _fit(pilot: Pilot, recipe: CurvatureRecipe | None) -> Forecast:
 
 
 def forecast_answer(pilot: Pilot, recipe: CurvatureRecipe | None, queries: int) -> Forecast:
-    """Solving for so many queries, and their products with all training gradients."""
+    """What solving for this many queries takes, and their products with all training gradients."""
     n, size = len(pilot.summed.train), pilot.network.size
     solve, pair, memory = 0.0, pilot.pair, 8.0 * queries * n
     kind = pilot.form(recipe)
@@ -109,7 +109,7 @@ def _pretend_eigenvectors(layer: FactoredLayer) -> None:
 
 
 def _eigenvector_seconds(pilot: Pilot, widths: list[int]) -> float:
-    """Of the decompositions of symmetric matrices in float64, from a small one."""
+    """Seconds of the decompositions of symmetric matrices in float64, from that of a small one."""
     width = min(max(widths, default=1), 128)
     matrix = torch.eye(width, dtype=torch.float64, device=pilot.network.device)
     matrix += torch.linspace(0, 1, width, dtype=torch.float64, device=pilot.network.device)[:, None] * matrix.flip(0)

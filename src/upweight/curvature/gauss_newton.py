@@ -84,7 +84,7 @@ class FittedGaussNewton(InvertedCurvature):
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        """Those of its inverse; in the dual form also the rank correlation of scores at other dampings."""
+        """The diagnostics of its inverse; in the dual form also the rank correlation of scores at other dampings."""
         facts = super().diagnostics
         if isinstance(self.inverse, DualForm):
             facts["damping_rank_correlation"] = self.inverse.rank_correlation

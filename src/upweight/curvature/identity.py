@@ -31,7 +31,7 @@ class FittedIdentity(Curvature):
         return Solved(rows, 0.0, 0, True)
 
     def state(self) -> KeptState:
-        """Nothing but what it is."""
+        """The name of the curvature alone."""
         return self.summed.kept(self, NOTHING_KEPT)
 
     @property

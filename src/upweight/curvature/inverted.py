@@ -48,7 +48,7 @@ class InvertedCurvature(Curvature):
         return earlier_gradients(self.summed, rows)
 
     def state(self) -> KeptState:
-        """That of the inverse, and corrected slopes."""
+        """The state of the inverse, and the corrected slopes."""
         state = KeptState.joined({"inverse": self.inverse.state()}, {"is_dual": isinstance(self.inverse, DualForm)})
         return self.summed.kept(self, KeptState({**state.arrays, **self._kept_slopes()}, state.facts))
 

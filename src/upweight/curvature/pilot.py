@@ -72,7 +72,7 @@ class Pilot:
 
     @cached_property
     def capture(self) -> float:
-        """Of a forward and backward pass in which the gradient of an example is captured."""
+        """Seconds of a forward and backward pass in which the gradient of an example is captured."""
         return self.per_example(
             lambda part: capture(self.network, "loss", part, self.inspection), self.inspection.batch_size
         )
@@ -85,12 +85,12 @@ class Pilot:
 
     @cached_property
     def batch(self) -> CapturedBatch:
-        """The same, ready for products."""
+        """`captured`, prepared for products."""
         return self.captured.prepare()
 
     @cached_property
     def pair(self) -> float:
-        """Of the inner product of two captured gradients."""
+        """Seconds of the inner product of two captured gradients."""
         where: Any = torch.arange(PAIRED_EXAMPLES) % self.batch.count
         terms = {name: tuple(term.take(where) for term in uses) for name, uses in self.batch.terms.items()}
         many = replace(self.batch, count=PAIRED_EXAMPLES, terms=terms)
@@ -98,19 +98,19 @@ class Pilot:
 
     @property
     def vector_pair(self) -> float:
-        """Of the inner product of a captured gradient with a vector of all parameters."""
+        """Seconds of the inner product of a captured gradient with a vector of all parameters."""
         return 2 * self.network.size / self.flops
 
     @cached_property
     def multiplications(self) -> float:
-        """Of weights with inputs in the forward pass of an example, at least one for each parameter."""
+        """Multiplications in the forward pass of an example, at least one for each parameter."""
         layers = self.captured.layers()
         inside = sum(factors.s.shape[1] * factors.s.shape[2] * factors.a.shape[2] for factors in layers)
         return float(max(inside, self.network.size))
 
     @cached_property
     def flops(self) -> float:
-        """Of matrix products, a second."""
+        """Floating-point operations per second in matrix products."""
         matrix = torch.ones(PRODUCT_WIDTH, PRODUCT_WIDTH, dtype=self.network.precision, device=self.network.device)
         return 2 * PRODUCT_WIDTH**3 / max(self.timed(lambda: matrix @ matrix), 1e-9)
 
@@ -125,7 +125,7 @@ class Pilot:
 
     @property
     def product(self) -> float:
-        """Of the product of a vector with the curvature of an example: two passes forward and two backward."""
+        """Seconds of the product of a vector with the curvature of an example: two passes forward and two backward."""
         return max(8 * self.multiplications / self.flops, 2 * self.capture)
 
     @cached_property
@@ -137,13 +137,13 @@ class Pilot:
 
     @property
     def working_bytes(self) -> float:
-        """Of the gradients that are captured and streamed at a time, with a few copies of them."""
+        """Bytes of the gradients that are captured and streamed at a time, with a few copies of them."""
         floats = self.inspection.floats
         batch = min(self.inspection.batch_size, len(self.summed.train)) * floats
         return float(COPIES * BYTES * (batch + min(len(self.summed.train) * floats, MAX_STREAMED_NUMBERS)))
 
     def held_passes(self, rows: int) -> float:
-        """Passes over the streamed side of a product whose held side has so many rows."""
+        """Passes over the streamed side of a product whose other side, held in memory, has this many rows."""
         return float(max(1, -(-int(rows * self.inspection.floats) // self.summed.limits.held_numbers)))
 
     def form(self, recipe: CurvatureRecipe | None) -> str:

@@ -35,15 +35,14 @@ class RayActors:
     """Actors that share an object, and run one list of tasks after the other: a context.
 
     Uses the cluster of an earlier `ray.init()` or of RAY_ADDRESS. If there is none, starts one on this machine for the
-    duration of the context. The shared object is sent to every node once, and is loaded once by every actor. An actor
-    that dies, alone or with its node, costs the task that it was at, which another one repeats; a cluster that grows
-    gets more actors.
+    duration of the context. The shared object is sent to every node once, and is loaded once by every actor. If an
+    actor dies, alone or with its node, another one repeats its task. A cluster that grows gets more actors.
 
     Args:
         work: called as work(loaded, task) in the actors.
         shared: what all tasks need.
         load: makes `loaded` of `shared`, once in each actor; None for `shared` itself.
-        actors: at most so many; None for one on every processor of the cluster.
+       actors: at most this many; None for one on every processor of the cluster.
         threads: of linear algebra, and processors, of each actor.
 
     Raises:
@@ -133,7 +132,7 @@ class RayActors:
                     yield position, result
 
     def _start_actors(self, waiting: int) -> None:
-        """As many actors as there is work for, up to the limit."""
+        """Start as many actors as there is work for, up to the limit."""
         count = len(self._starting) + len(self._idle) + len(self._busy)
         wanted = min(waiting + len(self._busy), self._limit or self._processors() // self._threads)
         for _ in range(count, max(wanted, 1)):

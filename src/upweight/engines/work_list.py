@@ -60,7 +60,7 @@ class Rank:
         return cls(int(number), int(count))
 
     def own(self, numbers: Sequence[int]) -> list[int]:
-        """Those of these pieces that this rank makes: number, number + count, …, whatever others have finished."""
+        """The pieces that this rank makes: number, number + count, …, whatever others have finished."""
         return [number for number in numbers if number % self.count == self.number]
 
 

@@ -96,7 +96,7 @@ class Worker:
             pass
 
     def stop(self) -> None:
-        """Like `kill`, and wait for the end."""
+        """Kill the worker, and wait for its end."""
         self.kill()
         self._inbox.put(None)
         if self._owner == os.getpid():
@@ -253,7 +253,7 @@ def _changed(since: float) -> bool:
 
 
 def _forget_workers() -> None:
-    """In a fork of this process, which has no workers: give up its copies of their pipes, which keep them alive."""
+    """Close the pipes of workers in a fork of this process: the fork has no workers, and its copies keep them alive."""
     global _idle, _guard
     processes = [*(worker.process for worker in _living), *filter(None, [_guard.process])]
     nothing = os.open(os.devnull, os.O_RDWR)

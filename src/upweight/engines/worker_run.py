@@ -27,7 +27,7 @@ Result = tuple[int, Any]
 
 
 class WorkerTraceback(Exception):  # noqa: N818 - it is shown as the cause of an error
-    """Where in a worker an error was raised."""
+    """The place in a worker where an error was raised."""
 
 
 class WorkerRun:

@@ -75,9 +75,9 @@ def least_share(successes: int, trials: int, confidence: float) -> float:
 
 
 def most_above(above: int, audited: int, others: int, confidence: float) -> int:
-    """With this confidence, at most so many of the other rows lie above a threshold that was fixed before the draw.
+    """The number of other rows that, with this confidence, are at most above a threshold fixed before the draw.
 
-    The exact bound for a draw without replacement (hypergeometric): the largest M of which so few in the sample, or
+    The exact bound for a draw without replacement (hypergeometric): the largest M of which as few in the sample, or
     fewer, are not improbable.
 
     Args:

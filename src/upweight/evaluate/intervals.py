@@ -24,7 +24,7 @@ class Coverage:
         low, high: ends of the intervals, (queries, removals); NaN if there is no interval.
         inside: whether the actual effect lies in its interval, (queries, removals).
         level: the probability for which the intervals were made.
-        promised: the highest probability that so few removals can promise.
+        promised: the highest probability that this few removals can promise.
     """
 
     low: Array

@@ -68,7 +68,7 @@ class LayerFactors:
         return use.left.shape[-1] if use.swapped else use.columns
 
     def take(self, where: slice) -> LayerFactors:
-        """Those of some examples of the batch."""
+        """The gradients of the examples of the batch at these positions."""
         return replace(self, uses=tuple(use.take(where) for use in self.uses))
 
 

@@ -91,7 +91,7 @@ class PatchTerm(OuterTerm):
         return OuterTerm(self.left, self.right, self.shape)
 
     def concatenated(self, terms: Sequence[OuterTerm]) -> OuterTerm:
-        """As one term, without patches if all pictures are of one size."""
+        """These terms as one, without patches if all pictures are of one size."""
         convolutions = [term for term in terms if isinstance(term, PatchTerm)]
         if len({tuple(term.given.shape[1:]) for term in convolutions}) > 1 or len(convolutions) < len(terms):
             return super().concatenated(terms)

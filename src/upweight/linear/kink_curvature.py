@@ -82,7 +82,7 @@ class KinkCurvature(LinearCurvature):
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        """Those of the Hessian, with a warning for paths that got stuck."""
+        """The diagnostics of the Hessian, with a warning for paths that got stuck."""
         facts = super().diagnostics
         if self._paths is None:
             return {**facts, "warnings": [*facts["warnings"], "Removals are those of the smoothed loss too."]}

@@ -110,7 +110,7 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
         return problem
 
     def why_off_optimum(self, train: Examples) -> str | None:
-        """That rows seem to be missing, if the solver stopped by itself at a smaller gradient than there is here."""
+        """A sentence if rows seem to be missing: the solver stopped at a smaller gradient than there is here."""
         if not self.is_original or self.elsewhere:
             return None
         cached: DataCache[str | None] = self._cache.setdefault("why_off_optimum", DataCache(1))

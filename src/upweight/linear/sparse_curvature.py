@@ -120,7 +120,7 @@ class SparseCurvature(ExactCurvature):
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        """Those of the Hessian on the active set, the l1, and how many parameters are not 0."""
+        """The diagnostics of the Hessian on the active set, the l1, and how many parameters are not 0."""
         facts = dict(self.inner.diagnostics)
         return {**facts, "l1": self.problem.l1, "parameters": int(self.problem.size), "active": len(self.active)}
 

@@ -21,7 +21,7 @@ NULL = 1e-11  # eigenvalue of the Hessian scaled to a diagonal of 1, up to which
 
 
 def only_determined_by(solver: HessianSolver, examples: Sequence[int] | NDArray[np.bool_], directions: Array) -> Array:
-    """Those of the directions (r, K, d) along which the curvature of all other examples is a rounding error: (s, K·d).
+    """The directions among (r, K, d) along which the curvature of all other examples is a rounding error: (s, K·d).
 
     Rounding and the damping of a singular Hessian keep a computed leverage away from 1. This test does not depend on
     them, because near its minimum the curvature of the others changes little.

@@ -80,7 +80,7 @@ class FittedDatamodels(FittedRandomRefits[Datamodels]):
         if not self.trained.is_joint:
             needed = 2 * (len(self.trained.positions) + 1)
             sentences.append(
-                f"With so few refits every example is regressed on alone; intervals are narrower from {needed:,} on."
+                f"With this few refits every example is regressed on alone; intervals are narrower from {needed:,} on."
             )
         if redrawn:
             sentences.append(f"{redrawn:,} subsets were drawn anew, since the model cannot be trained on them.")

@@ -66,7 +66,7 @@ class RelatIF(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """Some of the order of effects, which the division changes."""
+        """A low correlation with retraining: the division changes the order of effects."""
         return Promises(correlation=0.3)
 
     def fit(self, model: Any, train: Examples, store: Any = None) -> FittedRelatIF:
@@ -77,7 +77,7 @@ class RelatIF(Attributor):
         narrowed, curvature, rows = self._prepare(model, train)
         squared = curvature.paired(rows, rows) if self.relative == "loss" else _squared_steps(curvature, rows)
         counts = example_counts(sample_weights(train))
-        squared = squared / np.maximum(counts, 1.0) ** 2  # of one of the copies that a row stands for
+        squared = squared / np.maximum(counts, 1.0) ** 2  # for one of the copies that a row stands for
         squared = np.where(squared > NEGLIGIBLE**2 * squared.max(), squared, 0.0)
         return FittedRelatIF(self, (narrowed, model), train, curvature, rows, reciprocal_roots(squared))
 
@@ -138,7 +138,7 @@ class FittedRelatIF(LinearScores[RelatIF, Differentiable]):
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
-        """Those of the curvature, and the notes of the model."""
+        """The diagnostics of the curvature, and the notes of the model."""
         facts = dict(self.curvature.diagnostics)
         return {**facts, "warnings": [*self.model.notes, *facts.get("warnings", ())]}
 

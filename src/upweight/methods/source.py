@@ -71,7 +71,7 @@ class SOURCE(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """Some of the order of effects."""
+        """A low correlation with retraining."""
         return Promises(correlation=0.3)
 
     def fit(self, model: Any, train: Examples) -> FittedSOURCE | FittedSteps:

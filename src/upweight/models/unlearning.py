@@ -142,7 +142,7 @@ def is_fitted(step: Any) -> bool:
 
 
 def _frozen_inside(step: Any) -> str | None:
-    """That an estimator was frozen, so that refitting leaves it as it was fitted; None if none was."""
+    """A sentence if an estimator was frozen, so that refitting leaves it as it was fitted; else None."""
     inside = [step, *(step.get_params(deep=True).values() if hasattr(step, "get_params") else ())]
     frozen = next((part for part in inside if type(part).__name__ == FROZEN), None)
     if frozen is None:

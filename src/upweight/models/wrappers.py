@@ -52,7 +52,7 @@ def read_through(estimator: Any) -> tuple[Any, tuple[str, ...]]:
 
 
 def held_choices(notes: Iterable[str]) -> list[str]:
-    """Those of these notes of a model that are about something that a wrapper chose with its training examples."""
+    """The notes of a model that are about something that a wrapper chose with its training examples."""
     return [note for note in notes if any(held in note for held in HELD_CHOICES)]
 
 

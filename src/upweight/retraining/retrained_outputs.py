@@ -28,7 +28,7 @@ class RetrainedOutputs:
 
     @classmethod
     def of(cls, model: Any, queries: Examples) -> RetrainedOutputs:
-        """For retrainings of this model."""
+        """Make the outputs for retrainings of this model."""
         return cls(model.predict(queries.take([0])).classes)
 
     def __call__(self, model: Any, queries: Examples) -> Array:

@@ -41,7 +41,7 @@ class Code(ABC):
     @property
     @abstractmethod
     def names(self) -> tuple[str, ...]:
-        """Of the parameters that it is about."""
+        """The names of the parameters that it is about."""
 
     @abstractmethod
     def query(self, batch: CapturedBatch, factors: LayerFactors | None) -> RowBlock:
@@ -108,7 +108,7 @@ class LayerCode(Code):
         return left, right
 
     def inside(self, values: Tensor) -> Array:
-        """Of the leading directions, (left, right)."""
+        """The values of the leading directions, (left, right)."""
         left, right = self._positions
         return values[left][:, right].double().cpu().numpy()
 
@@ -120,7 +120,7 @@ class LayerCode(Code):
         return Numbers(_numpy(self._joint(batch, factors).flatten(1)))
 
     def row(self, batch: CapturedBatch, factors: LayerFactors | None) -> RowBlock:
-        """As the layout says. Raises ValueError for several positions at a layer that had one before."""
+        """Compress as the layout says. Raises ValueError for several positions at a layer that had one before."""
         layout = self.layout
         if layout.form == "sketch":
             return self._sketched(self.query(batch, factors).matrix() / self._sizes)
@@ -220,7 +220,7 @@ class ParameterCode(Code):
         return torch.argsort(self.parameter.values.flatten(), descending=True, stable=True)[: self.layout.left]
 
     def inside(self, values: Tensor) -> Array:
-        """Of the leading numbers, (left, 1)."""
+        """The values of the leading numbers, (left, 1)."""
         return values.flatten()[self._positions].double().cpu().numpy()[:, None]
 
     def query(self, batch: CapturedBatch, factors: LayerFactors | None) -> RowBlock:

@@ -50,21 +50,21 @@ class CoordinateModel(Layered):
 
     @property
     def measurement(self) -> str:
-        """That of the network."""
+        """The measurement of the network."""
         return str(self.inner.measurement)
 
     def measure(self, queries: Examples) -> Array:
-        """That of the network."""
+        """The measurement of every query by the network."""
         return np.asarray(self.inner.measure(queries))
 
     def predict(self, examples: Examples) -> Predictions:
-        """That of the network."""
+        """The predictions of the network."""
         predictions: Predictions = self.inner.predict(examples)
         return predictions
 
     @property
     def max_queries(self) -> int | None:
-        """As many as have room with all their numbers multiplied out, and with their scores of one part of a shard."""
+        """How many queries fit into memory with all their numbers multiplied out, and with their scores of a part."""
         if self._memory is None:
             return None
         numbers = sum(code.layout.left * code.layout.right for code in self.codes)
@@ -73,7 +73,7 @@ class CoordinateModel(Layered):
 
     @property
     def notes(self) -> Sequence[str]:
-        """Those of the network, and which parameters are not in the store."""
+        """The notes of the network, and which parameters are not in the store."""
         header, names = self.builder.header, {name for code in self.codes for name in code.names}
         left_out = list(header.left_out)
         sentences = list(self.inner.notes)
@@ -88,23 +88,23 @@ class CoordinateModel(Layered):
 
     @property
     def classes(self) -> NDArray[Any] | None:
-        """Those of the network."""
+        """The classes of the network."""
         classes: NDArray[Any] | None = self.inner.classes
         return classes
 
     def only_examples(self, train: Examples) -> Mapping[Any, Any]:
-        """Those of the network."""
+        """Class → id of its only training example, as the network has it."""
         alone: Mapping[Any, Any] = self.inner.only_examples(train)
         return alone
 
     def identity(self) -> Mapping[str, str]:
-        """That of the network, with the store as a part of what the parameters are."""
+        """The identity of the network, in which the store is a part of the parameters."""
         parts = dict(self.inner.identity())
         names = [code.name for code in self.codes]
         return {**parts, "parameters": digest(parts["parameters"], self.builder.identity("rows"), names)}
 
     def version(self) -> Any:
-        """That of the network."""
+        """The version of the network."""
         return self.inner.version()
 
     @property
@@ -157,16 +157,16 @@ class CoordinateModel(Layered):
         return CoordinateCurvature(self, fitted, isinstance(recipe, Identity))
 
     def gradient_norm(self, train: Examples) -> float | None:
-        """None: it takes a pass over the training set."""
+        """None: computing it takes a pass over the training set."""
         return None
 
     def dispersion(self, train: Examples, effective: float) -> float:
-        """That of the network."""
+        """The dispersion of the network."""
         return float(self.inner.dispersion(train, effective))
 
     def measure_shifted(self, queries: Examples, shifts: Array) -> Array:
-        """Raises TypeError: shifts in the store's coordinates are no parameters."""
-        raise TypeError("a model that is read from a store has no parameters to shift; ask without a store")
+        """Raise TypeError: shifts in the store's coordinates are not parameters."""
+        raise TypeError("a model that is read from a store has no parameters to shift; attribute without a store")
 
     def _positions(self, train: Examples) -> NDArray[np.intp]:
         try:
@@ -221,7 +221,7 @@ class CoordinateCurvature(Curvature):
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        """Those of the curvature, the store's encoding and coverage, and the share of the scores that it keeps."""
+        """Diagnostics of the curvature, the store's encoding and coverage, and the share of scores that it keeps."""
         facts: dict[str, Any] = {"curvature": "identity", "solver": "none", "damping": 0.0, "warnings": []}
         if not self._is_identity:
             facts = {**self.fitted.diagnostics, "kept_share": self._kept_share()}

@@ -61,12 +61,12 @@ class Header:
 
     @property
     def bytes_per_row(self) -> int:
-        """Of one training example."""
+        """How many bytes one training example takes."""
         return sum(layout.bytes(self.encoding.precision) for layout in self.layouts.values())
 
     @property
     def digest(self) -> str:
-        """Of everything that the contents of files depend on."""
+        """The digest of everything that the contents of files depend on."""
         contents = self._contents()
         contents.pop("version")
         return digest(contents)

@@ -118,7 +118,7 @@ def layouts_of(network: Network, train: Examples, encoding: Encoding) -> tuple[d
 
 
 def batch_size(network: Network, train: Examples, memory: int | None = None) -> int:
-    """Examples of one pass for rows, whose gradients take at most so many bytes.
+    """Examples of one pass for rows, whose gradients take at most this many bytes.
 
     Raises ValueError if those of one example take more.
     """

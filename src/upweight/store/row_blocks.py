@@ -33,7 +33,7 @@ class Numbers:
         return values if self.scale is None else values * self.scale[:, None]
 
     def take(self, where: Any) -> Numbers:
-        """Some of the rows."""
+        """The rows at these positions."""
         return Numbers(self.values[where], None if self.scale is None else self.scale[where])
 
     def times(self, factors: Array, tolerance: float, weights: tuple[Array, Array]) -> Numbers:
@@ -78,7 +78,7 @@ class Pairs:
         return product.reshape(len(left), -1)
 
     def take(self, where: Any) -> Pairs:
-        """Some of the rows."""
+        """The rows at these positions."""
         return Pairs(self.left[where], self.right[where], None if self.scale is None else self.scale[where])
 
     def times(self, factors: Array, tolerance: float, weights: tuple[Array, Array]) -> Pairs | Numbers:

@@ -50,7 +50,7 @@ class Receipt:
         return self.phase, self.number
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """The values as JSON holds them."""
         return asdict(self)
 
     @classmethod

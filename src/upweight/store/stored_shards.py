@@ -29,7 +29,7 @@ class Shard:
             self._by_name[key.rsplit("/", 2)[0]][key] = array
 
     def block(self, name: str, inside: slice | NDArray[np.intp]) -> RowBlock:
-        """Some rows of one block."""
+        """Rows of one block at these positions."""
         arrays = {key: array[inside] for key, array in self._by_name[name].items()}
         block = decode_block(name, arrays, self._layouts[name], self._precision)
         if self._precision == "float32" and isinstance(block, Numbers):
@@ -50,7 +50,7 @@ class StoredShards:
         self._held: tuple[int, Shard] | None = None
 
     def parts(self, positions: NDArray[np.intp], most: int) -> Iterator[tuple[slice, Shard, slice | NDArray[np.intp]]]:
-        """(which of the positions, their shard, where they are in it), at most so many at a time and in their order."""
+        """(which of the positions, their shard, their rows in it), at most `most` at a time and in their order."""
         of_shard = positions // self.header.rows_per_shard
         starts = np.flatnonzero(np.diff(of_shard, prepend=-1))
         for start, stop in zip(starts, [*starts[1:], len(positions)], strict=True):

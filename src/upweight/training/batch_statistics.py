@@ -51,7 +51,7 @@ class BatchStatistics:
         self.size = sum(self._sizes)
 
     def start(self, statistics: Tensor, calls_before: int = 0) -> None:
-        """Begin a call of the net with these statistics (size,), after so many calls since the beginning."""
+        """Begin a call of the net with these statistics (size,), after this many calls since the beginning."""
         parts = iter(torch.split(statistics, self._sizes))
         self._current = {name: (next(parts), next(parts)) for name in self.names}
         self._calls_before = calls_before

@@ -81,7 +81,7 @@ class OptimiserSettings:
         return self.decays.items() <= later.decays.items()
 
     def as_dict(self) -> dict[str, Any]:
-        """As written to the manifest of a trajectory."""
+        """The settings as the manifest of a trajectory holds them."""
         return asdict(self)
 
     def training(self, steps: RecordedRates, batches: Sequence[Any], names: Sequence[str]) -> Training:

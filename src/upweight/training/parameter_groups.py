@@ -62,7 +62,7 @@ class StepSettings:
 
     @classmethod
     def of(cls, training: Any, steps: int, parameters: Mapping[str, Tensor]) -> StepSettings:
-        """Those of a training of so many steps for these parameters.
+        """The groups of a training of this many steps for these parameters.
 
         Raises ValueError for a pattern that matches nothing, and for a parameter in two groups.
         """

@@ -76,7 +76,7 @@ def decode_shares(shares: Tensor, batches: Tensor) -> list[NDArray[np.float64]]:
 
 
 def require_batches(batches: Any, steps: int) -> None:
-    """Raise ValueError or TypeError unless these are the ids of so many steps."""
+    """Raise ValueError or TypeError unless these are the ids of this many steps."""
     if type(batches) is not list or len(batches) != steps:
         raise ValueError(f"expected the ids of {steps} batches")
     if not all(_are_ids(ids) or (type(ids) is list and all(map(_are_ids, ids))) for ids in batches):

@@ -73,7 +73,7 @@ class RecordedMicroBatches:
 
     @classmethod
     def of(cls, steps: Sequence[Sequence[MicroBatch]], shifted: bool) -> RecordedMicroBatches:
-        """From the micro-batches of every step."""
+        """Make the record from the micro-batches of every step."""
         distinct: dict[bytes, int] = {}
         places = [
             [
@@ -110,7 +110,7 @@ class RecordedMicroBatches:
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """As written to a file."""
+        """The record as a file holds it."""
         flat: dict[str, Tensor] = {
             "passes": torch.tensor([len(step) for step in self.sizes]),
             "sizes": torch.tensor([size for step in self.sizes for size in step]),

@@ -1,4 +1,4 @@
-"""Of what the objective of a step of transformers' Trainer is the mean, and the share of every example in it."""
+"""What the objective of a step of transformers' Trainer is a mean over, and the share of every example in it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class ItemsProbe:
             self.divides = abs(ratio - 0.5) < SAME
 
     def accumulation(self, has_items: bool) -> str:
-        """Of what the objective is the mean, as in `RunFacts`."""
+        """What the objective is a mean over, as in `RunFacts`."""
         if self.divides and has_items:
             return "pooled"
         scaled = has_items if self.is_scaled is None else self.is_scaled

@@ -26,7 +26,7 @@ class ElementwiseLoss(BoostingLoss):
         """The derivative of the second derivative, shaped like z."""
 
     def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
-        """Their directional derivatives along dz."""
+        """Directional derivatives of the gradient and the second derivative along dz."""
         return self.derivatives(z, t)[1] * dz, self.third_derivative(z, t) * dz
 
 
@@ -89,7 +89,7 @@ class SquaredLog(ElementwiseLoss):
         return self._difference(z, t) / self._shifted(z), np.maximum(self._second(z, t), MIN_SECOND)
 
     def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
-        """Their directional derivatives along dz."""
+        """Directional derivatives of the gradient and the second derivative along dz."""
         return self._second(z, t) * dz, self.third_derivative(z, t) * dz
 
     def third_derivative(self, z: Array, t: Array) -> Array:
@@ -138,7 +138,7 @@ class Exponential(ElementwiseLoss):
         return np.asarray(0.5 * logit(mean))
 
     def link_slope(self, mean: Array) -> Array:
-        """Its derivative."""
+        """The derivative of `link`."""
         return np.asarray(0.5 / (mean * (1.0 - mean)))
 
     def probabilities(self, z: Array) -> Array:
@@ -182,7 +182,7 @@ class SoftLabels(ElementwiseLoss):
         return np.asarray(logit(mean))
 
     def link_slope(self, mean: Array) -> Array:
-        """Its derivative."""
+        """The derivative of `link`."""
         return np.asarray(1.0 / (mean * (1.0 - mean)))
 
     def mean(self, z: Array) -> Array:

@@ -150,15 +150,15 @@ class OneVsAll(BoostingLoss):
         return self.binary.derivatives(z, t)
 
     def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
-        """Their directional derivatives along dz."""
+        """Directional derivatives of the gradient and the second derivative along dz."""
         return self.binary.derivatives_jvp(z, t, dz)
 
     def link(self, mean: Array) -> Array:
-        """The best constant."""
+        """The constant output with the smallest loss on targets of this mean."""
         return self.binary.link(mean)
 
     def link_slope(self, mean: Array) -> Array:
-        """Its derivative."""
+        """The derivative of `link`."""
         return self.binary.link_slope(mean)
 
     def probabilities(self, z: Array) -> Array:

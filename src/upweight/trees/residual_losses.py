@@ -40,7 +40,7 @@ class Huber(ElementwiseLoss):
         return np.clip(residual, -self.delta, self.delta), second
 
     def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
-        """Their directional derivatives along dz. The gradient moves within δ alone."""
+        """Directional derivatives along dz. The gradient changes only within δ."""
         return np.where(np.abs(z - t) <= self.delta, dz, 0.0), None
 
     def third_derivative(self, z: Array, t: Array) -> Array:

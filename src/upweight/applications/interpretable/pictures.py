@@ -67,7 +67,7 @@ class PictureFeatures(InterpretableFeatures):
         return self._drawn(kept, lambda _: self._hidden[None])
 
     def mixed(self, sources: Positions, rng: np.random.Generator) -> Drawn:
-        """Some superpixels before the picture of one training example each."""
+        """Samples of some superpixels, each before the picture of one training example."""
         assert self._train is not None
         train = self._train
         return self._drawn(kept_parts(len(sources), len(self.names), rng), lambda part: train[sources[part]])
@@ -115,7 +115,7 @@ def _segmented(picture: NDArray[Any], segments: Any) -> NDArray[np.intp]:
 
 
 def _superpixels(picture: NDArray[Any]) -> NDArray[Any]:
-    """By quickshift, with LIME's settings; by SLIC where that makes hardly any (small pictures)."""
+    """Superpixels by quickshift with LIME's settings; by SLIC if that makes hardly any (small pictures)."""
     try:
         segmentation: Any = importlib.import_module("skimage.segmentation")
     except ImportError:

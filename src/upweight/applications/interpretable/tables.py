@@ -107,12 +107,12 @@ class TableFeatures(InterpretableFeatures):
         return self._drawn(sources, numbers)
 
     def mixed(self, sources: Positions, rng: np.random.Generator) -> Drawn:
-        """Some columns of the query, the others from one training example."""
+        """Samples with some columns of the query, and the others of one training example."""
         kept = kept_parts(len(sources), len(self.names), rng)
         return self._drawn(np.where(kept, len(self.columns) - 1, sources[:, None]))
 
     def of_training(self, positions: Positions) -> Drawn:
-        """These training examples as they are."""
+        """The samples of training examples, which are left as they are."""
         return self._drawn(np.broadcast_to(positions[:, None], (len(positions), len(self.names))))
 
     def distances(self, rows: Array) -> Array:

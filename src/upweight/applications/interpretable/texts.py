@@ -42,7 +42,7 @@ class TextFeatures(InterpretableFeatures):
         return "".join(words.get(piece, piece) if i % 2 == 0 else piece for i, piece in enumerate(self.pieces))
 
     def random(self, count: int, rng: np.random.Generator) -> Drawn:
-        """Some words are left out, wherever they stand."""
+        """Samples in which some words are left out, wherever they stand."""
         kept = np.ones((count + 1, len(self.names)), dtype=bool)
         kept[1:] = kept_parts(count, len(self.names), rng)
 
@@ -52,7 +52,7 @@ class TextFeatures(InterpretableFeatures):
         return Drawn(kept.astype(np.float64), make)
 
     def mixed(self, sources: Positions, rng: np.random.Generator) -> Drawn:
-        """Some words are replaced by words of one training example each, drawn at random."""
+        """Samples in which some words are replaced by words of one training example each, drawn at random."""
         kept = kept_parts(len(sources), len(self.names), rng)
         replaced: list[dict[str, str]] = []
         for row, source in zip(kept, sources.tolist(), strict=True):
@@ -98,13 +98,13 @@ class SparseFeatures(InterpretableFeatures):
         self._train = None if train is None else train.x.tocsr()
 
     def random(self, count: int, rng: np.random.Generator) -> Drawn:
-        """Some columns are 0."""
+        """Samples in which some columns are 0."""
         kept = np.ones((count + 1, len(self.names)), dtype=bool)
         kept[1:] = kept_parts(count, len(self.names), rng)
         return Drawn(kept.astype(np.float64), lambda part: self._rows(kept[part] * self._values))
 
     def mixed(self, sources: Positions, rng: np.random.Generator) -> Drawn:
-        """Some columns have the numbers of one training example each."""
+        """Samples in which some columns have the numbers of one training example each."""
         assert self._train is not None
         kept = kept_parts(len(sources), len(self.names), rng)
         others = np.asarray(self._train[sources][:, self._columns].toarray())

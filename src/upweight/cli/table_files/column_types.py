@@ -38,7 +38,7 @@ class Cells(NamedTuple):
 
     @classmethod
     def of(cls, column: Sequence[str]) -> Cells:
-        """From one text per row."""
+        """Read a column of one text per row."""
         import numpy as np
         import pandas as pd
 

@@ -37,7 +37,7 @@ class ReadingOptions:
 
     @classmethod
     def parsed(cls, sep: str | None, encoding: str | None, decimal: str | None, header: str | None) -> ReadingOptions:
-        """From the texts of a command line. Raises ValueError(option, message)."""
+        """Make the options from the texts of a command line. Raises ValueError(option, message)."""
         separator = None if sep is None else SEPARATOR_WORDS.get(sep.lower(), sep)
         if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
             words = ", ".join(word for word in SEPARATOR_WORDS if word.isalpha())

@@ -79,7 +79,7 @@ class ConjugateGradients(PreparedSolver):
         self._state_of_preconditioner = state_of_preconditioner
 
     def state(self) -> KeptState:
-        """That of the preconditioner."""
+        """The state of the preconditioner."""
         return NOTHING_KEPT if self._state_of_preconditioner is None else self._state_of_preconditioner()
 
     def solve(self, blocks: Blocks) -> Solution:

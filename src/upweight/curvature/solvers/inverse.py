@@ -51,7 +51,7 @@ class Inverse:
         return self.solver.shift
 
     def state(self) -> KeptState:
-        """That of the solver."""
+        """The state of the solver."""
         return self.solver.state()
 
     @property

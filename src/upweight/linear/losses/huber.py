@@ -38,7 +38,7 @@ class HuberLoss(LinearLoss):
         return Derivatives(self.scale * loss.sum(axis=-1), slope, 2.0 * inside / self.scale)
 
     def scale_derivatives(self, z: Array, targets: NDArray[Any]) -> tuple[Array, Array, Array]:
-        """Of every example's σ + σ H, the first and second derivative in σ and the one in σ and z, (n,) for z (n,)."""
+        """∂/∂σ, ∂²/∂σ² and ∂²/∂σ∂z of every example's σ + σ H, each (n,) for z (n,)."""
         u = (z - targets) / self.scale
         inside = np.abs(u) < self.epsilon
         first = 1.0 - np.where(inside, u**2, self.epsilon**2)

@@ -82,7 +82,7 @@ class FittedExactRemoval(GroupRemoval[Attributor, ExactRemovals]):
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
-        """That nothing was trained, and the examples without which the model cannot be trained."""
+        """Notes that nothing was trained, and which examples the model cannot be trained without."""
         undefined = {"undefined": self.train.ids[list(self.refused)].tolist()} if self.refused else {}
         warnings = [*self.model.notes, *refusal_warnings(self.train, self.refused)]
         return {"trainings": 0, **undefined, "warnings": warnings}

@@ -217,7 +217,7 @@ class FittedInfluence(
         return [f"For {others:,} examples, those whose removal moves the model least, {held}."]
 
     def _off_optimum_warnings(self) -> list[str]:
-        """That the given model is not at its optimum on these examples, with the likely cause."""
+        """A warning that the original model is not at its optimum on these examples, with the likely cause."""
         gradient_norm = self.gradient_norm
         cause = None if gradient_norm is None else self.original_model.why_off_optimum(self.train)
         is_moved, is_exact = self.model is not self.original_model, isinstance(self.curvature, ExactCurvature)
@@ -286,7 +286,7 @@ def _facts_of(solves: Sequence[Solved]) -> AnswerFacts:
 
 
 def _solver_facts(facts: dict[str, Any]) -> AnswerFacts:
-    """These facts of a solve, with a warning if it did not converge."""
+    """The facts of a solve, with a warning if it did not converge."""
     if not facts["converged"]:
         warning = f"The last solve stopped at a residual of {facts['residual']:.2g}: more steps would change it."
         facts = {**facts, "warnings": [warning, *facts.get("warnings", ())]}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from upweight.linear.representer_head import RepresenterHead, fit_head
 
 Array = NDArray[np.float64]
-EVERY = 10  # one of so many training examples is held out to try a head on
+EVERY = 10  # one of this many training examples is held out to try a head on
 DIGITS = 6  # to which two projected features are the same, relative to their standard deviation
 
 

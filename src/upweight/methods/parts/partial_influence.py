@@ -69,7 +69,7 @@ class PartialInfluence(InverseHVP[Attributor, Differentiable]):
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
-        """Those of the inner fit, and how many examples the parameters act on."""
+        """The diagnostics of the inner fit, and how many examples the parameters act on."""
         return {**self.inner.diagnostics, "dependent_examples": len(self.positions)}
 
     def _by_share(self, queries: Examples) -> Array:

@@ -22,7 +22,7 @@ from upweight.retraining.task import Task
 
 Array = NDArray[np.float64]
 MAX_REDRAWS = 20  # times that weights are drawn again if a model cannot be trained with them
-REFITS_PER_EXAMPLE = 2  # from so many refits per example on, all examples are regressed on together
+REFITS_PER_EXAMPLE = 2  # from this many refits per example on, all examples are regressed on together
 
 
 @dataclass(frozen=True, eq=False)

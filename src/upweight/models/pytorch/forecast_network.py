@@ -24,7 +24,7 @@ class ForecastNetwork(Measurable):
     network: Network
 
     def forecast(self, recipe: Any, train: Examples, queries: int | None = None) -> Forecast | None:
-        """What fitting the recipe takes, or asking it so many queries; None if the work is small or not known."""
+        """What fitting the recipe takes, or attributing this many queries; None if the work is small or not known."""
         if len(train) * self.network.size < SMALL or hasattr(recipe, "store"):
             return None
         described = recipe.described()

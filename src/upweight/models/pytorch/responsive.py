@@ -22,11 +22,11 @@ class ResponsiveNetwork(Responsive):
     objective: Objective
 
     def response_objective(self, train: Examples) -> NetworkResponses:
-        """Its objective, on a copy of the net in float64."""
+        """The response of the net to removals, computed on a copy of the net in float64."""
         return NetworkResponses(self.network, train, sample_weights(train), self.objective)
 
     def output_divergences(self, reference: Responsive, examples: Examples) -> tuple[Array, Array]:
-        """Of the outputs that the loss takes."""
+        """Distances and divergences between the outputs of two networks that the loss takes."""
         if not isinstance(reference, ResponsiveNetwork):
             raise TypeError(f"expected two networks, got {type(self).__name__} and {type(reference).__name__}")
         return divergences(self.network, reference.network, examples)

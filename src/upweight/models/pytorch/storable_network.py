@@ -62,7 +62,7 @@ class StorableNetwork(Storable):
         return reading
 
     def read_if_kept(self, rows: CapturedRows) -> CapturedRows:
-        """These loss rows; of the training set whose gradients are kept, they are read."""
+        """The loss rows, read from the store if they are those of the training set whose gradients it holds."""
         if self._kept is None or rows.examples is not self._kept[1] or not self._kept[0].covers(rows.network):
             return rows
         return rows.read_from(self._kept[0])

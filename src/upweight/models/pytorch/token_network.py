@@ -45,7 +45,7 @@ class TokenNetwork(TokenDifferentiable):
         return token_products(self.network, train, vector, by, sample_weights(train), share)
 
     def token_ids(self, examples: Examples) -> Sequence[tuple[NDArray[Any], NDArray[np.bool_]]]:
-        """From the batches that the loss receives."""
+        """The tokens, from the batches that the loss receives."""
         from upweight.gradients.token_products import token_ids
 
         return token_ids(self.network, examples)

@@ -42,7 +42,7 @@ class ClassPriors:
         return np.asarray(counts / counts.sum(axis=-1, keepdims=True))
 
     def logs(self, counts: Array) -> Array:
-        """Their logarithms; −∞ for a probability of 0."""
+        """The logarithms of the priors; −∞ for a probability of 0."""
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(self.probabilities(counts)))
 

@@ -18,7 +18,7 @@ MAX_NUMBERS = 2_000_000  # numbers of one temporary array
 
 
 class _Counts(NamedTuple):
-    """Of every class: the weight (K,), and the weighted sums of the columns (K, d)."""
+    """The weight of every class (K,), and the weighted sums of its columns (K, d)."""
 
     classes: Array
     columns: Array
@@ -88,7 +88,7 @@ class MultinomialForm(CountForm):
         return np.asarray(x @ logs.T + self.priors.logs(fitted.classes))
 
     def outputs_without(self, positions: NDArray[np.intp], x: Any) -> Array:
-        """Only the counts of the example's columns in its own class change, their total, and the priors."""
+        """The outputs without each example: only the counts of its columns in its own class, and the priors, change."""
         full, label, removed, x = self._full(), self.targets[positions], self._removed(positions), self.columns(x)
         counts = self._counts_without(positions, full)
         base = self.outputs(full, x) - self.priors.logs(full.classes)
@@ -119,7 +119,7 @@ class ComplementForm(CountForm):
         return np.asarray(x @ (logs / logs.sum(axis=1, keepdims=True) if self.norm else -logs).T)
 
     def outputs_without(self, positions: NDArray[np.intp], x: Any) -> Array:
-        """The counts of the example's columns change for all classes but its own."""
+        """The outputs without each example: the counts of its columns change for all classes but its own."""
         full, removed, x = self._full(), self._removed(positions), self.columns(x)
         complement = full.columns.sum(axis=0) - full.columns
         totals, width = (complement + self.alpha).sum(axis=1), complement.shape[1]
@@ -156,7 +156,7 @@ class BernoulliForm(CountForm):
         return self._scores(fitted.classes, fitted.columns, x) + self.priors.logs(fitted.classes)
 
     def outputs_without(self, positions: NDArray[np.intp], x: Any) -> Array:
-        """The share of every column in the example's own class changes, and the priors."""
+        """The outputs without each example: the share of every column in its own class, and the priors, change."""
         full, label = self._full(), self.targets[positions]
         out = np.repeat(self._scores(full.classes, full.columns, x)[:, None], len(positions), axis=1)
         counts = self._counts_without(positions, full)
@@ -220,7 +220,7 @@ class CategoricalForm(CountForm):
         return np.asarray(self.columns(x) @ logs.T - self._totals(fitted.classes) + self.priors.logs(fitted.classes))
 
     def outputs_without(self, positions: NDArray[np.intp], x: Any) -> Array:
-        """Only the counts of the example's categories in its own class change, and its weight."""
+        """The outputs without each example: only the counts of its categories and the weight of its class change."""
         full, label, removed = self._full(), self.targets[positions], self._removed(positions)
         counts = self._counts_without(positions, full)
         base = self.outputs(full, x) - self.priors.logs(full.classes)
@@ -232,7 +232,7 @@ class CategoricalForm(CountForm):
         return out + self.priors.logs(counts)
 
     def refusals(self) -> dict[int, str]:
-        """Examples that alone hold the last category of a column, which queries may have."""
+        """Examples that are the only ones with the last category of a column, which queries may have."""
         reasons, codes = {}, self._codes(self.x)
         for column, last in enumerate(codes.max(axis=0).tolist()):
             rows = np.flatnonzero(codes[:, column] == last)
@@ -241,7 +241,7 @@ class CategoricalForm(CountForm):
         return reasons
 
     def refusal(self, factors: Array) -> str | None:
-        """That a column would have fewer categories."""
+        """A reason if a column would have fewer categories; else None."""
         lost = np.flatnonzero(self._categories_under(factors) < self._categories)
         return _lost_category(int(lost[0]), int(self._categories[lost[0]]) - 1) if len(lost) else None
 

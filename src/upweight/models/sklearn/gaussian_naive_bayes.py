@@ -17,7 +17,7 @@ SMALL_CHANGE = 1e-8  # change of the added variance, relative to a variance, of 
 
 
 class _Gaussians(NamedTuple):
-    """Of every class: the weight (K,), the means and the sums of squared deviations (K, d); and the added variance."""
+    """For every class the weight (K,), the means and the sums of squared deviations (K, d); and the added variance."""
 
     counts: Array
     means: Array
@@ -60,7 +60,7 @@ class GaussianForm(ClosedForm):
         return np.stack(columns, axis=1) + log_priors
 
     def outputs_without(self, positions: NDArray[np.intp], x: Any) -> Array:
-        """Only the class of the example changes, and the variance that is added to all classes."""
+        """The outputs without each example: only its class, and the variance that is added to all classes, change."""
         full = self.fitted(np.ones(len(self.weights)))
         added = self._added_without(positions)
         out = np.empty((len(x), len(positions), len(full.counts)))

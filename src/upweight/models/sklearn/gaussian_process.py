@@ -69,7 +69,7 @@ class GaussianProcessForm(ClosedForm):
         return np.asarray(fitted.mean + self.kernel(x, self.x[fitted.rows]) @ fitted.coefficients)
 
     def outputs_without(self, positions: NDArray[np.intp], x: Any) -> Array:
-        """By the inverse of A with one row and column fewer: P − PᵢPᵢᵀ/Pᵢᵢ."""
+        """The outputs without each example, by the inverse of A with one row and column fewer: P − PᵢPᵢᵀ/Pᵢᵢ."""
         rows, place = self._present, np.full(len(self.weights), -1)
         place[rows] = np.arange(len(rows))
         removed = place[positions]

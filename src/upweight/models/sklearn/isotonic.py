@@ -90,11 +90,11 @@ class IsotonicForm(ClosedForm):
         return {int(rows[0]): END for rows in alone if len(rows) == 1}
 
     def refusal(self, factors: Array) -> str | None:
-        """That an end of the range would be lost."""
+        """A reason if an end of the range would be lost; else None."""
         x, before, after = np.ravel(self.x), self.weights > 0, factors * self.weights > 0
         same = x[before].min() == x[after].min() and x[before].max() == x[after].max()
         return None if self.is_clipped or same else END
 
     def probes(self, positions: NDArray[np.intp]) -> Any:
-        """These rows of positive weight."""
+        """The rows among these that have positive weight."""
         return self.x[positions[self.weights[positions] > 0]]

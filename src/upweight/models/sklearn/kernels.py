@@ -47,7 +47,7 @@ def named_kernel(estimator: Any, gamma: Any) -> NamedKernel:
 
 
 def held_width_note(estimator: Any) -> tuple[str, ...]:
-    """That a kernel width that was taken from the data is held; nothing for a given one."""
+    """A note if the kernel width was taken from the data, and is held fixed; empty for a width that was set."""
     if estimator.gamma != "scale" or estimator.kernel == "linear":
         return ()
     return (

@@ -37,7 +37,7 @@ def linear_discriminant(estimator: Any) -> list[FormSpec]:
 
 
 class _Normals(NamedTuple):
-    """Of every class: the weight (K,) and the mean (K, d); and the inverse of the common covariance (d, d)."""
+    """For every class the weight (K,) and the mean (K, d); and the inverse of the common covariance (d, d)."""
 
     counts: Array
     means: Array

@@ -232,7 +232,7 @@ def _without_offset(design: Design, theta: Array, matrix: Any) -> tuple[Design, 
 
 
 def _notes_on_class_weights(estimator: Any) -> tuple[str, ...]:
-    """That balanced weights of classes are held."""
+    """A note if the classes have balanced weights, which are held fixed."""
     class_weight = getattr(estimator, "class_weight", None)
     if not isinstance(class_weight, str):
         return ()

@@ -35,7 +35,7 @@ def nearest_centroid(estimator: Any) -> FormSpec:
 
 
 class _Centroids(NamedTuple):
-    """Of every class: the weight (K,) and the centroid (K, d); and the spread of every column within classes (d,)."""
+    """For every class the weight (K,) and the centroid (K, d); and the spread of every column within classes (d,)."""
 
     counts: Array
     centroids: Array

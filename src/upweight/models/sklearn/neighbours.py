@@ -1,4 +1,4 @@
-"""k nearest neighbours of scikit-learn: without an example, the next neighbour takes its place."""
+"""k nearest neighbours of scikit-learn: if an example is removed, the next neighbour takes its place."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def nearest_neighbours(estimator: Any) -> FormSpec:
 
 @dataclass(frozen=True, eq=False)
 class NeighbourForm(ClosedForm):
-    """Means over the nearest neighbours; a row of weight k is k neighbours at one place.
+    """Means over the nearest neighbours; a row of weight k is k neighbours at one point.
 
     Attributes:
         classes: number of classes; None for target values.
@@ -74,7 +74,7 @@ class NeighbourForm(ClosedForm):
         return self._means(distances, rows, fitted[rows])
 
     def outputs_without(self, positions: NDArray[np.intp], x: Any) -> Array:
-        """Only the outputs of queries that have the example among their neighbours change."""
+        """The outputs without each example: only those of queries that have it among their neighbours change."""
         distances, rows = self._nearest(x, self.neighbours + 1)
         copies = self.weights[rows]
         base = self._means(distances, rows, copies)
@@ -96,7 +96,7 @@ class NeighbourForm(ClosedForm):
         return {int(i): self._too_few for i in short}
 
     def refusal(self, factors: Array) -> str | None:
-        """That there are fewer rows than neighbours."""
+        """A reason if there are fewer rows than neighbours; else None."""
         return self._too_few if (factors * self.weights).sum() < self.neighbours else None
 
     @property
@@ -104,7 +104,7 @@ class NeighbourForm(ClosedForm):
         return f"fewer than {self.neighbours} neighbours would be left"
 
     def probes(self, positions: NDArray[np.intp]) -> Any:
-        """Places between these rows, since a row may decide alone about its own place."""
+        """Points between these rows, since a row alone may decide the output at its own point."""
         return 0.6 * self.x[positions] + 0.4 * self.x[np.roll(positions, 1)]
 
     def is_determined(self, x: Any) -> NDArray[np.bool_]:

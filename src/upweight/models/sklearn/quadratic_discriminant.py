@@ -38,7 +38,7 @@ def quadratic_discriminant(estimator: Any) -> list[FormSpec]:
 
 
 class _Normals(NamedTuple):
-    """Of every class: the weight (K,), the mean (K, d) and the scatter (K, d, d)."""
+    """For every class the weight (K,), the mean (K, d) and the scatter (K, d, d)."""
 
     counts: Array
     means: Array
@@ -79,7 +79,7 @@ class QuadraticDiscriminantForm(ClosedForm):
         return np.stack(columns, axis=1) + self.priors.logs(fitted.counts)
 
     def outputs_without(self, positions: NDArray[np.intp], x: Any) -> Array:
-        """Only the example's own class changes, by a rank-one change of its scatter, and the priors."""
+        """The outputs without each example: its own class (a rank-one change of the scatter) and the priors change."""
         full = self.fitted(np.ones(len(self.weights)))
         base = np.stack([self._log_density(full, c, x) for c in range(len(full.counts))], axis=1)
         out, label, weight = np.repeat(base[:, None], len(positions), axis=1), self.targets[positions], self.weights
@@ -106,7 +106,7 @@ class QuadraticDiscriminantForm(ClosedForm):
         return refused
 
     def refusal(self, factors: Array) -> str | None:
-        """That scikit-learn refuses the covariance of a class."""
+        """A reason if scikit-learn refuses the covariance of a class; else None."""
         fitted = self.fitted(factors)
         for count, scatter in zip(fitted.counts, fitted.scatters, strict=True):
             if count < max(2, len(scatter)) or np.linalg.eigvalsh(self._covariance(scatter, count))[0] <= self.least:

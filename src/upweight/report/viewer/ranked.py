@@ -57,7 +57,7 @@ class Ranked:
 
 
 def agreement(first: Ranked, second: Ranked, query: int) -> dict[str, float | int | None]:
-    """Of one query: Spearman's correlation over all training examples, and how many of the ten strongest are shared."""
+    """Spearman's correlation over all training examples for one query, and how many of the ten strongest are shared."""
     rows = [side.row(query) for side in (first, second)]
     known = np.isfinite(rows[0]) & np.isfinite(rows[1])
     ranks = [rankdata(row[known]) for row in rows]

@@ -32,5 +32,5 @@ class LoGra(Encoding):
         return Layout("numbers", min(self.directions, outputs), min(self.directions, inputs))
 
     def parameter(self, size: int) -> Layout | None:
-        """As many numbers as of a layer, those with the largest eigenvalues."""
+        """As many numbers of an unfactored parameter as of a layer: those with the largest eigenvalues."""
         return super().parameter(size) and Layout("numbers", min(size, self.directions**2), 1)
