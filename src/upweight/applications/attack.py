@@ -208,7 +208,7 @@ def _farthest_reach(model: Any, train: Examples, queries: Examples, count: int) 
 
 
 def _redrawn(train: Examples, x: Array, positions: NDArray[np.intp]) -> Any:
-    """What the report shows of each example, after the move.
+    """A preview of each example after the move, for the report.
 
     If the pictures are the inputs on another scale, they are redrawn on that scale; otherwise the numbers are shown.
     """

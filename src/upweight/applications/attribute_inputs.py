@@ -35,7 +35,7 @@ def attribute_inputs(
     train: Examples | None = None,
     words: Words | None = None,
 ) -> InputAttributions:
-    """What the output of the model for each example owes to each part of its input.
+    """The contribution of each part of its input to the output of the model for each example.
 
     Args:
         model: any model for `Erasure`; a `TorchModel` for all other recipes, which captum computes (extra `captum`).

@@ -103,7 +103,7 @@ class AuditedPrediction:
 
     @property
     def sentence(self) -> str:
-        """What is unusual about the support, or that nothing is."""
+        """A sentence about what is unusual in the support, or that nothing is."""
         if not self.proponents:
             return "No training example speaks for this prediction."
         if not self.flagged:

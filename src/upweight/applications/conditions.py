@@ -32,7 +32,7 @@ COMPONENTS = 10  # of the features that are clustered
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """What can be said of training examples, one condition per row.
+    """Conditions that describe training examples, one per row.
 
     Attributes:
         names: in words, e.g. "age > 40".

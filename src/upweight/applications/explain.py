@@ -116,7 +116,7 @@ class Explanation(Tabular):
         )
 
     def at_optimum(self, place: int) -> tuple[Any, float | None] | None:
-        """What the optimum at which scores are taken predicts for this query, and its probability.
+        """The prediction for this query at the optimum at which scores are taken, and its probability.
 
         None if it predicts as the model does.
         """

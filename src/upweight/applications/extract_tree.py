@@ -55,7 +55,7 @@ class ExtractedTree(Tabular):
         return leaf_of(self.nodes, self._splits, self._sampler.encode(examples))
 
     def predict(self, examples: Examples) -> tuple[Any, ...]:
-        """What the tree predicts for every example."""
+        """The prediction of the tree for every example."""
         return tuple(self.nodes[position].predicted for position in self.leaf_of(examples).tolist())
 
     def examples_of(self, leaf: int) -> list[Id]:

@@ -118,7 +118,7 @@ def flip_set(
 
 
 def _contest(model: Any, train: Examples, queries: Examples | None, against: float | Significance | None) -> Contest:
-    """What is compared."""
+    """The values that are compared."""
     if isinstance(against, Significance):
         if queries is not None:
             raise ValueError(

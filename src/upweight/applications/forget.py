@@ -190,7 +190,7 @@ def _structure(after: Any, retrained: Any, given: Examples) -> dict[str, Any]:
 
 
 def _held(model: Any) -> tuple[ForgottenStep, ...]:
-    """What wrappers around the estimator chose with all training examples."""
+    """The settings that wrappers around the estimator chose with all training examples."""
     return tuple(
         ForgottenStep("settings", type(model).__name__, "kept", note.rstrip(".")) for note in held_choices(model.notes)
     )

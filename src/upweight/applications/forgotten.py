@@ -89,7 +89,7 @@ class Forgotten(Tabular):
 
     @property
     def sentence(self) -> str:
-        """What was done, and whether it is a deletion."""
+        """A sentence about what was done, and whether it is a deletion."""
         count = f"{len(self.ids):,} of {len(self.train):,} training examples"
         if self.is_deletion:
             return f"Deletion: this {self._name} does not depend on {count}. {self._how}"

@@ -1,4 +1,4 @@
-"""What whole groups of training examples do to the queries: their summed scores."""
+"""Effects of whole groups of training examples on the queries: their summed scores."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ MAX_POLISHED = 2_000  # labels; beyond it no Newton steps, which hardly change t
 
 @dataclass(frozen=True, eq=False)
 class LabelEvidence:
-    """What is known of every training example's label; see `Suspects`.
+    """The evidence about every training example's label; see `Suspects`.
 
     Attributes:
         fitted: the fitted influence; None if the model has no gradients.

@@ -91,7 +91,7 @@ class MembershipCheck:
         return cls(forgotten, unseen, (), warnings)
 
     def measured(self, name: str, model: Measurable) -> Membership | None:
-        """What the losses of this model tell; None if there is nothing to compare with."""
+        """The membership test by the losses of this model; None if there is nothing to compare with."""
         if self.unseen is None:
             return None
         return membership(name, -model.measure(self.forgotten), -model.measure(self.unseen))

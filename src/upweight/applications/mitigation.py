@@ -24,7 +24,7 @@ LARGEST = 0.5  # share of the examples of its label that may be removed for a ta
 
 @dataclass(frozen=True, eq=False)
 class Mitigation:
-    """What removing the attackers of one target does.
+    """The effect of removing the attackers of one target.
 
     Attributes:
         removed: positions of the training examples that were removed for this target, strongest first.
@@ -87,7 +87,7 @@ class Mitigator:
         self.base = self.current = self._trained(self.weights)
 
     def mitigate(self, targets: Sequence[tuple[Examples, Any, Array]]) -> list[Mitigation]:
-        """What removal does for each target: (its query, its predicted label, z-values of the training examples (n,)).
+        """The effect of removal for each target (its query, its predicted label, z-values of training examples (n,)).
 
         What is removed for one target can give another one its label back, so the targets are visited until none has
         it. In the end one control, for all of them, is trained without as many random examples of each label.

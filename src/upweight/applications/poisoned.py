@@ -78,7 +78,7 @@ class SuspectedTarget:
 
     @property
     def sentence(self) -> str:
-        """What removal did, or what is unusual."""
+        """The effect of removal; without a removal, what is unusual."""
         tried = self.mitigation
         if tried is None:
             of_label = f"training examples of label {self.predicted} have unusual influence on it"
@@ -152,7 +152,7 @@ class Poisoned(Tabular):
         return [suspect.id for suspect in self.suspects if suspect.is_target]
 
     def of(self, query: Id) -> SuspectedTarget:
-        """What is known of one query. Raises KeyError for an unknown id."""
+        """The audited prediction of one query. Raises KeyError for an unknown id."""
         for suspect in self.suspects:
             if suspect.id == query:
                 return suspect

@@ -56,7 +56,7 @@ class Prototypes(Tabular):
 
     @property
     def stands_for(self) -> str:
-        """What the prototypes stand for, in words."""
+        """What the prototypes represent, in words."""
         if self.queries is None:
             return "the training set"
         return "1 query" if len(self.queries) == 1 else f"{len(self.queries):,} queries"

@@ -36,7 +36,7 @@ class Retrieval:
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalAudit:
-    """What is scored exactly beyond the candidates, to say what was missed.
+    """Which pairs are scored exactly in addition to the candidates, to estimate what was missed.
 
     Args:
         queries: this many of the queries, drawn at random, are scored on all training examples, to certify the share of

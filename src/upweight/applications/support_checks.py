@@ -21,7 +21,7 @@ UNUSUAL_Z = 2.0  # median of a class, above which a note says what is usual
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What is usual: the support of training examples of which the same was asked.
+    """The reference: the support of training examples that were attributed in the same way.
 
     Attributes:
         tails: of each check by chance, (examples,); NaN where it cannot be made.

@@ -1,4 +1,4 @@
-"""What support is usual: that of training examples, each asked as if it were a query."""
+"""The usual support: that of training examples, each attributed as if it were a query."""
 
 from __future__ import annotations
 

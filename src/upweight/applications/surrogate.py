@@ -78,7 +78,7 @@ class Surrogate:
         return dict(zip(named, self.coefficients.tolist(), strict=True))
 
     def predict(self, rows: Array) -> Array:
-        """What it says of neighbours with these features (m, d): (m,)."""
+        """The surrogate's outputs for neighbours with these features (m, d): (m,)."""
         return np.asarray(self.intercept + rows[:, self.features] @ self.coefficients)
 
 

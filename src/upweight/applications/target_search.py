@@ -52,7 +52,7 @@ class FIT:
 
 @dataclass(frozen=True, eq=False)
 class TargetSearch:
-    """What is known of all queries after the search.
+    """The results of the search for all queries.
 
     Attributes:
         fitted: the fitted method.

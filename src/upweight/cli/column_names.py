@@ -10,7 +10,7 @@ CLOSE = 0.75  # of 1, the similarity of names that differ by a slip
 
 
 def alternatives(name: str, columns: Sequence[str]) -> str:
-    """What somebody who wrote this name may have meant, and which columns there are, in a part of a sentence."""
+    """The column names closest to this one, and which columns there are, as a part of a sentence."""
     by_folded = {column.casefold(): column for column in columns}
     close = [by_folded[text] for text in get_close_matches(name.casefold(), list(by_folded), 1, CLOSE)]
     meant = f"did you mean {close[0]!r}? It has " if close else "it has "

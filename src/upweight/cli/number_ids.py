@@ -50,7 +50,7 @@ MAX_ROUND_SHARE = 0.3  # of ids that end in 0; a tenth of them do, and most roun
 
 
 def id_kind(name: str, values: pandas.Series, rows: int) -> IdKind | None:
-    """What the numbers of a column name, of `rows` rows of which some may be missing; None if it measures something.
+    """What the whole numbers of a column identify, of `rows` rows of which some may be missing; None for a measurement.
 
     "rows": (nearly) every row has a number of its own. "repeated": one number names several rows, such as the visits of
     a patient. "codes": few numbers that each name many rows, such as departments.

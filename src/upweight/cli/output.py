@@ -1,4 +1,4 @@
-"""What commands print on stdout: tables, sentences, JSON, and where the page is."""
+"""The output of commands on stdout: tables, sentences, JSON, and where the page is."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def _end_if_unresponsive(read: socket.socket, _: socket.socket, acted: threading
 
 
 def stop_sentence(unfinished: Unfinished | None, has_folder: bool) -> str:
-    """What was kept, and how to go on. `has_folder`: the command has the option --folder."""
+    """A sentence about what was saved, and how to go on. `has_folder`: the command has the option --folder."""
     if unfinished is None:
         again = "; trainings saved in its --folder are not repeated" if has_folder else ""
         return f"Stopped before the end. Run the same command again{again}."

@@ -74,7 +74,7 @@ def _sorted_columns(frame: pandas.DataFrame, use: Collection[str], leave_out: Co
 
 
 def _uninformative(values: pandas.Series, column: pandas.Series, seen: dict[bytes, str]) -> ColumnNote | None:
-    """Whether a column says nothing of its own: it is empty, constant, or equal to one of the columns seen before.
+    """A note if a column has no information of its own: it is empty, constant, or equal to an earlier column.
 
     `values` are those of the column that are not missing.
     """

@@ -34,7 +34,7 @@ class Target:
 
     @property
     def description(self) -> str:
-        """What the target is and why, in a few words."""
+        """The kind of the target and the reason, in a few words."""
         values = np.unique(self.y)
         if self.kind == "number":
             return f"{self.name}, a number with {len(values):,} different values in {len(self.y):,} rows"

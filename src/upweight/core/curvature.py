@@ -104,7 +104,7 @@ class Curvature(ABC):
         """Kind, solver, damping and its origin, and warnings."""
 
     def state(self) -> KeptState:
-        """What took long to compute, for `Differentiable.restored_curvature`; by default nothing."""
+        """The state that took long to compute, for `Differentiable.restored_curvature`; by default none."""
         return NOTHING_KEPT
 
 
@@ -152,7 +152,7 @@ class ExactCurvature(Curvature):
 
     @property
     def held_without_steps(self) -> str | None:
-        """What removals that Newton steps do not follow leave out, as a clause for a message; None if nothing."""
+        """A clause about what removals leave out if Newton steps do not follow them; None if nothing."""
         return None
 
     @abstractmethod

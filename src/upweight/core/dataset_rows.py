@@ -63,7 +63,7 @@ def column_values(values: Any) -> Any:
 
 
 def version_of(x: Any) -> Any:
-    """What changes if a data set does: its rows cannot be changed in place. Anything else unchanged."""
+    """The identity of the rows of a data set, which cannot be changed in place. Anything else is returned."""
     return (x._fingerprint, x.format) if is_dataset(x) and hasattr(x, "_fingerprint") else x
 
 

@@ -29,7 +29,7 @@ class InputPart(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class InputAttributions:
-    """What one output of the model owes to each part of each example.
+    """The contribution of each part of each example to one output of the model.
 
     Attributes:
         values: one array per example. Of numbers and columns it has the shape of the input; of words, and of token
@@ -95,7 +95,7 @@ class InputAttributions:
 
 @dataclass(frozen=True, eq=False)
 class NetAttributions:
-    """What a network returns for `attribute_inputs`.
+    """The attributions that a network returns to `attribute_inputs`.
 
     Attributes:
         values: one array per example, shaped as what the net receives; of token ids one number per position.

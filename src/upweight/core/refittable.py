@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Trial:
-    """What the first trainings on the whole training set showed.
+    """Findings of the first trainings on the whole training set.
 
     Attributes:
         seconds: the time of one training.

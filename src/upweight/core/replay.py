@@ -32,7 +32,7 @@ class Replay(ABC):
 
     @property
     def statistics(self) -> NDArray[np.float64]:
-        """What training determines beside the parameters: running statistics, (b,); empty if there are none."""
+        """What training determines in addition to the parameters: running statistics, (b,); empty if there are none."""
         return np.empty(0)
 
     @abstractmethod

@@ -25,7 +25,7 @@ class Recipe(Protocol):
 
 
 class FitParts(NamedTuple):
-    """What a fit was made from."""
+    """The recipe, model and training set of a fit."""
 
     recipe: Recipe
     model: Any

@@ -90,7 +90,7 @@ class LinearScores(Fitted[RecipeT, ModelT]):
         return None
 
     def row_scales(self, positions: NDArray[np.intp]) -> Array:
-        """What the scores of the training examples at these positions are multiplied by; by default 1."""
+        """The factors of the scores of the training examples at these positions; by default 1."""
         return np.ones(len(positions))
 
 

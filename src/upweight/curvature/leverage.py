@@ -100,7 +100,7 @@ class KeptSlopes:
         self._made: Array | None = None
 
     def corrected(self, rows: Rows, correct: Callable[[], CapturedRows | None]) -> CapturedRows | None:
-        """What `correct` makes of these training rows, or the same from the kept slopes."""
+        """The corrections of these training rows, by `correct` or from the saved slopes."""
         if self._kept is not None and isinstance(rows, CapturedRows) and rows.of_loss and len(self._kept) == len(rows):
             return CapturedRows(rows.network, rows.examples, "loss", rows.weights, rows.share, self._kept)
         made = correct()

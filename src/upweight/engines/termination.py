@@ -1,4 +1,4 @@
-"""What SIGTERM does to a run: it ends it as an error would."""
+"""SIGTERM ends a run as an error would."""
 
 from __future__ import annotations
 

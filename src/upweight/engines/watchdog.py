@@ -12,7 +12,7 @@ BUSY = 20.0  # by which both are multiplied for a training that uses the process
 
 
 class Watchdog:
-    """What it knows about the trainings of one run.
+    """The progress of the trainings of one run.
 
     Attributes:
         finished: the number of trainings that ended.

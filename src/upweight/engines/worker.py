@@ -235,7 +235,7 @@ def _start_guard() -> subprocess.Popen[bytes]:
 
 
 def _setting(threads: int) -> tuple[Any, ...]:
-    """What a process has from its start and keeps."""
+    """State of a process that is set at its start and does not change."""
     return threads, os.getcwd(), tuple(sys.path), sys.executable
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Certificate:
-    """What an audit of queries says about retrieval for queries like them.
+    """Statements of an audit of queries about retrieval for queries like them.
 
     Attributes:
         k: how many of the strongest proponents were looked for.

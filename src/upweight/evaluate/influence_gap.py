@@ -78,7 +78,7 @@ class InfluenceGap(Plottable):
 
     @property
     def sentence(self) -> str:
-        """What most of the gap is due to, in a sentence."""
+        """A sentence about the cause of most of the gap."""
         share = self.distances[self.largest] / max(sum(self.distances.values()), 1e-300)
         return f"{share:.0%} of the gap is due to {self.largest}: {MEANINGS[self.largest]}"
 

@@ -106,7 +106,7 @@ def necessity(
     points: int = 20,
     seed: int = 0,
 ) -> PartOrdering:
-    """What is left of the output as the parts with the largest attributions are erased first (Wang et al. 2020).
+    """The output that is left as the parts with the largest attributions are erased first (Wang et al. 2020).
 
     If the parts are necessary, f falls at once, and the area under the curve is small.
 
@@ -133,7 +133,7 @@ def sufficiency(
     points: int = 20,
     seed: int = 0,
 ) -> PartOrdering:
-    """What comes back of the output as the parts with the largest attributions are put back first (Wang et al. 2020).
+    """The output that is recovered as the parts with the largest attributions are put back first (Wang et al. 2020).
 
     If the parts are sufficient, f rises at once, and the area under the curve is large. Arguments and errors are those
     of `necessity`.

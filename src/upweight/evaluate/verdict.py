@@ -32,7 +32,7 @@ ROUNDING = 1e-12  # share of a measurement below which an effect is rounding
 
 
 class Verdict(StrEnum):
-    """What retraining says about scores. The text of a member is what people read.
+    """The verdict of retraining on scores. The value of a member is the text that people read.
 
     AGREES: order and sizes are right. ORDER_ONLY: the order is right; the sizes are not, or the scores are RANK and
     promise none. FAILS: the scores predict neither.

@@ -24,7 +24,7 @@ class LayerKind(ABC):
     positional = False  # whether the features may follow any number of axes of examples and positions, in any order
 
     def prepare_input(self, module: nn.Module, given: Tensor) -> Tensor:
-        """What depends on the input only and is computed once for all output gradients; here the input itself."""
+        """The part that depends on the input only, computed once for all output gradients; here the input itself."""
         return given
 
     @abstractmethod

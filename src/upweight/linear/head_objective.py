@@ -1,4 +1,4 @@
-"""What logistic and softmax regression minimise, as the objective of the last step of a model."""
+"""The training objective of logistic and softmax regression, as the objective of the last step of a model."""
 
 from __future__ import annotations
 

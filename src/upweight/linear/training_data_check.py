@@ -59,7 +59,7 @@ def require_training_data(problem: Problem, solver: SolverState) -> None:
 
 
 def _advice(problem: Problem, solver: SolverState) -> str:
-    """What to do about a model that is far from the optimum on its data."""
+    """Advice for a model that is far from the optimum on its data."""
     pass_same = "Pass the same rows, labels and sample weights as to fit()"
     if solver.stopping is not None and rows_are_missing(problem, solver.stopping):
         if solver.stopping.tolerance != 0.0 and solver_gave_up(problem):

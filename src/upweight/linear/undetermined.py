@@ -114,7 +114,7 @@ def smallest_norm(problem: Problem, parameters: Array, directions: Array) -> Arr
 
 
 def singular_warning(solver: HessianSolver, null_space: NullSpace | None) -> str:
-    """What scores are if the Hessian is singular."""
+    """The meaning of scores if the Hessian is singular, as a note."""
     consequence = "where the data do not determine the model, they are those of the parameters of smallest norm"
     if null_space is None:
         consequence = "directions that the data do not determine have no effect on them"

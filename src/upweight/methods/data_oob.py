@@ -99,7 +99,7 @@ class FittedDataOOB(Fitted[DataOOB, Any]):
         return values
 
     def _unseen_variance(self, measured: Array) -> Array:
-        """What is added to the variance of a query that almost all members (members, m) measure alike, (m,).
+        """The term added to the variance of a query whose measurements almost all members (members, m) agree on, (m,).
 
         That of four more members, two at each end of all measurements of the training set. Without it, an interval
         would have no width if, by luck, no member made a mistake.

@@ -98,7 +98,7 @@ class FittedForestWeights(Fitted[ForestWeights, Averaged]):
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
-        """What is held fixed, and how many examples cannot be judged."""
+        """Notes about what is held fixed, and how many examples cannot be judged."""
         warnings = list(self.model.notes)
         if self.recipe.removal == "leaves":
             warnings.append(

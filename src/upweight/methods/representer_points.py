@@ -126,7 +126,7 @@ class RepresenterPoints(Attributor):
         return FittedRepresenterPoints(self, model, train, head, facts["head"])
 
     def _candidates(self, model: Embeddable, train: Examples, predicted: Array) -> Iterator[HeadTargets]:
-        """What a head may be trained on, in the order in which to try it."""
+        """The possible targets of a head, in the order in which to try them."""
         objective = model.head_objective(train) or HeadObjective(sample_weights(train), L2[0])
         values, first, intercept = predicted, L2[0], True
         if self.targets == "labels":
@@ -211,7 +211,7 @@ class FittedRepresenterPoints(Fitted[RepresenterPoints, Embeddable]):
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
-        """What the head was trained on, how well it predicts the model, and how far it had to go."""
+        """The targets of the head, how well it predicts the model, and how far training moved it."""
         warnings = list(self.model.notes)
         if self._facts.get("compared_on") == COMPARED_ON["labels"]:
             warnings.append(

@@ -184,7 +184,7 @@ def _loss(objective: str, estimator: Any) -> BoostingLoss:
 
 
 def _class_weights(parameters: dict[str, Any], loss: BoostingLoss) -> Array | None:
-    """What training multiplied the weights of each class by; None for 1. `scale_pos_weight` is one form of it."""
+    """The factor of each class's weights in training; None for 1. `scale_pos_weight` is one form of it."""
     given = np.asarray(parameters.get("class_weights", ()), dtype=np.float64)
     is_automatic = str(parameters.get("auto_class_weights", "None")) != "None"
     if is_automatic or loss.classes is None or len(given) != len(loss.classes) or (given == 1).all():

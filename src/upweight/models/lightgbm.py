@@ -56,7 +56,7 @@ def read(estimator: Any, train: Examples, measure: Measurement, *, loss: Boostin
 
 @dataclass(frozen=True, eq=False)
 class _ClassWeights:
-    """What a LightGBM training multiplied the weights of the examples of each class by; None for 1.
+    """The factor of each class's weights in a LightGBM training; None for 1.
 
     Attributes:
         in_leaves: (classes,) in the sums of leaves.

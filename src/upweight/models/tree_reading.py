@@ -54,7 +54,7 @@ def read_trees(
 
 @dataclass(frozen=True)
 class _Reading:
-    """What a model is read from."""
+    """The estimator that a model is read from."""
 
     read_spec: SpecReader
     estimator: Any

@@ -50,7 +50,7 @@ def read(estimator: Any, train: Examples, measure: Measurement, *, loss: Boostin
 
 @dataclass(frozen=True)
 class _BoosterState:
-    """What XGBoost writes about a booster, as parsed JSON.
+    """XGBoost's description of a booster, as parsed JSON.
 
     Attributes:
         learner: the trees and what prediction needs.
@@ -261,12 +261,12 @@ def _native_settings(state: _BoosterState, seed: int) -> dict[str, Any]:
 
 
 def _positive_weight(state: _BoosterState) -> float:
-    """What training multiplied the weights of positive examples by."""
+    """The factor of the weights of positive examples in training."""
     return float(state.config["objective"].get("reg_loss_param", {}).get("scale_pos_weight", "1"))
 
 
 def _class_weights(state: _BoosterState, loss: BoostingLoss) -> Array | None:
-    """What training multiplied the weights of the two classes by; None for 1."""
+    """The factors of the two classes' weights in training; None for 1."""
     positive_weight = _positive_weight(state)
     return np.array([1.0, positive_weight]) if isinstance(loss, Logistic) and positive_weight != 1 else None
 

@@ -115,7 +115,7 @@ def application_page(
 
 
 def unit_text(unit: Unit) -> str:
-    """What the numbers of this unit mean."""
+    """The meaning of numbers of this unit."""
     return "sizes in the measurement’s own unit" if unit == Unit.EFFECT else "sign and order, not size"
 
 

@@ -81,7 +81,7 @@ def _removed(result: FlipSet) -> dict[str, object]:
 
 
 def _excerpt(train: Examples, identifier: Id) -> str:
-    """What the example is, in a line."""
+    """The example in one line."""
     preview, label = train.preview(identifier), label_text(train.label(identifier))
     parts = [] if label is None else [f"label {label}"]
     if preview.kind == "text":

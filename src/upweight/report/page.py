@@ -111,7 +111,7 @@ def _render(scores: Scores, data: dict[str, Any], check: Check | None, audit_war
 
 
 def page_facts(scores: Scores, check: Check | None, warnings: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
-    """What the template of the report says of all queries: words, method, warnings, verification and settings."""
+    """Values for the template of the report about all queries: words, method, warnings, verification and settings."""
     words = wording(scores)
     return {
         "words": words,

@@ -53,7 +53,7 @@ def retrieved_page(result: Retrieved, description: Sequence[str] = ()) -> str:
 
 
 def audit_sentences(result: Retrieved) -> list[str]:
-    """What the audits say, or that there was none."""
+    """Sentences about the audits, or that there was none."""
     certificate = result.certificate
     sentences = [] if certificate is None else [str(certificate)]
     if result.rows_above:

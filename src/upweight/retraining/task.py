@@ -80,7 +80,7 @@ def predicted(model: Any, queries: Examples) -> Array:
 
 
 class Job(NamedTuple):
-    """What all tasks of a retraining share.
+    """The data that all tasks of a retraining share.
 
     If `queries` is None, tasks give the parameters of the retrained model, or the model itself if it has no parameter
     vector; else they give `evaluate(model, queries)`. If `stacked`, the tasks of one group are trained at once.

@@ -56,7 +56,7 @@ class Code(ABC):
         """The eigenvalues (or other values in the eigenbasis) of the directions of the code, (left, right)."""
 
     def row(self, batch: CapturedBatch, factors: LayerFactors | None) -> RowBlock:
-        """What a row keeps of the gradients, before it is quantised."""
+        """The form in which a row holds the gradients, before it is quantised."""
         return self.query(batch, factors)
 
     def projected(self, block: RowBlock) -> RowBlock:

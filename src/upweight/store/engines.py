@@ -49,7 +49,7 @@ class StoreWork(WorkList):
 
 
 class Sent(NamedTuple):
-    """What an actor needs to make files of a store whose header was compared with the model and the training set."""
+    """The parts with which an actor makes files of a store; its header was compared with model and training set."""
 
     folder: Path
     header: Header

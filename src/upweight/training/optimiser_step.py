@@ -20,7 +20,7 @@ of an update rule, and "average", the moving average of the parameters."""
 
 
 class StepFactors(NamedTuple):
-    """What a step takes besides gradient and state.
+    """The inputs of a step other than gradient and state.
 
     Attributes:
         t: the number of the step, from 0.

@@ -16,7 +16,7 @@ PushedForward = tuple[Tensor, OptimiserState]
 
 
 class RuleStep(NamedTuple):
-    """What a rule does in step t: state before it, gradient (p,) with weight decay, and learning rate (or (p,))."""
+    """The inputs of an update rule in step t: the state before it, gradient (p,) with weight decay, learning rate."""
 
     training: Training
     state: OptimiserState

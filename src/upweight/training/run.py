@@ -143,7 +143,7 @@ class Run:
         return np.ones(len(positions)) if counts is None else np.asarray(counts, dtype=np.float64)[positions]
 
     def denominators(self, t: int, weights: Array) -> Array:
-        """What divides the loss of every example in step t, for weights (…, n): (…, batch); ∞ if all weights are 0."""
+        """The divisor of the loss of every example in step t, for weights (…, n): (…, batch); ∞ if all are 0."""
         positions, means = self.positions[t], self.means(t)
         counts = self.counts(t)
         parts = weights[..., positions] * counts if self.training.denominator == "renormalised" else counts

@@ -19,7 +19,7 @@ HEADER_WORDS = ("yes", "true")
 
 @dataclass(frozen=True)
 class ReadingOptions:
-    """What a user says about a file; None: it is found out.
+    """What a user states about a file; None for what is to be detected.
 
     Attributes:
         separator: one character between the fields of a text file.
@@ -102,7 +102,7 @@ class TableFormat:
     sheet: str | None = None
 
     def __str__(self) -> str:
-        """What is unlike a plain CSV file (commas, UTF-8, names in the first line), in words; empty if nothing is."""
+        """How the file differs from plain CSV (commas, UTF-8, names in the first line), in words; empty if it does not."""
         if self.kind not in ("text", "excel"):
             return ""
         parts = []

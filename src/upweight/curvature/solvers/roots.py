@@ -110,7 +110,7 @@ class Roots:
         return out + self.share_products(rows)
 
     def share_products(self, rows: CapturedRows) -> Array | float:
-        """What the regulariser's share of the rows adds to Φ rowsᵀ."""
+        """The part of Φ rowsᵀ that comes from the regulariser's share of the rows."""
         if rows.share is None:
             return 0.0
         return np.outer(self._dot_vectors({name: block[None] for name, block in rows.share.items()}), rows.weights)

@@ -52,7 +52,7 @@ class PreparedSolver(ABC):
         """(A + shift)⁻¹ applied to every column of blocks, name → (k, *shape)."""
 
     def state(self) -> KeptState:
-        """What took long to prepare; by default nothing, and the solver is prepared again."""
+        """The state that took long to prepare; by default none, and the solver is prepared again."""
         return NOTHING_KEPT
 
     def residuals(self, x: Blocks, blocks: Blocks, probe: int | None = None) -> Tensor:

@@ -76,7 +76,7 @@ class FittedExactRemoval(GroupRemoval[Attributor, ExactRemovals]):
         return with_all - self.model.measure_without(self.train, member, queries), self._facts(queries)
 
     def _facts(self, queries: Examples) -> AnswerFacts:
-        """What the model knows of how far to trust the answer for these queries."""
+        """Sentences of the model about how far to trust the answer for these queries."""
         doubts = list(self.model.doubts(self.train, queries))
         return AnswerFacts(diagnostics={"warnings": doubts} if doubts else {})
 

@@ -209,7 +209,7 @@ class FittedInfluence(
         }
 
     def _held_warnings(self) -> list[str]:
-        """What stays fixed for the examples that Newton steps did not follow."""
+        """The parts that stay fixed for examples that Newton steps did not follow."""
         held = self.curvature.held_without_steps if isinstance(self.curvature, ExactCurvature) else None
         others = np.count_nonzero(sample_weights(self.train)) - len(self.followed)
         if held is None or others <= 0:
@@ -280,7 +280,7 @@ class _ScoredQueries:
 
 
 def _facts_of(solves: Sequence[Solved]) -> AnswerFacts:
-    """What the solver reports of the least accurate of these solves."""
+    """The solver's report of the least accurate of these solves."""
     worst = max(solves, key=lambda solved: solved.residual)
     return _solver_facts({"residual": worst.residual, "steps": worst.steps, "converged": worst.converged})
 

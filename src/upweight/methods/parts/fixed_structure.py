@@ -1,4 +1,4 @@
-"""What methods report that recompute the leaves of trees and leave their splits as they are."""
+"""Notes of methods that recompute the leaves of trees and leave their splits as they are."""
 
 from __future__ import annotations
 

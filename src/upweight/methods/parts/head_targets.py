@@ -1,4 +1,4 @@
-"""What a linear head on features is trained on, and how well it predicts what a model predicts."""
+"""The targets of a linear head on features, and how well it predicts what a model predicts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DIGITS = 6  # to which two projected features are the same, relative to their st
 
 
 class HeadTargets(NamedTuple):
-    """What a head is trained on.
+    """The targets of a head.
 
     Attributes:
         kind: what the target probabilities are.

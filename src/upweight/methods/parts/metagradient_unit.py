@@ -76,7 +76,7 @@ def require_agreement(recipe: Settings, gate: RetrainedRemovals | None, facts: A
 
 
 def advice(recipe: Settings) -> str:
-    """What helps with a training that does not respond smoothly, with the gains that were measured."""
+    """Advice for a training that does not respond smoothly, with the gains that were measured."""
     smoothing = []
     if recipe.clip is None:
         smoothing.append("clip=0.99 (LDS on two rough runs .22 to .34 and .72 to .81)")

@@ -1,4 +1,4 @@
-"""What is refused, or noted, before the first pass: inputs that do not fit the net, and nets without gradients."""
+"""Checks before the first pass, which refuse or note: inputs that do not fit the net, and nets without gradients."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class TokenCrossEntropy:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What removing a sequence means, as a sentence."""
+        """A sentence about what removing a sequence means."""
         return (NOTES[self.reduction],)
 
 
@@ -140,7 +140,7 @@ def labels_of(batch: dict[str, Any], shift: bool = False) -> Tensor:
 
 
 def call(net: Any, batch: dict[str, Any], use_cache: bool | None) -> Any:
-    """What the net returns for the inputs of a batch; the labels are not passed, so that it computes no loss."""
+    """The output of the net for the inputs of a batch; the labels are not passed, so that it computes no loss."""
     options = {} if use_cache is None else {"use_cache": use_cache}
     return net(**{name: value for name, value in batch.items() if name != "labels"}, **options)
 

@@ -21,7 +21,7 @@ from upweight.gradients.network import Network
 
 
 class StorableNetwork(Storable):
-    """What `TorchModel` needs to read gradients and factors that were kept."""
+    """A network that reads gradients and factors from a store."""
 
     network: Network
     _kept: tuple[CapturedSource, Examples] | None = None

@@ -40,7 +40,7 @@ class SeveralLabels(Squared):
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is measured of an estimator.
+    """The outputs of an estimator that are measured.
 
     Attributes:
         kind: "probabilities", "decision values", "predicted labels" or "predicted numbers".

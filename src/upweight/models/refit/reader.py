@@ -126,7 +126,7 @@ def _with_features(model: RefitModel, train: Examples) -> RefitModel:
 
 
 def _notes(estimator: Any, name: str, outputs: Outputs, reason: str) -> tuple[str, ...]:
-    """What is refitted, in a sentence."""
+    """A sentence about what is refitted."""
     whole = f"the whole pipeline of {len(estimator.steps)} steps" if steps_before(estimator) is not None else name
     inside = estimator.get_params(deep=False)
     parts = [

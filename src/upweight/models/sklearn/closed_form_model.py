@@ -202,7 +202,7 @@ class ClosedFormModel(ExactRemovals, EstimatorModel):
         return Unlearned(fitted, self.reread(fitted, train.take(remaining)), Route.CLOSED_FORM, steps)
 
     def doubts(self, train: Examples, queries: Examples) -> list[str]:
-        """What holds for some queries: outputs that depend on the order of examples, or that name another class."""
+        """Sentences about some queries: outputs that depend on the order of examples, or that name another class."""
         x = self.embed(queries)
         determined, sentences = self._form_on(train).is_determined(x), []
         if self.loss.classes is not None:

@@ -47,7 +47,7 @@ class Choices:
         return repr(float(label)) if self.is_regression else self._text_of[label]
 
     def decision(self, text: str) -> Any:
-        """What was decided: a label, "drop", or None to keep the label. Raises ValueError for any other text."""
+        """The decision: a label, "drop", or None to keep the label. Raises ValueError for any other text."""
         text = text.strip()
         if text in (KEEP_TEXT, ""):
             return None

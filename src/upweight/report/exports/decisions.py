@@ -1,4 +1,4 @@
-"""What people decided in another tool, checked as a whole, as a patch."""
+"""Decisions made in another tool, checked together, as a patch."""
 
 from __future__ import annotations
 

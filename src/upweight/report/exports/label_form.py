@@ -65,7 +65,7 @@ def exported_items(suspects: Suspects, choices: Choices) -> list[Item]:
 
 
 def train_mark(train: Examples) -> str:
-    """What says of which training set a file is."""
+    """The digest of the training set, which a file holds."""
     return checksum(train)
 
 

@@ -123,6 +123,6 @@ class Contents:
 
 
 def previews(album: Album) -> dict[str, Any]:
-    """What was added to an album, for the script of the page."""
+    """The entries of an album, for the script of the page."""
     table = album.table()
     return {"previews": album.entries, "table": table}

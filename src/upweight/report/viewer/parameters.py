@@ -1,4 +1,4 @@
-"""What stands behind the ? of an address, as numbers."""
+"""The query part of an address (after the ?), as numbers."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def _selected(contents: Contents, parameters: Mapping[str, str]) -> tuple[int, N
 
 
 def _keys(contents: Contents, q: int, by: str) -> NDArray[Any]:
-    """What training examples are sorted by, (train,)."""
+    """The sort keys of the training examples, (train,)."""
     if by == "score":
         return contents.methods[0].row(q)
     if by == "strength":

@@ -1,4 +1,4 @@
-"""What the viewer says of all queries together: computed once, when it is first asked for."""
+"""The viewer's statements about all queries together, computed once, on first use."""
 
 from __future__ import annotations
 

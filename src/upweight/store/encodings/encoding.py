@@ -13,7 +13,7 @@ MAX_DENSE_NUMBERS = 4096  # of a parameter of no layer (a norm, a lone bias) tha
 
 @dataclass(frozen=True)
 class Layout:
-    """What a row keeps of one layer, or of one parameter of no layer.
+    """The code of one layer in a row, or of one parameter outside of layers.
 
     Attributes:
         form: "pairs" of factors, plain "numbers", or a "sketch" of random sums.
