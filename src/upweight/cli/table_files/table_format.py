@@ -102,7 +102,7 @@ class TableFormat:
     sheet: str | None = None
 
     def __str__(self) -> str:
-        """How the file differs from plain CSV (commas, UTF-8, names in the first line), in words; empty if it does not."""
+        """How the file differs from plain CSV (commas, UTF-8, names in the first line), in words; empty if not."""
         if self.kind not in ("text", "excel"):
             return ""
         parts = []
