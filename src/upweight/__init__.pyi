@@ -78,6 +78,9 @@ from upweight.applications.retrieval import RetrievalAudit as RetrievalAudit
 from upweight.applications.retrieve import Retrieved as Retrieved
 from upweight.applications.retrieve import RetrievedExample as RetrievedExample
 from upweight.applications.retrieve import retrieve as retrieve
+from upweight.applications.reweight import Reweighting as Reweighting
+from upweight.applications.reweight import reweight as reweight
+from upweight.applications.reweighted import Reweighted as Reweighted
 from upweight.applications.shared_inputs import SharedExample as SharedExample
 from upweight.applications.shared_inputs import SharedInputs as SharedInputs
 from upweight.applications.shared_inputs import SharedPart as SharedPart
@@ -95,6 +98,8 @@ from upweight.applications.token_scores_result import SequenceTokens as Sequence
 from upweight.applications.token_scores_result import TokenScores as TokenScores
 from upweight.applications.token_scores_result import TokenText as TokenText
 from upweight.applications.tree_growth import TreeNode as TreeNode
+from upweight.applications.weight_gains import WeightGain as WeightGain
+from upweight.applications.weight_shifts import WeightShift as WeightShift
 from upweight.applications.what_if import WhatIf as WhatIf
 from upweight.applications.what_if import what_if as what_if
 from upweight.core.answers import AnswerFacts as AnswerFacts
@@ -187,6 +192,7 @@ from upweight.core.signals import Audio as Audio
 from upweight.core.signals import Series as Series
 from upweight.core.stackable import Stack as Stack
 from upweight.core.stackable import Stackable as Stackable
+from upweight.core.steerable import Steerable as Steerable
 from upweight.core.storable import Storable as Storable
 from upweight.core.tabular import Tabular as Tabular
 from upweight.core.tree_based import TreeBased as TreeBased

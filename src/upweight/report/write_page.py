@@ -22,6 +22,7 @@ from upweight.applications.perturb import Perturbation
 from upweight.applications.poisoned import Poisoned
 from upweight.applications.prototypes import Prototypes
 from upweight.applications.retrieve import Retrieved
+from upweight.applications.reweighted import Reweighted
 from upweight.applications.shared_inputs import SharedInputs
 from upweight.applications.slices import Slices
 from upweight.applications.suspects import Suspects
@@ -45,6 +46,7 @@ from upweight.report.poisoned_page import poisoned_page
 from upweight.report.prototypes_page import prototypes_page
 from upweight.report.retrieved_page import retrieved_page
 from upweight.report.review import review_page
+from upweight.report.reweight_page import reweight_page
 from upweight.report.slices_page import slices_page
 from upweight.report.tokens_page import tokens_page
 from upweight.report.tree_page import tree_page
@@ -72,6 +74,7 @@ PAGES: dict[type, Callable[[Any, Sequence[str]], str]] = {
     Forgotten: forget_page,
     WhatIf: what_if_page,
     Retrieved: retrieved_page,
+    Reweighted: reweight_page,
 }
 
 

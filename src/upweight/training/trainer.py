@@ -75,6 +75,39 @@ def train_network(
     return net
 
 
+def train_steered(
+    training: Training,
+    network: Network,
+    train: Examples,
+    weights: Array,
+    steer: Callable[[nn.Module, Array], Array],
+    times: int,
+    seed: int,
+) -> nn.Module:
+    """As `train_network`, but `steer(net so far, weights (n,))` gives new weights at `times` steps.
+
+    Raises ValueError for a training of fewer steps, or one whose batches depend on the weights.
+    """
+    if training.denominator == "rebatched":
+        raise ValueError(
+            'denominator="rebatched" draws other batches for other weights, so they cannot change while it trains; '
+            'train with denominator="fixed" or "renormalised"'
+        )
+    (run,) = make_runs(training, network, train, weights[None], [seed])
+    if run.steps <= times:
+        raise ValueError(f"expected a training of more than {times} steps, got {run.steps}: weights change that often")
+    at = {round(run.steps * (number + 1) / (times + 1)) for number in range(times)}
+    own, current = sample_weights(train), np.array(weights)
+    in_run = current * own  # read in every step
+
+    def watch(t: int, theta: Tensor) -> None:
+        if t in at:
+            current[:] = steer(copy_net(run.network.net).eval(), current.copy())
+            in_run[:] = current * own
+
+    return replay(run, in_run, watch).eval()
+
+
 def choose_stack(training: Training | TrainFn, network: Network, train: Examples) -> Stack:
     """How many nets to train at once."""
     if not isinstance(training, Training):

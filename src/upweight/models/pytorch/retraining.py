@@ -18,6 +18,7 @@ from upweight.core.replay import Replay
 from upweight.core.replayable import Replayable
 from upweight.core.rows import DenseRows, Rows
 from upweight.core.stackable import Stack, Stackable
+from upweight.core.steerable import Steer, Steerable
 from upweight.core.weights import checked_weights, only_examples, sample_weights, weighted_positions
 from upweight.gradients.network import Network
 from upweight.training import trainer
@@ -29,7 +30,7 @@ from upweight.training.training_replay import TrainingReplay
 Array = NDArray[np.float64]
 
 
-class RetrainableNetwork(Stackable, Replayable, Forgettable, Parametric):
+class RetrainableNetwork(Stackable, Replayable, Steerable, Forgettable, Parametric):
     """A network with its training: a recipe, the user's function (weights, seed) -> net, or None if it is not known."""
 
     network: Network
@@ -60,7 +61,9 @@ class RetrainableNetwork(Stackable, Replayable, Forgettable, Parametric):
             return None
         if self.training is not None:
             return (
-                "its training is a function of yours; pass uw.Training(…) instead" if capability is Replayable else None
+                "its training is a function of yours; pass uw.Training(…) instead"
+                if capability in (Replayable, Steerable)
+                else None
             )
         return (
             "this TorchModel does not say how its net was trained; pass TorchModel(…, training=uw.Training(lr=…, "
@@ -78,6 +81,17 @@ class RetrainableNetwork(Stackable, Replayable, Forgettable, Parametric):
         require(self, [Retrainable], "retrain")
         net = trainer.train_network(self.training, self.network, train, checked_weights(train, weights), seed)  # type: ignore[arg-type]
         return self.with_net(net)
+
+    def retrain_steered(self, train: Examples, weights: Array, steer: Steer, times: int, seed: int = 0) -> Self:
+        """A new net, whose example weights `steer` changes while it trains."""
+        require(self, [Steerable], "retrain_steered")
+        assert isinstance(self.training, Training)
+
+        def follow(net: nn.Module, before: Array) -> Array:
+            return checked_weights(train, steer(self.with_net(net), before))
+
+        weights = checked_weights(train, weights)
+        return self.with_net(trainer.train_steered(self.training, self.network, train, weights, follow, times, seed))
 
     @property
     def estimator(self) -> nn.Module:

@@ -1,0 +1,71 @@
+"""What `reweight` refuses before it trains anything, and which weights it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from upweight.applications.nearest_copies import equal_rows
+from upweight.applications.weight_slopes import FreeWeights
+from upweight.core.examples import Examples, Id, require_examples
+from upweight.core.weights import require_part, weighted_positions
+
+MAX_NAMED = 5  # ids that a message names
+
+
+def require_labels(model: Any, sets: Mapping[str, Examples | None]) -> None:
+    """Raise an error for sets that are no Examples, or validation and held-out examples without labels."""
+    for name, examples in sets.items():
+        if examples is None:
+            continue
+        require_examples(examples, f"the {name} examples")
+        if examples.y is None and name != "unlabelled":
+            raise ValueError(f"expected {name} examples with labels, got none")
+
+
+def require_apart(sets: Mapping[str, Examples | None]) -> None:
+    """Raise ValueError if an example of one set has the inputs of one in another, unless both are trained on."""
+    given = [(name, examples) for name, examples in sets.items() if examples is not None]
+    for (first, examples), (second, others) in combinations(given, 2):
+        if {first, second} == {"training", "unlabelled"}:
+            continue
+        copies = [copy is not None for copy in equal_rows(examples, others, weighted_positions(examples))[0]]
+        if any(copies):
+            ids = others.ids[copies].tolist()
+            named = ", ".join(repr(i) for i in ids[:MAX_NAMED]) + ", …" * (len(ids) > MAX_NAMED)
+            variable = second.replace("-", "_")
+            raise ValueError(
+                f"expected {second} examples that are not among the {first} ones, got {len(ids):,} that are ({named}): "
+                f"weights would be learned from the answer. Leave them out, {variable}.without([…])"
+            )
+
+
+def free_weights(both: Examples, train: Examples, groups: Mapping[str, Sequence[Id]] | None) -> FreeWeights:
+    """One weight per group; without groups one per unlabelled example, or one per training example if there is none.
+
+    Examples of weight 0 are absent, and have none. Raises ValueError for groups that are empty, overlap, or hold all.
+    """
+    part = np.full(len(both), -1, dtype=np.intp)
+    if groups is None:
+        positions = weighted_positions(both)
+        positions = positions if len(both) == len(train) else positions[positions >= len(train)]
+        part[positions] = np.arange(len(positions))
+        return FreeWeights(part, tuple(both.ids[positions].tolist()))
+    if not isinstance(groups, Mapping) or not groups:
+        raise TypeError(f"expected groups as {{name: ids}} with at least one group, got {groups!r}")
+    for number, (name, ids) in enumerate(groups.items()):
+        if isinstance(ids, str):
+            raise TypeError(f"expected ids of group {name!r} as a list, got the text {ids!r}")
+        positions = np.unique(both.positions(list(ids)))
+        require_part(both, name, positions)
+        taken = positions[part[positions] >= 0]
+        if len(taken):
+            raise ValueError(
+                f"expected groups without common examples, got {both.ids[taken[0]].item()!r} in "
+                f"{list(groups)[part[taken[0]]]!r} and in {name!r}"
+            )
+        part[positions] = number
+    return FreeWeights(part, tuple(groups))
