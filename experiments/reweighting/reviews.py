@@ -43,7 +43,7 @@ def outcome(folder: Path) -> dict[str, Any]:
         pseudo = result.train.y[LABELLED:]
         single = result.gain_beside("one weight")
         row = {
-            "supervised": float(np.mean(np.array(model.predict(held_out).predicted) == ty)),
+            "supervised": float(np.mean(model.estimator.predict(tx) == ty)),
             "learned": result.accuracy,
             **{gain.weights: gain.accuracy for gain in result.gains},
             "single": single.described,

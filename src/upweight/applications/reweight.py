@@ -116,7 +116,12 @@ def reweight(
     sets = {"training": train, "unlabelled": unlabelled, "validation": validation, "held-out": held_out}
     require_labels(model, sets)
     require_apart(sets)
-    both, notes = (train, []) if unlabelled is None else joined_with_unlabelled(model, train, unlabelled)
+    notes: list[str] = []
+    both = train
+    if unlabelled is not None:
+        both, notes = joined_with_unlabelled(model, train, unlabelled)
+        if isinstance(model, Differentiable) and can(model, Differentiable):
+            model = model.hypothetical(new_inputs=True)
     free = free_weights(both, train, groups)
     retraining = _retraining(model, reweighting)
     way = _way(model, both, free) if reweighting.slopes is None else reweighting.slopes
