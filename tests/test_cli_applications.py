@@ -227,6 +227,17 @@ def test_discover(task):
     assert "smallest < largest" in words(run("discover", "task.py", "--smallest", "0.5").output)
 
 
+def test_reweight(task):
+    answer = answer_of("reweight", "task.py", "--steps", "3", "--save", "weights.csv", "-o", "reweight.html")
+    assert len(answer["weights"]) == 100 and answer["gains"][0]["weights"] == "uniform"
+    lines = (task / "weights.csv").read_text().splitlines()
+    assert lines[0] == "id,weight" and len(lines) == 101 and lines[1].startswith("t0,")
+    printed = words(run("reweight", "task.py", "--steps", "2", "--by", "label", "--slopes", "retraining").output)
+    assert "label = yes: weight" in printed and "Gain beside all weights 1" in printed
+    assert "expected slopes to be one of" in words(run("reweight", "task.py", "--slopes", "guess").output)
+    assert "--by" in words(run("reweight", "task.py", "--by", "nothing").output)
+
+
 def test_forget(task):
     (task / "ids.txt").write_text("t1\n\nt2\n", encoding="utf-8")
     options = ["--ids", "ids.txt", "--certificate", "c.json", "--save", "model.joblib", "-o", "forget.html"]

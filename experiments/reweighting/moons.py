@@ -42,7 +42,9 @@ def outcome(folder: Path | None) -> dict[str, Any]:
             unlabelled=unlabelled,
         )
         pseudo = result.train.y[LABELLED:]
-        truth = make_pipeline(clone(kernel), LogisticRegression(C=PENALTY, max_iter=1000)).fit(tx, ty)  # on 2,000 labels
+        truth = make_pipeline(clone(kernel), LogisticRegression(C=PENALTY, max_iter=1000)).fit(
+            tx, ty
+        )  # on 2,000 labels
         distance = np.abs(truth.decision_function(ux))
         is_near = distance <= np.quantile(distance, NEAR)
         predicted = model.estimator.predict(kernel.transform(tx))

@@ -78,9 +78,9 @@ from upweight.applications.retrieval import RetrievalAudit as RetrievalAudit
 from upweight.applications.retrieve import Retrieved as Retrieved
 from upweight.applications.retrieve import RetrievedExample as RetrievedExample
 from upweight.applications.retrieve import retrieve as retrieve
-from upweight.applications.reweight import Reweighting as Reweighting
 from upweight.applications.reweight import reweight as reweight
 from upweight.applications.reweighted import Reweighted as Reweighted
+from upweight.applications.reweighting import Reweighting as Reweighting
 from upweight.applications.shared_inputs import SharedExample as SharedExample
 from upweight.applications.shared_inputs import SharedInputs as SharedInputs
 from upweight.applications.shared_inputs import SharedPart as SharedPart

@@ -79,6 +79,17 @@ def test_forget(tmp_path, fitted):
     assert "This is no deletion" in kept and "of 3 trees split otherwise" in kept
 
 
+def test_reweight(tmp_path, fitted):
+    model, train, queries = fitted
+    validation, held_out = queries.take(np.arange(10)), queries.take(np.arange(10, 20))
+    fast = uw.Reweighting(steps=3, rate=0.5)
+    html = rendered(tmp_path, uw.reweight(model, train, validation, held_out=held_out, reweighting=fast))
+    assert "Gain on held-out data" in html and "Lowest weights" in html and HOSTILE not in html
+    groups = {"first " + HOSTILE: train.ids[:20].tolist()}
+    html = rendered(tmp_path, uw.reweight(model, train, validation, groups=groups, reweighting=fast))
+    assert "Weights of the groups" in html and HOSTILE not in html and "gain was not measured" in html
+
+
 def test_discover(tmp_path, fitted):
     model, train, queries = fitted
     result = uw.discover(model, train, queries, uw.GradDot())

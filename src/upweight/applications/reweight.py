@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.applications.pseudo_labels import joined_with_unlabelled
 from upweight.applications.reweighted import Reweighted
-from upweight.applications.reweighting_checks import free_weights, require_apart, require_labels
+from upweight.applications.reweighting import Reweighting, Way
+from upweight.applications.reweighting_checks import free_weights, kept_apart, require_labels
 from upweight.applications.weight_gains import SINGLE, Arms, WeightGain, best_single_weight, gains_of
 from upweight.applications.weight_shifts import weight_shifts
 from upweight.applications.weight_slopes import (
@@ -24,58 +25,15 @@ from upweight.applications.weight_slopes import (
     WeightSlopes,
 )
 from upweight.applications.weight_steps import WeightSteps, final_weights
-from upweight.core.blocks import require_count
 from upweight.core.capability_checks import can, require
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Differentiable, Measurable, Parametric, Replayable, Retrainable
 from upweight.core.progress import no_progress
 from upweight.core.steerable import Steerable
 from upweight.core.tree_based import Boosted
-from upweight.retraining.retraining import Retraining
 
 Array = NDArray[np.float64]
-Way = Literal["influence", "metagradient", "last layer", "retraining"]
-WAYS = ("influence", "metagradient", "last layer", "retraining")
-SEEDS = 3  # trainings per weighting of a network, if the caller names no seeds
 MOST_DIFFERENCES = 50  # weights whose slopes come from two retrainings each
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reweighting:
-    """How `reweight` learns weights.
-
-    Args:
-        slopes: where they come from. "influence" at the retrained model (linear models, boosted trees),
-            "metagradient" through the whole training (networks with `uw.Training`), "last layer": by influence on the
-            last layer while a network trains (Ren et al. 2020, algorithm 1), "retraining" with each weight raised and
-            lowered (any model, few groups). None for the first of "influence", "metagradient" and "retraining" that
-            the model allows.
-        steps: how often the weights change.
-        rate: how far a weight may move in one step. Weights begin at 1.
-        largest: no weight becomes larger.
-        damping: of the last layer's Hessian, on the scale of the mean loss.
-        retraining: where and how to train; its seeds are those of the comparison. None for three seeds of a network
-            and one of a model whose training ends at an optimum.
-
-    Raises ValueError for unknown `slopes`, and numbers that are not positive.
-    """
-
-    slopes: Way | None = None
-    steps: int = 20
-    rate: float = 0.1
-    largest: float = 2.0
-    damping: float = 1.0
-    retraining: Retraining | None = None
-
-    def __post_init__(self) -> None:
-        if self.slopes is not None and self.slopes not in WAYS:
-            raise ValueError(f"expected slopes to be one of {', '.join(WAYS)} or None, got {self.slopes!r}")
-        require_count("steps", self.steps)
-        for name in ("rate", "damping"):
-            if not 0 < getattr(self, name) < np.inf:
-                raise ValueError(f"expected {name} > 0, got {getattr(self, name)}")
-        if not 1 < self.largest < np.inf:
-            raise ValueError(f"expected largest > 1, the weight that training begins with, got {self.largest}")
 
 
 def reweight(
@@ -113,9 +71,15 @@ def reweight(
     """
     require(model, [Retrainable], "reweight", train, validation)
     reweighting = Reweighting() if reweighting is None else reweighting
-    sets = {"training": train, "unlabelled": unlabelled, "validation": validation, "held-out": held_out}
+    sets: Mapping[str, Examples | None] = {
+        "training": train,
+        "unlabelled": unlabelled,
+        "validation": validation,
+        "held-out": held_out,
+    }
     require_labels(model, sets)
-    require_apart(sets)
+    sets, copies = kept_apart(sets)
+    validation, held_out = validation if sets["validation"] is None else sets["validation"], sets["held-out"]
     notes: list[str] = []
     both = train
     if unlabelled is not None:
@@ -123,7 +87,7 @@ def reweight(
         if isinstance(model, Differentiable) and can(model, Differentiable):
             model = model.hypothetical(new_inputs=True)
     free = free_weights(both, train, groups)
-    retraining = _retraining(model, reweighting)
+    retraining = reweighting.retraining_of(model)
     way = _way(model, both, free) if reweighting.slopes is None else reweighting.slopes
     ascent = _Ascent(model, both, validation, free, replace(reweighting, slopes=way, retraining=retraining))
     course, learned = ascent.during_training() if way == "last layer" else ascent.after_training()
@@ -156,7 +120,7 @@ def reweight(
         train=both,
         example_weights=free.of_examples(weights),
         measurement=model.measurement,
-        diagnostics={"warnings": _warnings(model, course[0], after), "notes": [*model.notes, *notes]},
+        diagnostics={"warnings": [*copies, *_warnings(course[0], after)], "notes": [*model.notes, *notes]},
     )
 
 
@@ -215,7 +179,7 @@ class _Ascent:
                     f"pass groups= (at most {MOST_DIFFERENCES}), or a model with derivatives"
                 )
             assert self.settings.retraining is not None
-            only_first = replace(self.settings.retraining, seeds=[self.settings.retraining.runs[0]])
+            only_first = replace(self.settings.retraining, seeds=[self.settings.retraining.runs[0]], progress=None)
             return RetrainingSlopes(*parts, self.free, only_first)
         if self.settings.slopes == "metagradient":
             require(self.model, [Differentiable, Parametric, Replayable], 'reweight(slopes="metagradient")')
@@ -265,12 +229,6 @@ def _way(model: Measurable, train: Examples, free: FreeWeights) -> Way:
     )
 
 
-def _retraining(model: Any, reweighting: Reweighting) -> Retraining:
-    if reweighting.retraining is not None:
-        return reweighting.retraining
-    return Retraining(seeds=1 if model.converges or model.has_one_run else SEEDS)
-
-
 def _checked(weights: Array, free: FreeWeights, train: Examples) -> Array:
     """The learned weights. Raises ValueError if nothing is left of them."""
     if not weights.any():
@@ -291,7 +249,7 @@ def _trained(model: Any, train: Examples, weights: Array, seed: int) -> Any:
         ) from error
 
 
-def _warnings(model: Any, before: float, after: float) -> list[str]:
+def _warnings(before: float, after: float) -> list[str]:
     if after > before:
         return []
     return [

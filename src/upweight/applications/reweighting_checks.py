@@ -14,6 +14,7 @@ from upweight.core.examples import Examples, Id, require_examples
 from upweight.core.weights import require_part, weighted_positions
 
 MAX_NAMED = 5  # ids that a message names
+FEW_COPIES = 0.05  # share of a set up to which copies of others are left out, with a warning
 
 
 def require_labels(model: Any, sets: Mapping[str, Examples | None]) -> None:
@@ -26,21 +27,30 @@ def require_labels(model: Any, sets: Mapping[str, Examples | None]) -> None:
             raise ValueError(f"expected {name} examples with labels, got none")
 
 
-def require_apart(sets: Mapping[str, Examples | None]) -> None:
-    """Raise ValueError if an example of one set has the inputs of one in another, unless both are trained on."""
-    given = [(name, examples) for name, examples in sets.items() if examples is not None]
-    for (first, examples), (second, others) in combinations(given, 2):
-        if {first, second} == {"training", "unlabelled"}:
+def kept_apart(sets: Mapping[str, Examples | None]) -> tuple[dict[str, Examples | None], list[str]]:
+    """The sets without examples whose inputs are in an earlier set, and warnings that say so.
+
+    Training and unlabelled examples may be alike. Raises ValueError if more than `FEW_COPIES` of a set are copies.
+    """
+    kept, warnings = dict(sets), []
+    for first, second in combinations(sets, 2):
+        examples, others = kept[first], kept[second]
+        if examples is None or others is None or {first, second} == {"training", "unlabelled"}:
             continue
-        copies = [copy is not None for copy in equal_rows(examples, others, weighted_positions(examples))[0]]
-        if any(copies):
-            ids = others.ids[copies].tolist()
-            named = ", ".join(repr(i) for i in ids[:MAX_NAMED]) + ", …" * (len(ids) > MAX_NAMED)
-            variable = second.replace("-", "_")
+        is_copy = np.array([copy is not None for copy in equal_rows(examples, others, weighted_positions(examples))[0]])
+        if not is_copy.any():
+            continue
+        ids = others.ids[is_copy].tolist()
+        named = ", ".join(repr(i) for i in ids[:MAX_NAMED]) + ", …" * (len(ids) > MAX_NAMED)
+        if is_copy.mean() > FEW_COPIES:
             raise ValueError(
-                f"expected {second} examples that are not among the {first} ones, got {len(ids):,} that are ({named}): "
-                f"weights would be learned from the answer. Leave them out, {variable}.without([…])"
+                f"expected {second} examples that are not among the {first} ones, got {len(ids):,} of {len(others):,} "
+                f"that are ({named}): weights would be learned from the answer. Leave them out, "
+                f"{second.replace('-', '_')}.without([…])"
             )
+        warnings.append(f"{len(ids):,} {second} examples are copies of {first} ones and were left out ({named}).")
+        kept[second] = others.take(~is_copy)
+    return kept, warnings
 
 
 def free_weights(both: Examples, train: Examples, groups: Mapping[str, Sequence[Id]] | None) -> FreeWeights:
