@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from upweight.applications.reweighted import Reweighted
 from upweight.core.examples import Id
 from upweight.report.effect_tables import EffectRow, application_page, effect_table, signed, text_table
@@ -13,6 +15,7 @@ from upweight.report.wording import count, label_text, significant
 
 SHOWN = 12  # examples with the lowest weights, and as many with the highest
 MAX_GROUPS = 200
+COURSE_ROWS = 6  # steps whose validation measurement is shown
 DEFINITION = (
     "Training begins with weight 1 for every example. Weights move along the derivative of the mean validation "
     "measurement in each of them; an example of weight 0 is as good as absent."
@@ -44,8 +47,7 @@ def reweight_page(result: Reweighted, description: Sequence[str] = ()) -> str:
     return application_page(
         "Which training data should count more?",
         [
-            count(len(result.weights), "weight"),
-            result.of,
+            f"{count(len(result.weights), 'weight')} of {result.of}",
             WAYS[result.slopes],
             result.measurement,
         ],
@@ -109,9 +111,13 @@ def _examples(title: str, album: Album, result: Reweighted, listed: Sequence[tup
 
 def _course(result: Reweighted) -> dict[str, Any]:
     last = len(result.course) - 1
+    shown = np.unique(np.linspace(0, last, COURSE_ROWS).round().astype(int)).tolist()
     rows = [
-        ("the learned weights" if step == last else f"step {step + 1}", [significant(value, 4)])
-        for step, value in enumerate(result.course)
+        (
+            "the learned weights" if step == last else f"after {count(step, 'step')}",
+            [significant(result.course[step], 4)],
+        )
+        for step in shown
     ]
-    text = "Before each step, and at the end. These examples gave the slopes, so that the rise on them is optimistic."
+    text = "On the way, and at the end. These examples gave the slopes, so that the rise on them is optimistic."
     return text_table("Mean measurement of the validation examples", "weights", ["validation"], rows, text)
