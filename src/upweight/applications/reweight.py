@@ -27,8 +27,9 @@ from upweight.applications.weight_slopes import (
 from upweight.applications.weight_steps import WeightSteps, final_weights
 from upweight.core.capability_checks import can, require
 from upweight.core.examples import Examples, Id
-from upweight.core.model import Differentiable, Measurable, Parametric, Replayable, Retrainable
+from upweight.core.model import Differentiable, Measurable, Parametric, Retrainable
 from upweight.core.progress import no_progress
+from upweight.core.replayable import Replayable
 from upweight.core.steerable import Steerable
 from upweight.core.tree_based import Boosted
 
