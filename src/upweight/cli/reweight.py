@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ import typer
 from upweight.cli.app import app, show_progress
 from upweight.cli.inputs import Source
 from upweight.cli.option_groups import expand_options
-from upweight.cli.options import AsJson, Measure, Out, Quiet, Seed, Task, require_output
+from upweight.cli.options import Measure, Out, PrintOptions, Seed, Task, require_output
 from upweight.cli.output import print_application, signed
 from upweight.cli.table_options import TableOptions
 from upweight.core.files import Contents, open_atomically
@@ -49,9 +50,8 @@ def reweight(  # noqa: PLR0913 - a command line has as many options as it has
     ] = None,
     measure: Measure = None,
     out: Out = Path("reweight.html"),
-    as_json: AsJson = False,
     seed: Seed = 0,
-    quiet: Quiet = False,
+    printing: PrintOptions,
 ) -> None:
     """Learn weights from one half of the queries, and measure on the other half what they gain."""
     source = Source(task, table, measure)
@@ -61,21 +61,19 @@ def reweight(  # noqa: PLR0913 - a command line has as many options as it has
 
     way: Any = None if slopes is None else slopes.replace("-", " ")
     try:
-        upweight.Reweighting(slopes=way, steps=steps, rate=rate, largest=largest)
+        learning = upweight.Reweighting(slopes=way, steps=steps, rate=rate, largest=largest)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--slopes / --steps / --rate / --largest") from None
     stages = {"read": f"Reading {task.name}", "reweight": "Learning weights", "retrain": "Training with other weights"}
-    with show_progress(stages, quiet, as_json) as progress:
+    with show_progress(stages, printing) as progress:
         inputs = source.read(progress, None, seed)
         if len(inputs.queries) < FEWEST_QUERIES:
             raise typer.BadParameter(
                 f"{len(inputs.queries)} queries are too few: half of them give the slopes, and half measure the gain",
                 param_hint="TASK",
             )
-        runs = None if seeds is None else range(seeds)
-        retraining = upweight.Retraining(processes=1, progress=progress)
-        if runs is not None:
-            retraining = upweight.Retraining(processes=1, progress=progress, seeds=runs)
+        count = learning.retraining_of(inputs.model).seeds if seeds is None else seeds
+        retraining = upweight.Retraining(processes=1, progress=progress, seeds=count)
         order = np.random.default_rng(seed).permutation(len(inputs.queries))
         halves = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
         result = upweight.reweight(
@@ -84,10 +82,17 @@ def reweight(  # noqa: PLR0913 - a command line has as many options as it has
             inputs.queries.take(halves[0]),
             held_out=inputs.queries.take(halves[1]),
             groups=None if by is None else _groups(inputs.train, by),
-            reweighting=upweight.Reweighting(
-                slopes=way, steps=steps, rate=rate, largest=largest, retraining=retraining
-            ),
+            reweighting=replace(learning, retraining=retraining),
         )
+    lines = _sentences(result)
+    if save is not None:
+        _save(result, save)
+        lines.append(f"Weights: {save}")
+    print_application(result, inputs, out, printing, lines)
+
+
+def _sentences(result: Reweighted) -> list[str]:
+    """The result, its gains, the weights of groups, and what weights have in common."""
     lines = [result.sentence]
     for gain in result.gains:
         low, high = gain.interval
@@ -95,16 +100,12 @@ def reweight(  # noqa: PLR0913 - a command line has as many options as it has
             f"Gain beside {gain.described}: {signed(gain.gain)} (90 %: {signed(low)} to {signed(high)}; "
             f"{gain.trainings} trained)."
         )
-    if by is not None:
+    if result.of == "groups":
         lines += [f"{name}: weight {weight:.2f}" for name, weight in result.lowest(len(result.names))]
-    lines += [
+    return lines + [
         f"{shift.condition}: mean weight {shift.inside:.2f}, of the others {shift.outside:.2f}"
         for shift in result.shifts
     ]
-    if save is not None:
-        _save(result, save)
-        lines.append(f"Weights: {save}")
-    print_application(result, inputs, out, as_json, quiet, lines)
 
 
 def _groups(train: Examples, column: str) -> dict[str, Any]:
