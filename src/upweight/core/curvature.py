@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from upweight.core.blocks import blocks
 from upweight.core.deprecation import RenamedAttribute, adopt_renamed_methods
-from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.rows import Rows
+from upweight.core.saved_state import NOTHING_KEPT, KeptState
 
 PAIR_BLOCK = 64  # rows per solve if each is multiplied only with its partner
 

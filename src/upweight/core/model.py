@@ -20,8 +20,8 @@ from upweight.core.examples import Examples
 from upweight.core.forecast import Forecast
 from upweight.core.head_objective import HeadObjective
 from upweight.core.identity import digest
-from upweight.core.kept_state import KeptState
 from upweight.core.rows import Rows
+from upweight.core.saved_state import KeptState
 from upweight.core.weights import only_examples
 
 

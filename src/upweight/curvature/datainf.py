@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.core.curvature import Curvature, Solved
-from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.rows import DenseRows, Rows
+from upweight.core.saved_state import NOTHING_KEPT, KeptState
 from upweight.curvature.datainf_pairs import paired_training, training_multiples
 from upweight.curvature.solvers.algebra import to_numpy
 from upweight.curvature.summed_objective import SummedObjective

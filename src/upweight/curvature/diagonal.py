@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.core.curvature import Curvature, Solved
-from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.rows import Rows
-from upweight.curvature.kept_tensors import as_array, as_tensor
+from upweight.core.saved_state import NOTHING_KEPT, KeptState
 from upweight.curvature.no_curvature import require_curvature
+from upweight.curvature.saved_tensors import as_array, as_tensor
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.tensor_rows import TensorRows

@@ -18,16 +18,16 @@ from torch import Tensor
 
 from upweight.core.blocks import blocks
 from upweight.core.curvature import Curvature, Solved
-from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.rows import Rows
+from upweight.core.saved_state import NOTHING_KEPT, KeptState
 from upweight.curvature.damping import curvature_rank, damping_from_trace
 from upweight.curvature.early_stopping import earlier_gradients
 from upweight.curvature.eigen_rows import EigenRows
-from upweight.curvature.kept_factors import factors_state, kept_layers, kept_parameters
 from upweight.curvature.kfac import FactoredLayer, diagonal_warnings, kronecker_factors, with_ones
 from upweight.curvature.label_expectation import Weighted, direction_batches, label_expectation
 from upweight.curvature.leverage import KeptSlopes, correct_leverage
 from upweight.curvature.no_curvature import require_curvature
+from upweight.curvature.saved_factors import factors_state, kept_layers, kept_parameters
 from upweight.curvature.solvers.algebra import stack_columns
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.curvature.unfactored_parameters import UnfactoredParameter, add_moments, refine

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from upweight.core.curvature import Curvature, Solved
-from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.rows import DenseRows, Rows
+from upweight.core.saved_state import NOTHING_KEPT, KeptState
 from upweight.curvature.damping import (
     COMPARED_QUERIES,
     damping_from_trace,

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.curvature_recipes import CG, Direct, GaussNewton, Nystrom
-from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.rows import Rows
+from upweight.core.saved_state import NOTHING_KEPT, KeptState
 from upweight.curvature.ekfac import FittedEKFAC
 from upweight.curvature.inverted import InvertedCurvature
 from upweight.curvature.leverage import KeptSlopes, correct_leverage

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.curvature_recipes import CG, Direct, Hessian
-from upweight.core.kept_state import NOTHING_KEPT, KeptState
+from upweight.core.saved_state import NOTHING_KEPT, KeptState
 from upweight.curvature.inverted import InvertedCurvature
 from upweight.curvature.operators import HessianOperator
 from upweight.curvature.solvers import prepare

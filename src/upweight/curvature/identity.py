@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.curvature import Curvature, Solved
-from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.rows import Rows
+from upweight.core.saved_state import NOTHING_KEPT, KeptState
 from upweight.curvature.summed_objective import SummedObjective
 
 

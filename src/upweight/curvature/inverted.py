@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.curvature import Curvature, Solved
-from upweight.core.kept_state import KeptState
 from upweight.core.rows import Rows
+from upweight.core.saved_state import KeptState
 from upweight.curvature.early_stopping import earlier_gradients
 from upweight.curvature.solvers.dual import DualForm
 from upweight.curvature.solvers.inverse import Inverse

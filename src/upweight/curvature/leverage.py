@@ -20,8 +20,8 @@ from torch import Tensor
 
 from upweight.core.blocks import blocks
 from upweight.core.curvature import Solved
-from upweight.core.kept_state import KeptState
 from upweight.core.rows import Rows
+from upweight.core.saved_state import KeptState
 from upweight.curvature.label_expectation import square_roots
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_batch import CapturedBatch

@@ -19,7 +19,7 @@ from upweight.core.curvature_recipes import (
     WithinBudget,
 )
 from upweight.core.examples import Examples
-from upweight.core.kept_state import NOTHING_KEPT, KeptState
+from upweight.core.saved_state import NOTHING_KEPT, KeptState
 from upweight.curvature.budget import CANDIDATES, candidates_within
 from upweight.curvature.damping import DATAINF_DAMPING_FROM, choose_damping
 from upweight.curvature.diagonal import FittedDiagonal

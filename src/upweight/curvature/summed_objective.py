@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
-from upweight.core.kept_state import KeptState
+from upweight.core.saved_state import KeptState
 from upweight.core.weights import example_counts, require_any_weight
 from upweight.curvature.limits import DEFAULT_LIMITS, Limits
 from upweight.gradients.network import Network

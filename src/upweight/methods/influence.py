@@ -16,9 +16,9 @@ from upweight.core.checkpoints import Layered
 from upweight.core.curvature import ExactCurvature
 from upweight.core.curvature_recipes import CG, EKFAC, CurvatureRecipe, DataInf, EmpiricalFisher, Hessian, Identity
 from upweight.core.examples import Examples
-from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.model import Differentiable, Parametric
 from upweight.core.modules import Modules, as_parts
+from upweight.core.saved_state import NOTHING_KEPT, KeptState
 from upweight.core.scores import Unit
 from upweight.methods.parts.fitted_influence import FittedInfluence
 from upweight.methods.parts.partial_influence import PartialInfluence

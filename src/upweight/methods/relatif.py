@@ -17,10 +17,10 @@ from upweight.core.checkpoints import Layered
 from upweight.core.curvature import PAIR_BLOCK, Curvature
 from upweight.core.curvature_recipes import EKFAC, CurvatureRecipe
 from upweight.core.examples import Examples
-from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.model import Differentiable
 from upweight.core.modules import Modules, as_parts
 from upweight.core.rows import Rows, reciprocal_roots
+from upweight.core.saved_state import NOTHING_KEPT, KeptState
 from upweight.core.scores import Unit
 from upweight.core.token_scoring import LinearScores, ScoreDirection, Span, measuring
 from upweight.core.weights import example_counts, sample_weights

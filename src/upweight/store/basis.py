@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upweight.core.kept_state import KeptState
+from upweight.core.saved_state import KeptState
 from upweight.curvature.ekfac import Factors, refine_factors, second_moments
-from upweight.curvature.kept_factors import factors_state, kept_layers, kept_parameters
-from upweight.curvature.kept_tensors import as_array, as_tensor
 from upweight.curvature.kfac import FactoredLayer, factor_sums
 from upweight.curvature.label_expectation import Weighted
+from upweight.curvature.saved_factors import factors_state, kept_layers, kept_parameters
+from upweight.curvature.saved_tensors import as_array, as_tensor
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.curvature.unfactored_parameters import UnfactoredParameter, decompose_parameters
 from upweight.gradients.network import Network

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
 from upweight.core.identity import digest
-from upweight.core.kept_state import KeptState
+from upweight.core.saved_state import KeptState
 from upweight.curvature.label_expectation import Weighted, independent_losses
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_rows import CapturedRows

@@ -12,8 +12,8 @@ from upweight.core.forecast import announcements
 from upweight.core.model import Differentiable
 from upweight.gradients.inspection import capture, inspect
 from upweight.store.coordinate_model import CoordinateModel, fitted_from
-from upweight.store.kept_gradients import KeptGradients
 from upweight.store.store import Store
+from upweight.store.stored_gradients import KeptGradients
 from upweight.store.stored_shards import StoredShards
 
 

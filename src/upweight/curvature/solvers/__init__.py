@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from upweight.core.curvature_recipes import CG, Arnoldi, Direct, LiSSA, Nystrom, Solver
-from upweight.core.kept_state import NOTHING_KEPT, KeptState
+from upweight.core.saved_state import NOTHING_KEPT, KeptState
 from upweight.curvature.operators import Operator
 from upweight.curvature.solvers.arnoldi import ArnoldiSolver
 from upweight.curvature.solvers.cg import ConjugateGradients

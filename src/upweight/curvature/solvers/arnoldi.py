@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from upweight.core.curvature_recipes import Arnoldi
-from upweight.core.kept_state import NOTHING_KEPT, KeptState
-from upweight.curvature.kept_tensors import as_array, as_tensor
+from upweight.core.saved_state import NOTHING_KEPT, KeptState
 from upweight.curvature.operators import Blocks, Operator
+from upweight.curvature.saved_tensors import as_array, as_tensor
 from upweight.curvature.solvers.algebra import standard_normal, to_blocks, to_matrix
 from upweight.curvature.solvers.solution import CONVERGED_RESIDUAL, PreparedSolver, Solution
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from upweight.core.curvature_recipes import CG
 from upweight.core.forecast import StepClock
-from upweight.core.kept_state import NOTHING_KEPT, KeptState
+from upweight.core.saved_state import NOTHING_KEPT, KeptState
 from upweight.curvature.operators import Blocks, Operator
 from upweight.curvature.solvers.algebra import (
     add_scaled,

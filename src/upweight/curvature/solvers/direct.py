@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from upweight.core.blocks import blocks as slices
-from upweight.core.kept_state import NOTHING_KEPT, KeptState
-from upweight.curvature.kept_tensors import as_array, as_tensor
+from upweight.core.saved_state import NOTHING_KEPT, KeptState
 from upweight.curvature.linear_head import linear_head_matrix
 from upweight.curvature.no_curvature import NOTHING_TO_INVERT, NoCurvatureError
 from upweight.curvature.operators import Blocks, GaussNewtonOperator, Operator
+from upweight.curvature.saved_tensors import as_array, as_tensor
 from upweight.curvature.solvers.algebra import to_blocks, to_matrix
 from upweight.curvature.solvers.roots import Roots
 from upweight.curvature.solvers.solution import CONVERGED_RESIDUAL, PROBED_COLUMNS, PreparedSolver, Solution

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.core.curvature import Solved
-from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.rows import DenseRows, Rows
+from upweight.core.saved_state import NOTHING_KEPT, KeptState
 from upweight.curvature.damping import COMPARED_QUERIES, mean_rank_correlation, neighbouring_solutions
-from upweight.curvature.kept_tensors import as_array, as_tensor
 from upweight.curvature.leverage import KeptSlopes, leave_one_out, with_added_slopes
 from upweight.curvature.no_curvature import NOTHING_TO_INVERT, NoCurvatureError
+from upweight.curvature.saved_tensors import as_array, as_tensor
 from upweight.curvature.solvers.algebra import norms, to_numpy
 from upweight.curvature.solvers.roots import Roots
 from upweight.curvature.solvers.solution import CONVERGED_RESIDUAL, relative_residual

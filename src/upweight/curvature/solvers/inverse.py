@@ -12,8 +12,8 @@ from torch import Tensor
 
 from upweight.core.blocks import blocks as slices
 from upweight.core.curvature import Solved
-from upweight.core.kept_state import KeptState
 from upweight.core.rows import Rows
+from upweight.core.saved_state import KeptState
 from upweight.curvature.operators import Blocks
 from upweight.curvature.solvers.algebra import column_count, stack_columns, take_columns, to_matrix
 from upweight.curvature.solvers.solution import PreparedSolver, Solution

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upweight.core.kept_state import NOTHING_KEPT, KeptState
 from upweight.core.rows import Rows
+from upweight.core.saved_state import NOTHING_KEPT, KeptState
 from upweight.curvature.operators import GaussNewtonOperator
 from upweight.curvature.solvers.algebra import to_matrix, to_numpy
 from upweight.gradients.captured_batch import CapturedBatch, merge_batches

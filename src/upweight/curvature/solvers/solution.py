@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from upweight.core.kept_state import NOTHING_KEPT, KeptState
+from upweight.core.saved_state import NOTHING_KEPT, KeptState
 from upweight.curvature.operators import Blocks, Operator
 from upweight.curvature.solvers.algebra import norms, take_columns
 

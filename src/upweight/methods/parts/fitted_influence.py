@@ -16,9 +16,9 @@ from upweight.core.curvature import Curvature, ExactCurvature, Solved
 from upweight.core.examples import Examples, Id
 from upweight.core.group_removal import GroupEffects, GroupRemoval
 from upweight.core.inverse_hvp import InverseHVP
-from upweight.core.kept_state import KeptState
 from upweight.core.model import Differentiable, Parametric
 from upweight.core.rows import Rows
+from upweight.core.saved_state import KeptState
 from upweight.core.scores import Scores, Unit
 from upweight.core.token_scoring import LinearScores, ScoreDirection, Span, measuring
 from upweight.core.weights import sample_weights

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from upweight.core.curvature import Curvature
 from upweight.core.examples import Examples
-from upweight.core.kept_state import KeptState
 from upweight.core.model import Differentiable
+from upweight.core.saved_state import KeptState
 from upweight.core.storable import Storable
 from upweight.gradients.captured_rows import CapturedRows, CapturedSource
 from upweight.gradients.gradient_totals import collect_totals

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upweight.core.kept_state import KeptState
+from upweight.core.saved_state import KeptState
 from upweight.gradients.network import Network
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from upweight.core.kept_state import KeptState
-from upweight.curvature.kept_tensors import as_array, as_tensor
+from upweight.core.saved_state import KeptState
 from upweight.curvature.kfac import FactoredLayer
+from upweight.curvature.saved_tensors import as_array, as_tensor
 from upweight.curvature.unfactored_parameters import UnfactoredParameter, convolution_groups
 from upweight.gradients.network import Network
 
