@@ -84,13 +84,13 @@ def deep_knn(model: Embeddable, train: Examples, k: int | None = None) -> DeepKN
     votes = np.zeros((len(present), len(labels)))
     for rows, nearest in _neighbours(FeatureSpace(features, features[:1], present), k):
         np.add.at(votes, (np.repeat(np.arange(rows.start, rows.stop), k), codes[nearest].ravel()), 1.0)
-    own = votes[np.arange(len(present)), codes]
+    votes_for_label = votes[np.arange(len(present)), codes]
     share = np.full(len(train), np.nan)
-    share[present] = own / k
+    share[present] = votes_for_label / k
     small = [str(label) for label, count in zip(labels.tolist(), counts.tolist(), strict=True) if 2 * count < k]
     text = f"Classes with fewer than k / 2 = {k / 2:g} examples are outvoted and flagged as a whole: {', '.join(small)}"
     return DeepKNN(
-        flagged=train.ids[present[own < votes.max(axis=1)]],
+        flagged=train.ids[present[votes_for_label < votes.max(axis=1)]],
         share=share,
         k=k,
         train=train,

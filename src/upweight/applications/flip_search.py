@@ -125,10 +125,10 @@ class FlipSearch:
         for rival in range(len(self.values)):
             if rival == self.leader:
                 continue
-            held = self.held_open(rival)
-            order = self.positions[np.argsort(-held[self.positions], kind="stable")]
-            order = order[held[order] > 0]
-            gaps = self._gap(self.values, rival) - np.cumsum(held[order])
+            contributions = self.held_open(rival)
+            order = self.positions[np.argsort(-contributions[self.positions], kind="stable")]
+            order = order[contributions[order] > 0]
+            gaps = self._gap(self.values, rival) - np.cumsum(contributions[order])
             closed = np.flatnonzero(gaps < 0)
             remaining = gaps[-1] if len(gaps) else self._gap(self.values, rival)
             orders.append(((closed[0] if len(closed) else np.inf, remaining), rival, order))
@@ -200,11 +200,11 @@ class FlipSearch:
                     effects, _, _ = self.contest.effects(current, self.train.take(remaining), self.recipe)
                 except ValueError:  # no class or no freedom is left
                     break
-                held = np.full(len(self.train), -np.inf)
-                held[remaining] = effects[self.leader] - effects[rival]
+                contributions = np.full(len(self.train), -np.inf)
+                contributions[remaining] = effects[self.leader] - effects[rival]
                 allowed = self.positions[np.isin(self.positions, remaining)]
-                step = int(allowed[np.argmax(held[allowed])]) if len(allowed) else -1
-                if step < 0 or held[step] <= 0:
+                step = int(allowed[np.argmax(contributions[allowed])]) if len(allowed) else -1
+                if step < 0 or contributions[step] <= 0:
                     break
                 removed.append(step)
                 (values,) = self._retrained([np.array(removed)])
@@ -224,9 +224,9 @@ class FlipSearch:
             flips = [k for k, v in enumerate(values) if not isinstance(v, str) and self._lead(v) < 0]
             if not flips:
                 return best
-            kept = values[flips[0]]
-            assert not isinstance(kept, str)
-            best = Removed(tuple(smaller[flips[0]].tolist()), kept)
+            values_without = values[flips[0]]
+            assert not isinstance(values_without, str)
+            best = Removed(tuple(smaller[flips[0]].tolist()), values_without)
         return best
 
     def _exhausted(self, best: Removed | None, budget: int) -> Removed | None:

@@ -162,9 +162,9 @@ def _compared(
         retrained = model.forget(train, remaining, refit=True).model
     else:
         retrained = retrain(model, train, remaining.astype(np.float64))
-    rest = np.flatnonzero(remaining)
-    rest = rest[:: max(1, len(rest) // MEASURED)]
-    parts = [("forgotten", check.forgotten), ("remaining", train.take(rest))]
+    sample = np.flatnonzero(remaining)
+    sample = sample[:: max(1, len(sample) // MEASURED)]
+    parts = [("forgotten", check.forgotten), ("remaining", train.take(sample))]
     parts += [] if check.unseen is None else [("unseen", check.unseen)]
     distances = tuple(_distance(name, examples, model, unlearned.model, retrained) for name, examples in parts)
     return _Comparison(retrained, distances, _structure(unlearned.model, retrained, train.take(remaining)))
@@ -172,15 +172,15 @@ def _compared(
 
 def _distance(part: str, examples: Examples, before: Any, after: Any, retrained: Any) -> Distance:
     target = retrained.measure(examples)
-    away = [float(np.sqrt(np.mean((model.measure(examples) - target) ** 2))) for model in (before, after)]
-    return Distance(part, len(examples), *away)
+    distances = [float(np.sqrt(np.mean((model.measure(examples) - target) ** 2))) for model in (before, after)]
+    return Distance(part, len(examples), *distances)
 
 
-def _structure(after: Any, retrained: Any, given: Examples) -> dict[str, Any]:
+def _structure(after: Any, retrained: Any, examples: Examples) -> dict[str, Any]:
     """How many trees put the remaining examples together in another way than those of a retrained ensemble."""
     if isinstance(after, TreeModel) and isinstance(retrained, TreeModel):
-        same = same_partitions(after.leaves(given), retrained.leaves(given))
-        return {"trees": len(same), "trees_split_otherwise": int((~same).sum())}
+        is_same = same_partitions(after.leaves(examples), retrained.leaves(examples))
+        return {"trees": len(is_same), "trees_split_otherwise": int((~is_same).sum())}
     if isinstance(after, Parametric) and isinstance(retrained, Parametric):
         target = retrained.parameters
         if target.shape == after.parameters.shape:

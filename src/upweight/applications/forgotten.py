@@ -171,11 +171,12 @@ class Forgotten(Tabular):
     @property
     def _away(self) -> str:
         """How much of the distance to retraining is left, on the forgotten examples."""
-        own = next((distance for distance in self.distances if distance.part == "forgotten"), None)
-        if own is None:
+        distance = next((each for each in self.distances if each.part == "forgotten"), None)
+        if distance is None:
             return "Its distance to a retrained model was not measured."
         words = (
-            f"Compared with retraining, their measurements are off by {own.after:.3g}, and by {own.before:.3g} before."
+            f"Compared with retraining, their measurements are off by {distance.after:.3g}, and by "
+            f"{distance.before:.3g} before."
         )
         trees = self.facts.get("trees_split_otherwise")
         return f"{words} {trees:,} of {self.facts['trees']:,} trees split otherwise." if trees is not None else words

@@ -149,8 +149,8 @@ def global_explanation(
         chosen, scores = _most_influential(fitted, queries, train, choice.candidates)
     candidates = list[LocalModel]()
     for i in range(len(chosen)):
-        one = chosen.take([i])
-        candidates.append(local_model(model, one, train, fitted, features=choice.features, neighbours=settings))
+        query = chosen.take([i])
+        candidates.append(local_model(model, query, train, fitted, features=choice.features, neighbours=settings))
         report("explain", i + 1, len(chosen))
     surrogates = [c.random if c.influential is None else c.influential for c in candidates]
     names, sizes = explanation_matrix(surrogates)

@@ -66,14 +66,16 @@ class GroupSearch:
     def candidates(self) -> list[Candidate]:
         """Groups with an effect, the best first; of groups with nearly the same members, the best one."""
         start = Candidate((), np.ones(self.conditions.member.shape[1], dtype=bool), 0.0, 0.0)
-        beam, found = [start], dict[bytes, Candidate]()
+        beam, candidates = [start], dict[bytes, Candidate]()
         for depth in range(MAX_CONDITIONS):
             extended = self._extended(beam, FIRST if depth == 0 else EXACT)
             if not extended:
                 break
-            found |= {candidate.member.tobytes(): candidate for candidate in extended if self._fits(candidate.member)}
+            candidates |= {
+                candidate.member.tobytes(): candidate for candidate in extended if self._fits(candidate.member)
+            }
             beam = _distinct(sorted(extended, key=lambda c: -c.quality))[:WIDTH]
-        good = sorted((c for c in found.values() if c.t >= LEAST_T and c.effect > 0), key=lambda c: -c.quality)
+        good = sorted((c for c in candidates.values() if c.t >= LEAST_T and c.effect > 0), key=lambda c: -c.quality)
         return _distinct([self._simplest(c, good) for c in good])
 
     def _fits(self, member: Mask) -> bool:
@@ -140,8 +142,8 @@ def overlap(first: Mask, second: Mask) -> float:
 
 def _distinct(candidates: list[Candidate]) -> list[Candidate]:
     """The candidates without those that have about the members of an earlier one."""
-    kept: list[Candidate] = []
+    distinct: list[Candidate] = []
     for candidate in candidates:
-        if all(jaccard(candidate.member, other.member) < 0.7 for other in kept):
-            kept.append(candidate)
-    return kept
+        if all(jaccard(candidate.member, other.member) < 0.7 for other in distinct):
+            distinct.append(candidate)
+    return distinct

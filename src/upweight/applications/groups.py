@@ -121,8 +121,8 @@ def column_of(train: Examples, name: str) -> NDArray[Any]:
     if train.names is not None and name in train.names and getattr(train.x, "ndim", 0) == 2:
         column = train.x[:, [train.names.index(name)]]
         return np.asarray(column.toarray() if hasattr(column, "toarray") else column).ravel()
-    known = [*(train.names or columns_of(train.shown) or []), "label"]
-    raise KeyError(f"the training set has no column {name!r}; the columns are {known[:20]}; or pass {{name: values}}")
+    names = [*(train.names or columns_of(train.shown) or []), "label"]
+    raise KeyError(f"the training set has no column {name!r}; the columns are {names[:20]}; or pass {{name: values}}")
 
 
 def values_of(values: NDArray[Any], cut_by: int | None = None) -> list[tuple[str, NDArray[np.intp]]]:
@@ -133,16 +133,19 @@ def values_of(values: NDArray[Any], cut_by: int | None = None) -> list[tuple[str
     listed = values.tolist()
     missing = np.array([is_missing(v) or v in (np.inf, -np.inf) for v in listed])
     present = np.flatnonzero(~missing)
-    known = np.array([listed[i] for i in present])
-    if known.dtype.kind not in "iuf":
-        known = known.astype(str)
-        members = [(f"= {v}", present[known == v]) for v in np.unique(known)]
-    elif len(np.unique(cutting := known[: int((present < (cut_by or len(values))).sum())])) > MAX_DISTINCT_NUMBERS:
+    present_values = np.array([listed[i] for i in present])
+    if present_values.dtype.kind not in "iuf":
+        present_values = present_values.astype(str)
+        members = [(f"= {v}", present[present_values == v]) for v in np.unique(present_values)]
+    elif (
+        len(np.unique(cutting := present_values[: int((present < (cut_by or len(values))).sum())]))
+        > MAX_DISTINCT_NUMBERS
+    ):
         edges = np.unique(np.quantile(cutting.astype(np.float64), np.linspace(0, 1, QUANTILE_BINS + 1)[1:-1]))
-        bins = np.searchsorted(edges, known.astype(np.float64))
+        bins = np.searchsorted(edges, present_values.astype(np.float64))
         members = [(_bin_name(edges, b), present[bins == b]) for b in range(len(edges) + 1)]
     else:
-        members = [(f"= {v:.15g}", present[known == v]) for v in np.unique(known).tolist()]
+        members = [(f"= {v:.15g}", present[present_values == v]) for v in np.unique(present_values).tolist()]
     return [*members, ("= missing", np.flatnonzero(missing))] if missing.any() else members
 
 

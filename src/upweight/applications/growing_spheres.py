@@ -194,13 +194,13 @@ class _Search:
         self.model, self.query, self.predictions = model, query, 0
         self.space = space_of(train, query, settings)
         self._present = weighted_positions(train)
-        own = predictions_of(model, query)
-        if not own.classes:
+        predictions = predictions_of(model, query)
+        if not predictions.classes:
             raise ValueError("expected a model that predicts labels, got one that predicts numbers: it has no enemies")
-        self.predicted = own.predicted[0]
+        self.predicted = predictions.predicted[0]
         self.label = None if label is None else query.labels.get(label, label)
-        if self.label is not None and (self.label not in own.classes or self.label == self.predicted):
-            others = [name for name in own.classes if name != self.predicted]
+        if self.label is not None and (self.label not in predictions.classes or self.label == self.predicted):
+            others = [name for name in predictions.classes if name != self.predicted]
             raise ValueError(f"expected one of the other labels {others[:12]}, got {label!r}")
         self._shape = np.shape(query.x)[1:] if isinstance(query.x, np.ndarray) else ()
 

@@ -61,7 +61,7 @@ def tails_of(fitted: Fitted[Any, Any], queries: Examples, k: int, report: Progre
     assert train.y is not None and queries.y is not None
     counts = example_counts(sample_weights(train)).astype(np.intp)
     equal = _equal(train, queries, np.flatnonzero(counts))
-    heaviness, held, rare = np.zeros(len(queries)), dict[int, Array](), dict[Any, None]()
+    heaviness, z_values, rare = np.zeros(len(queries)), dict[int, Array](), dict[Any, None]()
     warnings = dict[str, None]()
     can_hold = len(queries) * len(train) <= VALUES
     report("attribute", 0, len(queries))
@@ -78,9 +78,9 @@ def tails_of(fitted: Fitted[Any, Any], queries: Examples, k: int, report: Progre
             z = _z_values(row, counts, member)
             heaviness[place] = max(0.0, _kth_largest(z, counts, k))
             if can_hold:
-                held[place] = z
+                z_values[place] = z
         report("attribute", block.stop, len(queries))
-    return Tails(heaviness, held, sorted(equal), list(rare), list(warnings), can_hold)
+    return Tails(heaviness, z_values, sorted(equal), list(rare), list(warnings), can_hold)
 
 
 def tail_probabilities(heaviness: Array, clean: Array | None) -> Array:

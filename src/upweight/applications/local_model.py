@@ -122,8 +122,8 @@ class LocalModel(Tabular):
                 yield {"surrogate": name, "feature": feature, "coefficient": coefficient}
 
     def __repr__(self) -> str:
-        own = [self.fidelity_of(name, name).r2 for name in self.surrogates]
-        held_out = " and ".join(f"{r2:.2f} ({name})" for r2, name in zip(own, self.surrogates, strict=True))
+        fidelities = [self.fidelity_of(name, name).r2 for name in self.surrogates]
+        held_out = " and ".join(f"{r2:.2f} ({name})" for r2, name in zip(fidelities, self.surrogates, strict=True))
         return f"LocalModel({self.output} {self.value:.3g}, held-out R² {held_out})"
 
 

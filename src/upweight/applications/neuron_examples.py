@@ -219,10 +219,10 @@ def _choose(best: _Largest, neurons: int | Sequence[int]) -> tuple[Positions, li
 
 def _off(best: _Largest, chosen: NDArray[Any]) -> list[str]:
     """A warning that names neurons that never change."""
-    off = [int(neuron) for neuron in chosen if best.deviations[neuron] == 0]
-    if not off:
+    constant = [int(neuron) for neuron in chosen if best.deviations[neuron] == 0]
+    if not constant:
         return []
     return [
-        f"{len(off)} of {len(chosen)} neurons are the same for all examples (e.g. neuron {off[0]}), so that their "
-        "examples mean nothing."
+        f"{len(constant)} of {len(chosen)} neurons are the same for all examples (e.g. neuron {constant[0]}), so that "
+        "their examples mean nothing."
     ]

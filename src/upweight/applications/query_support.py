@@ -36,11 +36,11 @@ def support_of(model: Measurable, train: Examples, queries: Examples) -> QuerySu
         return None
     from sklearn.neighbors import LocalOutlierFactor
 
-    known, asked = (
+    train_features, query_features = (
         part.tocsr() if is_sparse(part) else np.asarray(part, dtype=np.float64).reshape(part.shape[0], -1)
         for part in (model.embed(train), model.embed(queries))
     )
-    fitted = LocalOutlierFactor(NEIGHBOURS, novelty=True).fit(known)
-    usual, factor = np.sort(-fitted.negative_outlier_factor_), -fitted.score_samples(asked)
+    fitted = LocalOutlierFactor(NEIGHBOURS, novelty=True).fit(train_features)
+    usual, factor = np.sort(-fitted.negative_outlier_factor_), -fitted.score_samples(query_features)
     shares = 1.0 - np.searchsorted(usual, factor, side="left") / len(usual)
     return QuerySupport(np.asarray(factor), shares)

@@ -60,6 +60,6 @@ class RetrievalAudit:
 
     def require_enough(self, queries: Examples, train: Examples) -> None:
         """Raise ValueError if more is to be audited than there is."""
-        for name, wanted, there in (("queries", self.queries, len(queries)), ("rows", self.rows, len(train))):
-            if wanted > there:
-                raise ValueError(f"expected at most {there} audited {name}, as many as there are, got {wanted}")
+        for name, wanted, available in (("queries", self.queries, len(queries)), ("rows", self.rows, len(train))):
+            if wanted > available:
+                raise ValueError(f"expected at most {available} audited {name}, as many as there are, got {wanted}")

@@ -38,17 +38,17 @@ def reference_of(explained: Explanation, ground: Ground, count: int) -> tuple[Re
     chosen = np.sort(np.random.default_rng(0).choice(ground.present, min(count, len(ground.present)), replace=False))
     supports: list[Support] = []
     for block in blocks(len(chosen), max(1, SCORES // len(explained.train))):
-        supports += _asked(explained, ground, chosen[block])
+        supports += _supports_of_training(explained, ground, chosen[block])
     labels = [support.label for support in supports]
     return Reference(tails_of(checks_by_chance(ground, supports)), labels), []
 
 
-def _asked(explained: Explanation, ground: Ground, positions: Positions) -> list[Support]:
+def _supports_of_training(explained: Explanation, ground: Ground, positions: Positions) -> list[Support]:
     """The support of these training examples by the others."""
     assert explained.fitted is not None
     examples = explained.train.take(positions)
-    asked = replace(explained, scores=scores_of(explained.fitted, examples), queries=examples, check=None)
-    labels, values, _ = supported(asked)
+    attributed = replace(explained, scores=scores_of(explained.fitted, examples), queries=examples, check=None)
+    labels, values, _ = supported(attributed)
     values[np.arange(len(positions)), positions] = 0.0
     own_groups = [
         column.train[positions] if column.knows_queries else np.full(len(positions), UNKNOWN)

@@ -47,6 +47,6 @@ def discover(  # noqa: PLR0913 - a command line has as many options as it has
     lines = [result.sentence]
     for group in result.groups:
         low, high = group.interval
-        found = f"{group.name}: {len(group.ids):,} training examples, {signed(group.effect)} without them"
-        lines.append(f"{found} (90 %: {signed(low)} to {signed(high)}; predicted {signed(group.predicted)}).")
+        sentence = f"{group.name}: {len(group.ids):,} training examples, {signed(group.effect)} without them"
+        lines.append(f"{sentence} (90 %: {signed(low)} to {signed(high)}; predicted {signed(group.predicted)}).")
     print_application(result, inputs, out, printing, lines)

@@ -78,7 +78,7 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
     printing: PrintOptions,
 ) -> None:
     """Find the training examples that caused predictions, and check the scores by retraining."""
-    source, kept = Source(task, table, scoring.measure, scoring.at), opened_store(store)
+    source, opened = Source(task, table, scoring.measure, scoring.at), opened_store(store)
     removals = renamed_option(removals, old_verify, "--verify", "--removals", DEFAULT_REMOVALS)
     require_output(out, task)
     require_output(scores, task, out, contents=ARCHIVE, option="--scores")
@@ -97,7 +97,7 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
         model, train, queries = inputs.model, inputs.train, inputs.queries
         chosen, why_chosen = choose_queries(model, queries, query, query_limit)
         recipe = first_choice(model, train) if requested is None else requested
-        recipe = recipe if kept is None else upweight.FromStore(recipe=recipe, store=kept)
+        recipe = recipe if opened is None else upweight.FromStore(recipe=recipe, store=opened)
         retraining = upweight.Retraining(progress=progress)
         explained = run(
             model,

@@ -166,11 +166,11 @@ def _clean(frame: pandas.DataFrame, columns: TableColumns) -> tuple[pandas.DataF
 
 
 def _held_out(y: NDArray[Any], requested: NDArray[np.bool_], seed: int, is_number: bool) -> NDArray[np.bool_]:
-    held = requested.copy()
-    held[np.random.default_rng(seed).permutation(len(y))[: round(HELD_OUT_SHARE * len(y))]] = True
+    is_held_out = requested.copy()
+    is_held_out[np.random.default_rng(seed).permutation(len(y))[: round(HELD_OUT_SHARE * len(y))]] = True
     if not is_number:
-        held &= np.isin(y, y[~held])  # a model cannot predict a class that it was not trained on
-    return held
+        is_held_out &= np.isin(y, y[~is_held_out])  # a model cannot predict a class that it was not trained on
+    return is_held_out
 
 
 def _fitted(pipeline: Any, train: Examples, name: str) -> tuple[Any, list[str]]:

@@ -43,7 +43,7 @@ def retrieve(  # noqa: PLR0913 - a command line has as many options as it has
     printing: PrintOptions,
 ) -> None:
     """Find the strongest of many training examples: cheap methods choose candidates, an exact one scores them."""
-    source, kept = Source(task, table, scoring.measure, scoring.at), opened_store(store)
+    source, opened = Source(task, table, scoring.measure, scoring.at), opened_store(store)
     require_output(out, task)
     requested = scoring.recipe()
     from upweight.core.storable import Storable
@@ -67,7 +67,7 @@ def retrieve(  # noqa: PLR0913 - a command line has as many options as it has
         if audit_queries or audit_rows:
             audit = upweight.RetrievalAudit(queries=audit_queries, rows=audit_rows, seed=scoring.seed)
         retrieval = upweight.Retrieval(**settings)
-        result = upweight.retrieve(model, train, queries, retrieval, store=kept, audit=audit, progress=progress)
+        result = upweight.retrieve(model, train, queries, retrieval, store=opened, audit=audit, progress=progress)
     lines = []
     for identifier in result.query_ids.tolist():
         best = result.proponents(identifier)[:EXAMPLES_PRINTED]

@@ -52,12 +52,12 @@ def view(  # noqa: PLR0913 - a command line has as many options as it has
     stages = {"read": f"Reading {task.name}", "scores": f"Reading {scores.name}"}
     with show_progress(stages, PrintOptions(quiet=quiet)) as progress:
         progress("scores", 0, 1)
-        own = Scores.load(scores, mapped=True)
+        shown = Scores.load(scores, mapped=True)
         other = None if against is None else Scores.load(against, mapped=True)
         progress("scores", 1, 1)
-        train, queries = _examples(source, own, progress, seed)
+        train, queries = _examples(source, shown, progress, seed)
     try:
-        viewer = Viewer(own, train, queries, against=other, by=by or ())
+        viewer = Viewer(shown, train, queries, against=other, by=by or ())
     except KeyError as error:
         raise typer.BadParameter(str(error.args[0]), param_hint="--by") from None
     with viewer.serve(port) as server:

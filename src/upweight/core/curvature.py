@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from upweight.core.blocks import blocks
 from upweight.core.deprecation import RenamedAttribute, adopt_renamed_methods
 from upweight.core.rows import Rows
-from upweight.core.saved_state import NOTHING_KEPT, KeptState
+from upweight.core.saved_state import NOTHING_SAVED, SavedState
 
 PAIR_BLOCK = 64  # rows per solve if each is multiplied only with its partner
 
@@ -103,9 +103,9 @@ class Curvature(ABC):
     def diagnostics(self) -> Mapping[str, Any]:
         """Kind, solver, damping and its origin, and warnings."""
 
-    def state(self) -> KeptState:
+    def state(self) -> SavedState:
         """The state that took long to compute, for `Differentiable.restored_curvature`; by default none."""
-        return NOTHING_KEPT
+        return NOTHING_SAVED
 
 
 class ExactCurvature(Curvature):

@@ -21,7 +21,7 @@ from upweight.core.forecast import Forecast
 from upweight.core.head_objective import HeadObjective
 from upweight.core.identity import digest
 from upweight.core.rows import Rows
-from upweight.core.saved_state import KeptState
+from upweight.core.saved_state import SavedState
 from upweight.core.weights import only_examples
 
 
@@ -128,8 +128,8 @@ class Differentiable(Measurable):
             damping: λ on the scale of the mean loss, added to the objective's l2; None for the model's choice.
         """
 
-    def restored_curvature(self, train: Examples, recipe: Any, damping: float | None, state: KeptState) -> Curvature:
-        """The curvature, from its kept `state` if that holds something; by default it is made again."""
+    def restored_curvature(self, train: Examples, recipe: Any, damping: float | None, state: SavedState) -> Curvature:
+        """The curvature, from its saved `state` if that holds something; by default it is computed again."""
         return self.curvature(train, recipe, damping)
 
     @abstractmethod

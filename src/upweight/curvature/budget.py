@@ -34,19 +34,19 @@ def candidates_within(summed: SummedObjective, budget: WithinBudget) -> list[Can
     except NoOutputsError:
         return _exact_first("")
     allowed = max(budget.passes * prices.one_pass, SMALL_FLOPS)
-    found: list[Candidate] = []
-    dearer: list[str] = []
+    affordable: list[Candidate] = []
+    too_costly: list[str] = []
     for recipe in CANDIDATES:
         name = type(recipe).__name__
         if isinstance(recipe, GaussNewton) and summed.network.size > summed.limits.dense_parameters:
             continue
         passes = prices.flops(recipe) / prices.one_pass
         if prices.flops(recipe) <= allowed and prices.is_possible(recipe):
-            others = f"; {' and '.join(dearer)}" if dearer else ""
-            found.append((recipe, f"{name}() takes about {passes:,.0f} forward-backward passes{others}"))
+            excluded = f"; {' and '.join(too_costly)}" if too_costly else ""
+            affordable.append((recipe, f"{name}() takes about {passes:,.0f} forward-backward passes{excluded}"))
         else:
-            dearer.append(f"{name}() would take about {passes:,.0f}")
-    return found or [(Diagonal(), f"Every curvature exceeds {budget.passes:g} forward-backward passes")]
+            too_costly.append(f"{name}() would take about {passes:,.0f}")
+    return affordable or [(Diagonal(), f"Every curvature exceeds {budget.passes:g} forward-backward passes")]
 
 
 def _exact_first(why: str) -> list[Candidate]:

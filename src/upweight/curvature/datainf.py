@@ -20,7 +20,7 @@ from torch import Tensor
 
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import DenseRows, Rows
-from upweight.core.saved_state import NOTHING_KEPT, KeptState
+from upweight.core.saved_state import NOTHING_SAVED, SavedState
 from upweight.curvature.datainf_pairs import paired_training, training_multiples
 from upweight.curvature.solvers.algebra import to_numpy
 from upweight.curvature.summed_objective import SummedObjective
@@ -49,14 +49,14 @@ class FittedDataInf(Curvature):
         ValueError: a layer has neither a damping nor a gradient.
     """
 
-    def __init__(self, summed: SummedObjective, share: float | None, kept: KeptState = NOTHING_KEPT) -> None:
+    def __init__(self, summed: SummedObjective, share: float | None, saved: SavedState = NOTHING_SAVED) -> None:
         self.summed, self.network = summed, summed.network
         self.total = summed.total
         self.rows = CapturedRows(summed.network, summed.train, "loss").cached()
         modules = dict.fromkeys(name.rpartition(".")[0] for name in summed.network.names)
         self.layers = [tuple(n for n in summed.network.names if n.rpartition(".")[0] == module) for module in modules]
-        self.floats = int(kept.facts.get("floats", 0))
-        squares = kept.array("squares", (len(self.layers), len(summed.train))) if kept else self._squares()
+        self.floats = int(saved.facts.get("floats", 0))
+        squares = saved.array("squares", (len(self.layers), len(summed.train))) if saved else self._squares()
         self._squared_norms = squares
         sizes = np.array([sum(int(np.prod(summed.network.shapes[n])) for n in names) for names in self.layers])
         self.damping = np.full(len(self.layers), summed.damping / self.total)
@@ -80,9 +80,9 @@ class FittedDataInf(Curvature):
                 squares[layer, where] = batch.only(names).squares().double().cpu().numpy()
         return squares
 
-    def state(self) -> KeptState:
+    def state(self) -> SavedState:
         """The squared norms of the gradients, layer by layer."""
-        return self.summed.kept(self, KeptState({"squares": self._squared_norms}, {"floats": self.floats}))
+        return self.summed.saved_state(self, SavedState({"squares": self._squared_norms}, {"floats": self.floats}))
 
     def matvec(self, vectors: Array) -> Array:
         """The inverse of `solve`, λW (v + Gᵀ (D⁻¹ − GGᵀ)⁻¹ G v). It holds all gradients and is meant for tests."""

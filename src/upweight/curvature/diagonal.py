@@ -10,7 +10,7 @@ from torch import Tensor
 
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import Rows
-from upweight.core.saved_state import NOTHING_KEPT, KeptState
+from upweight.core.saved_state import NOTHING_SAVED, SavedState
 from upweight.curvature.no_curvature import require_curvature
 from upweight.curvature.saved_tensors import as_array, as_tensor
 from upweight.curvature.summed_objective import SummedObjective
@@ -26,12 +26,12 @@ class FittedDiagonal(Curvature):
     Cost: one pass. Gradients of rank above one are materialised, a few at a time.
     """
 
-    def __init__(self, summed: SummedObjective, kept: KeptState = NOTHING_KEPT) -> None:
+    def __init__(self, summed: SummedObjective, saved: SavedState = NOTHING_SAVED) -> None:
         self.summed = summed
         self.values: dict[str, Tensor] = {}
-        if kept:
+        if saved:
             network = summed.network
-            self.values = {name: as_tensor(kept, name, network.shapes[name], network) for name in network.names}
+            self.values = {name: as_tensor(saved, name, network.shapes[name], network) for name in network.names}
             return
         for _, batch in CapturedRows(summed.network, summed.train, "loss", weights=np.sqrt(summed.weights)).passes():
             for name in summed.network.names:
@@ -53,10 +53,10 @@ class FittedDiagonal(Curvature):
         divided = {name: blocks[name] / (v + self.summed.shift) for name, v in self.values.items()}
         return Solved(TensorRows(network, divided), 0.0, 0, True)
 
-    def state(self) -> KeptState:
+    def state(self) -> SavedState:
         """The diagonal, by parameter."""
-        state = KeptState({name: as_array(values) for name, values in self.values.items()})
-        return self.summed.kept(self, state)
+        state = SavedState({name: as_array(values) for name, values in self.values.items()})
+        return self.summed.saved_state(self, state)
 
     @property
     def calibrated(self) -> bool:

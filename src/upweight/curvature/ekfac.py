@@ -19,15 +19,15 @@ from torch import Tensor
 from upweight.core.blocks import blocks
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import Rows
-from upweight.core.saved_state import NOTHING_KEPT, KeptState
+from upweight.core.saved_state import NOTHING_SAVED, SavedState
 from upweight.curvature.damping import curvature_rank, damping_from_trace
 from upweight.curvature.early_stopping import earlier_gradients
 from upweight.curvature.eigen_rows import EigenRows
 from upweight.curvature.kfac import FactoredLayer, diagonal_warnings, kronecker_factors, with_ones
 from upweight.curvature.label_expectation import Weighted, direction_batches, label_expectation
-from upweight.curvature.leverage import KeptSlopes, correct_leverage
+from upweight.curvature.leverage import SavedSlopes, correct_leverage
 from upweight.curvature.no_curvature import require_curvature
-from upweight.curvature.saved_factors import factors_state, kept_layers, kept_parameters
+from upweight.curvature.saved_factors import factors_state, saved_layers, saved_parameters
 from upweight.curvature.solvers.algebra import stack_columns
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.curvature.unfactored_parameters import UnfactoredParameter, add_moments, refine
@@ -50,7 +50,7 @@ class FittedEKFAC(Curvature):
 
     Cost: outputs (or draws) × one backward pass and one eigendecomposition per side of a layer. Refining the
     eigenvalues takes the same passes again (and two matrix products a batch for layers without positions). Memory
-    d_i² + d_o² + d_i·d_o per layer. With the `state` of another one as `kept`, there is nothing to compute.
+    d_i² + d_o² + d_i·d_o per layer. With the `state` of another one as `saved`, there is nothing to compute.
     `factors` are those of this objective, with refined eigenvalues if `refined`; None to compute them.
     """
 
@@ -58,16 +58,16 @@ class FittedEKFAC(Curvature):
         self,
         summed: SummedObjective,
         refined: bool = True,
-        kept: KeptState = NOTHING_KEPT,
+        saved: SavedState = NOTHING_SAVED,
         factors: Factors | None = None,
     ) -> None:
         self.summed, self.refined, self.damping_from = summed, refined, summed.damping_from
-        self._leverage = KeptSlopes(kept)
-        if kept:
-            self.layers, self.unfactored = kept_layers(kept, summed.network), kept_parameters(kept, summed.network)
-            self.expectation = str(kept.facts["expectation"])
-            self.damping_from = str(kept.facts["damping_from"])
-            self.dampings = {name: float(kept.facts["dampings"][name]) for name in [*self.unfactored, *self.layers]}
+        self._leverage = SavedSlopes(saved)
+        if saved:
+            self.layers, self.unfactored = saved_layers(saved, summed.network), saved_parameters(saved, summed.network)
+            self.expectation = str(saved.facts["expectation"])
+            self.damping_from = str(saved.facts["damping_from"])
+            self.dampings = {name: float(saved.facts["dampings"][name]) for name in [*self.unfactored, *self.layers]}
             return
         self.expectation = label_expectation(summed)
         if factors is not None:
@@ -166,7 +166,7 @@ class FittedEKFAC(Curvature):
         """What gradients were earlier in the training; None unless the damping is matched to the training time."""
         return earlier_gradients(self.summed, rows)
 
-    def state(self) -> KeptState:
+    def state(self) -> SavedState:
         """Eigenvectors and eigenvalues of every layer and parameter, their dampings, and corrected slopes."""
         factors = factors_state(self.layers, self.unfactored)
         facts = {
@@ -175,7 +175,7 @@ class FittedEKFAC(Curvature):
             "dampings": self.dampings,
             "damping_from": self.damping_from,
         }
-        return self.summed.kept(self, KeptState({**factors.arrays, **self._leverage.arrays()}, facts))
+        return self.summed.saved_state(self, SavedState({**factors.arrays, **self._leverage.arrays()}, facts))
 
     @property
     def calibrated(self) -> bool:

@@ -15,7 +15,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import DenseRows, Rows
-from upweight.core.saved_state import NOTHING_KEPT, KeptState
+from upweight.core.saved_state import NOTHING_SAVED, SavedState
 from upweight.curvature.damping import (
     COMPARED_QUERIES,
     damping_from_trace,
@@ -46,7 +46,7 @@ class FittedFisher(Curvature):
         ValueError: there are more than 20,000 training examples.
     """
 
-    def __init__(self, summed: SummedObjective, kept: KeptState = NOTHING_KEPT) -> None:
+    def __init__(self, summed: SummedObjective, saved: SavedState = NOTHING_SAVED) -> None:
         n = len(summed.train)
         self.rank_correlation: dict[str, float] = {}
         if n > MAX_EXAMPLES:
@@ -56,11 +56,11 @@ class FittedFisher(Curvature):
             )
         self.roots = np.sqrt(summed.weights)
         self.rows = CapturedRows(summed.network, summed.train, "loss", weights=self.roots).cached()
-        if kept:
-            self.summed, both = summed, kept.array("both", (n, n))
+        if saved:
+            self.summed, both = summed, saved.array("both", (n, n))
             self.gram = np.triu(both, 1)
             self.gram += self.gram.T
-            self.gram[np.diag_indices(n)] = kept.array("diagonal", (n,))
+            self.gram[np.diag_indices(n)] = saved.array("diagonal", (n,))
             self.factor = np.asfortranarray(both), True  # what lies above the diagonal is not read
             return
         self.gram = self.rows.gram()
@@ -94,10 +94,10 @@ class FittedFisher(Curvature):
         residual = float(left / max(np.abs(kernel).max(initial=0.0), 1e-300))
         return Solved(FisherRows(self, rows, kernel, dual), residual, 0, True)
 
-    def state(self) -> KeptState:
+    def state(self) -> SavedState:
         """The Cholesky factor of the Gram matrix, and the matrix itself above the diagonal of the same array."""
         both = np.tril(self.factor[0]) + np.triu(self.gram, 1)
-        return self.summed.kept(self, KeptState({"both": both, "diagonal": self.gram.diagonal().copy()}))
+        return self.summed.saved_state(self, SavedState({"both": both, "diagonal": self.gram.diagonal().copy()}))
 
     @property
     def calibrated(self) -> bool:

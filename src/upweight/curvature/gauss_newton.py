@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from upweight.core.curvature_recipes import CG, Direct, GaussNewton, Nystrom
 from upweight.core.rows import Rows
-from upweight.core.saved_state import NOTHING_KEPT, KeptState
+from upweight.core.saved_state import NOTHING_SAVED, SavedState
 from upweight.curvature.ekfac import FittedEKFAC
 from upweight.curvature.inverted import InvertedCurvature
-from upweight.curvature.leverage import KeptSlopes, correct_leverage
+from upweight.curvature.leverage import SavedSlopes, correct_leverage
 from upweight.curvature.operators import GaussNewtonOperator
 from upweight.curvature.solvers import prepare
 from upweight.curvature.solvers.cg import ConjugateGradients
@@ -47,10 +47,10 @@ class FittedGaussNewton(InvertedCurvature):
     kind, matrix = "Gauss–Newton matrix of the training loss", "matrix"
 
     def __init__(
-        self, summed: SummedObjective, recipe: GaussNewton, damping_from: str, kept: KeptState = NOTHING_KEPT
+        self, summed: SummedObjective, recipe: GaussNewton, damping_from: str, saved: SavedState = NOTHING_SAVED
     ) -> None:
         self.summed, self.damping_from = summed, damping_from
-        self._leverage = KeptSlopes(kept)
+        self._leverage = SavedSlopes(saved)
         operator = GaussNewtonOperator(summed)
         solver, limits = recipe.solver, summed.limits
         if solver is None:
@@ -58,8 +58,8 @@ class FittedGaussNewton(InvertedCurvature):
             fits = operator.size <= limits.dense_parameters or 2 * len(summed.train) <= limits.dual_rows
             solver = Direct() if fits else DEFAULT_CG
         self.inverse: Inverse | DualForm
-        inverse = kept.part("inverse")
-        if kept.facts.get("is_dual"):
+        inverse = saved.part("inverse")
+        if saved.facts.get("is_dual"):
             self.inverse = DualForm(Roots(operator, limits.dual_trace, inverse.part("roots")), inverse)
             return
         operator.require_second_derivatives()
@@ -79,7 +79,7 @@ class FittedGaussNewton(InvertedCurvature):
             return self._leverage.corrected(rows, lambda: correct_leverage(self.summed, rows, inverse))
         return None
 
-    def _kept_slopes(self) -> dict[str, Array]:
+    def _saved_slopes(self) -> dict[str, Array]:
         return self._leverage.arrays()
 
     @property
@@ -91,7 +91,7 @@ class FittedGaussNewton(InvertedCurvature):
         return facts
 
 
-def _preconditioned(operator: GaussNewtonOperator, recipe: CG, kept: KeptState) -> ConjugateGradients:
+def _preconditioned(operator: GaussNewtonOperator, recipe: CG, saved: SavedState) -> ConjugateGradients:
     """Conjugate gradients, preconditioned by a Nyström sketch, or by EK-FAC if that is too large.
 
     Without a shift neither has an inverse, and there is no preconditioner.
@@ -100,28 +100,28 @@ def _preconditioned(operator: GaussNewtonOperator, recipe: CG, kept: KeptState) 
         return ConjugateGradients(operator, recipe)
     limits = operator.summed.limits
     if min(limits.sketch_rank, operator.size) * operator.size <= limits.sketch_numbers:
-        sketch = NystromSolver(operator, Nystrom(rank=limits.sketch_rank), kept)
+        sketch = NystromSolver(operator, Nystrom(rank=limits.sketch_rank), saved)
         return ConjugateGradients(operator, recipe, sketch.precondition, sketch.name, sketch.state)
-    factored = FittedEKFAC(operator.summed, kept=kept.part("fitted"))
+    factored = FittedEKFAC(operator.summed, saved=saved.part("fitted"))
     return ConjugateGradients(operator, recipe, lambda blocks: factored.inverse(dict(blocks)), "EK-FAC", factored.state)
 
 
-def _direct(operator: GaussNewtonOperator, allow_cg: bool, kept: KeptState) -> Inverse | DualForm:
+def _direct(operator: GaussNewtonOperator, allow_cg: bool, saved: SavedState) -> Inverse | DualForm:
     """The dual form if its matrix fits, else CG if that is allowed, else the matrix of the parameters.
 
-    What is kept belongs to one of the other two.
+    What is saved belongs to one of the other two.
     """
     n, limits = len(operator.summed.train), operator.summed.limits
     rows = f"more than {limits.dual_rows:,}"
-    if not kept and n * operator.outputs_per_example**2 <= limits.hessian_numbers:
+    if not saved and n * operator.outputs_per_example**2 <= limits.hessian_numbers:
         roots = Roots(operator, limits.dual_trace)
         if len(roots) <= limits.dual_rows:
             return DualForm(roots)
         rows = f"{len(roots):,}"
     if allow_cg:
-        return Inverse(_preconditioned(operator, DEFAULT_CG, kept))
+        return Inverse(_preconditioned(operator, DEFAULT_CG, saved))
     if operator.size <= limits.matrix_parameters:
-        return Inverse(prepare(operator, Direct(), kept))
+        return Inverse(prepare(operator, Direct(), saved))
     raise ValueError(
         f"a direct solver has no room for {operator.size:,} parameters (at most {limits.matrix_parameters:,}), nor its "
         f"dual form for {rows} directions of {n:,} examples (at most {limits.dual_rows:,}); use solver=CG()"

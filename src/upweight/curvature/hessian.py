@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.curvature_recipes import CG, Direct, Hessian
-from upweight.core.saved_state import NOTHING_KEPT, KeptState
+from upweight.core.saved_state import NOTHING_SAVED, SavedState
 from upweight.curvature.inverted import InvertedCurvature
 from upweight.curvature.operators import HessianOperator
 from upweight.curvature.solvers import prepare
@@ -34,7 +34,7 @@ class FittedHessian(InvertedCurvature):
     kind, matrix = "exact Hessian of the training loss", "Hessian"
 
     def __init__(
-        self, summed: SummedObjective, recipe: Hessian, damping_from: str, kept: KeptState = NOTHING_KEPT
+        self, summed: SummedObjective, recipe: Hessian, damping_from: str, saved: SavedState = NOTHING_SAVED
     ) -> None:
         self.summed, self.damping_from = summed, damping_from
         operator = HessianOperator(summed)
@@ -42,4 +42,4 @@ class FittedHessian(InvertedCurvature):
         if solver is None:
             small = operator.size <= summed.limits.dense_parameters
             solver = Direct() if small else CG(tolerance=1e-4, steps=200)
-        self.inverse = Inverse(prepare(operator, solver, kept.part("inverse")))
+        self.inverse = Inverse(prepare(operator, solver, saved.part("inverse")))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import Rows
-from upweight.core.saved_state import NOTHING_KEPT, KeptState
+from upweight.core.saved_state import NOTHING_SAVED, SavedState
 from upweight.curvature.summed_objective import SummedObjective
 
 
@@ -30,9 +30,9 @@ class FittedIdentity(Curvature):
         """The rows themselves."""
         return Solved(rows, 0.0, 0, True)
 
-    def state(self) -> KeptState:
+    def state(self) -> SavedState:
         """The name of the curvature alone."""
-        return self.summed.kept(self, NOTHING_KEPT)
+        return self.summed.saved_state(self, NOTHING_SAVED)
 
     @property
     def calibrated(self) -> bool:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import Rows
-from upweight.core.saved_state import KeptState
+from upweight.core.saved_state import SavedState
 from upweight.curvature.early_stopping import earlier_gradients
 from upweight.curvature.solvers.dual import DualForm
 from upweight.curvature.solvers.inverse import Inverse
@@ -47,12 +47,12 @@ class InvertedCurvature(Curvature):
         """What gradients were earlier in the training; None unless the damping is matched to the training time."""
         return earlier_gradients(self.summed, rows)
 
-    def state(self) -> KeptState:
+    def state(self) -> SavedState:
         """The state of the inverse, and the corrected slopes."""
-        state = KeptState.joined({"inverse": self.inverse.state()}, {"is_dual": isinstance(self.inverse, DualForm)})
-        return self.summed.kept(self, KeptState({**state.arrays, **self._kept_slopes()}, state.facts))
+        state = SavedState.joined({"inverse": self.inverse.state()}, {"is_dual": isinstance(self.inverse, DualForm)})
+        return self.summed.saved_state(self, SavedState({**state.arrays, **self._saved_slopes()}, state.facts))
 
-    def _kept_slopes(self) -> dict[str, Array]:
+    def _saved_slopes(self) -> dict[str, Array]:
         """Slopes of corrected rows, if this curvature corrects rows; by default none."""
         return {}
 

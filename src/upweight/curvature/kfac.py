@@ -99,7 +99,7 @@ class FactoredLayer:
         convolution = factors.convolution
         if convolution is None or self.right is None or convolution.module.weight.shape[1] < MIN_CONVOLVED_CHANNELS:
             return self.rotate_inputs(with_ones(factors))
-        return rotated_patches(convolution.module, convolution.given, self.right, factors.bias is not None)
+        return rotated_patches(convolution.module, convolution.inputs, self.right, factors.bias is not None)
 
     def rotate_back(self, joint: Tensor) -> Tensor:
         """Qₛ V Q_Aᵀ."""
@@ -218,7 +218,7 @@ class InputSelection:
             offsets = torch.as_tensor((random_numbers(keys, 1, 0) % np.uint64(positions)).astype(np.int64))
             chosen = (offsets + torch.arange(taken) * positions // taken) % positions
             chosen = chosen.to(weights.device)
-            a = patches_at(convolution.module, convolution.given, chosen)
+            a = patches_at(convolution.module, convolution.inputs, chosen)
             weights = weights.gather(1, chosen)
             add_products(layer.inputs, *_weighted_rows(a, weights, factors.bias is not None))
             return total + weights.sum(dtype=torch.float64)

@@ -21,7 +21,7 @@ from torch import Tensor
 from upweight.core.blocks import blocks
 from upweight.core.curvature import Solved
 from upweight.core.rows import Rows
-from upweight.core.saved_state import KeptState
+from upweight.core.saved_state import SavedState
 from upweight.curvature.label_expectation import square_roots
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_batch import CapturedBatch
@@ -92,24 +92,29 @@ def correct_leverage(
     return with_added_slopes(rows, slopes)
 
 
-class KeptSlopes:
-    """The slopes at the output of corrected training rows: those of a kept state, or what to keep of those made."""
+class SavedSlopes:
+    """The slopes at the output of corrected training rows: those of a saved state, or what to keep of those made."""
 
-    def __init__(self, kept: KeptState) -> None:
-        self._kept = kept.array("slopes", (None, None)) if "slopes" in kept.arrays else None
+    def __init__(self, saved: SavedState) -> None:
+        self._saved = saved.array("slopes", (None, None)) if "slopes" in saved.arrays else None
         self._made: Array | None = None
 
     def corrected(self, rows: Rows, correct: Callable[[], CapturedRows | None]) -> CapturedRows | None:
         """The corrections of these training rows, by `correct` or from the saved slopes."""
-        if self._kept is not None and isinstance(rows, CapturedRows) and rows.of_loss and len(self._kept) == len(rows):
-            return CapturedRows(rows.network, rows.examples, "loss", rows.weights, rows.share, self._kept)
+        if (
+            self._saved is not None
+            and isinstance(rows, CapturedRows)
+            and rows.of_loss
+            and len(self._saved) == len(rows)
+        ):
+            return CapturedRows(rows.network, rows.examples, "loss", rows.weights, rows.share, self._saved)
         made = correct()
         self._made = None if made is None else made.slopes
         return made
 
     def arrays(self) -> dict[str, Array]:
         """The slopes by name, if there are some."""
-        slopes = self._kept if self._made is None else self._made
+        slopes = self._saved if self._made is None else self._made
         return {} if slopes is None else {"slopes": slopes}
 
 

@@ -19,7 +19,7 @@ from upweight.core.curvature_recipes import (
     WithinBudget,
 )
 from upweight.core.examples import Examples
-from upweight.core.saved_state import NOTHING_KEPT, KeptState
+from upweight.core.saved_state import NOTHING_SAVED, SavedState
 from upweight.curvature.budget import CANDIDATES, candidates_within
 from upweight.curvature.damping import DATAINF_DAMPING_FROM, choose_damping
 from upweight.curvature.diagonal import FittedDiagonal
@@ -91,9 +91,9 @@ def first_choice(summed: SummedObjective, recipe: CurvatureRecipe | None) -> Cur
 
 
 def restore(
-    model: Any, train: Examples, recipe: CurvatureRecipe | None, state: KeptState, limits: Limits = DEFAULT_LIMITS
+    model: Any, train: Examples, recipe: CurvatureRecipe | None, state: SavedState, limits: Limits = DEFAULT_LIMITS
 ) -> Curvature:
-    """The curvature whose `state` was kept. Raises ValueError if the state does not fit the recipe and the net."""
+    """The curvature whose `state` was saved. Raises ValueError if the state does not fit the recipe and the net."""
     summed = _undamped(model, train, limits).with_choice(state.facts["chosen"])
     possible = CANDIDATES if recipe is None or isinstance(recipe, WithinBudget) else (recipe,)
     kinds = {_KINDS[type(candidate)]: candidate for candidate in possible if type(candidate) in _KINDS}
@@ -180,26 +180,26 @@ def _undamped(model: Any, train: Examples, limits: Limits) -> SummedObjective:
     return replace(summed, elsewhere=float(whole_weights.sum() - weights.sum()))
 
 
-def _fitted(summed: SummedObjective, recipe: CurvatureRecipe, kept: KeptState = NOTHING_KEPT) -> Curvature:
+def _fitted(summed: SummedObjective, recipe: CurvatureRecipe, saved: SavedState = NOTHING_SAVED) -> Curvature:
     match recipe:
         case KFAC() | EKFAC():
-            return FittedEKFAC(summed, isinstance(recipe, EKFAC), kept)
+            return FittedEKFAC(summed, isinstance(recipe, EKFAC), saved)
         case DataInf():
             from upweight.curvature.datainf import LAYER_SHARE, FittedDataInf
 
-            return FittedDataInf(summed, LAYER_SHARE if summed.damping_from == DATAINF_DAMPING_FROM else None, kept)
+            return FittedDataInf(summed, LAYER_SHARE if summed.damping_from == DATAINF_DAMPING_FROM else None, saved)
         case Hessian():
             from upweight.curvature.hessian import FittedHessian
 
-            return FittedHessian(summed, recipe, summed.damping_from, kept)
+            return FittedHessian(summed, recipe, summed.damping_from, saved)
         case GaussNewton():
             from upweight.curvature.gauss_newton import FittedGaussNewton
 
-            return FittedGaussNewton(summed, recipe, summed.damping_from, kept)
+            return FittedGaussNewton(summed, recipe, summed.damping_from, saved)
         case Identity():
             return FittedIdentity(summed)
     simple: dict[type, Any] = {Diagonal: FittedDiagonal, EmpiricalFisher: FittedFisher}
     if type(recipe) not in simple:
         raise TypeError(f"expected a curvature recipe (GaussNewton(), EKFAC(), …), got {recipe!r}")
-    fitted: Curvature = simple[type(recipe)](summed, kept)
+    fitted: Curvature = simple[type(recipe)](summed, saved)
     return fitted

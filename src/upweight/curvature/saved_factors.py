@@ -1,4 +1,4 @@
-"""Eigenvectors and eigenvalues of factored layers and unfactored parameters, as a kept state and back."""
+"""Eigenvectors and eigenvalues of factored layers and unfactored parameters, as a saved state and back."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from upweight.core.saved_state import KeptState
+from upweight.core.saved_state import SavedState
 from upweight.curvature.kfac import FactoredLayer
 from upweight.curvature.saved_tensors import as_array, as_tensor
 from upweight.curvature.unfactored_parameters import UnfactoredParameter, convolution_groups
 from upweight.gradients.network import Network
 
 
-def factors_state(layers: Mapping[str, FactoredLayer], parameters: Mapping[str, UnfactoredParameter]) -> KeptState:
-    """The state from which `kept_layers` and `kept_parameters` make them again; the factors themselves are not kept."""
+def factors_state(layers: Mapping[str, FactoredLayer], parameters: Mapping[str, UnfactoredParameter]) -> SavedState:
+    """The state from which `saved_layers` and `saved_parameters` make them again, without the factors themselves."""
     arrays: dict[str, NDArray[Any]] = {}
     for name, layer in layers.items():
         for part, tensor in (("values", layer.values), ("left", layer.left), ("right", layer.right)):
@@ -30,16 +30,16 @@ def factors_state(layers: Mapping[str, FactoredLayer], parameters: Mapping[str, 
     facts = {
         name: {"bias": layer.bias, "swapped": layer.swapped, "length": layer.length} for name, layer in layers.items()
     }
-    return KeptState(arrays, {"layers": facts, "parameters": list(parameters)})
+    return SavedState(arrays, {"layers": facts, "parameters": list(parameters)})
 
 
-def kept_layers(kept: KeptState, network: Network) -> dict[str, FactoredLayer]:
+def saved_layers(saved: SavedState, network: Network) -> dict[str, FactoredLayer]:
     """Weight name → layer after `decompose`. Raises ValueError for a state of other layers."""
     layers = {}
-    for name, facts in kept.facts["layers"].items():
-        values = as_tensor(kept, f"{name}/values", (None, None), network)
+    for name, facts in saved.facts["layers"].items():
+        values = as_tensor(saved, f"{name}/values", (None, None), network)
         left, right = (
-            as_tensor(kept, f"{name}/{side}", (width, width), network) if f"{name}/{side}" in kept.arrays else None
+            as_tensor(saved, f"{name}/{side}", (width, width), network) if f"{name}/{side}" in saved.arrays else None
             for side, width in zip(("left", "right"), values.shape, strict=True)
         )
         # The factors are gone; a diagonal one still shows how wide its side is.
@@ -54,15 +54,15 @@ def kept_layers(kept: KeptState, network: Network) -> dict[str, FactoredLayer]:
     return layers
 
 
-def kept_parameters(kept: KeptState, network: Network) -> dict[str, UnfactoredParameter]:
+def saved_parameters(saved: SavedState, network: Network) -> dict[str, UnfactoredParameter]:
     """Name → parameter of no layer, with its eigenvalues and eigenvectors."""
     parameters, groups = {}, convolution_groups(network)
-    for name in kept.facts["parameters"]:
+    for name in saved.facts["parameters"]:
         shape, basis = network.shapes[name], f"{name}/basis"
         width = prod(shape[1:]) if name in groups else shape[-1]
         sides = (groups[name], width, width) if name in groups else (width, width)
         parameters[name] = UnfactoredParameter(
-            as_tensor(kept, f"{name}/values", shape, network),
-            as_tensor(kept, basis, sides, network) if basis in kept.arrays else None,
+            as_tensor(saved, f"{name}/values", shape, network),
+            as_tensor(saved, basis, sides, network) if basis in saved.arrays else None,
         )
     return parameters

@@ -1,4 +1,4 @@
-"""Tensors of a fitted curvature as arrays of a kept state, and back."""
+"""Tensors of a fitted curvature as arrays of a saved state, and back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upweight.core.saved_state import KeptState
+from upweight.core.saved_state import SavedState
 from upweight.gradients.network import Network
 
 
@@ -18,8 +18,8 @@ def as_array(tensor: Tensor) -> NDArray[Any]:
     return np.asarray(tensor.detach().cpu().numpy())
 
 
-def as_tensor(state: KeptState, name: str, shape: tuple[int | None, ...], network: Network) -> Tensor:
-    """The tensor that was kept under this name, on the device of the network and in the precision that it had.
+def as_tensor(state: SavedState, name: str, shape: tuple[int | None, ...], network: Network) -> Tensor:
+    """The tensor that was saved under this name, on the device of the network and in the precision that it had.
 
     Raises ValueError if it is missing or not as it was written.
     """

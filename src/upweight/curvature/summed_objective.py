@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
-from upweight.core.saved_state import KeptState
+from upweight.core.saved_state import SavedState
 from upweight.core.weights import example_counts, require_any_weight
 from upweight.curvature.limits import DEFAULT_LIMITS, Limits
 from upweight.gradients.network import Network
@@ -61,13 +61,13 @@ class SummedObjective:
             train, weights = train.take(counted), weights[counted]
         return cls(network, train, weights, ridge, 0.0, limits=limits)
 
-    def kept(self, curvature: object, state: KeptState) -> KeptState:
+    def saved_state(self, curvature: object, state: SavedState) -> SavedState:
         """The state of a curvature of this objective, with its kind and how the damping was chosen."""
         chosen = {name: getattr(self, name) for name in ("damping", "damping_from", "time_matched", "notes", "choice")}
-        return KeptState.joined({"fitted": state}, {"kind": type(curvature).__name__, "chosen": chosen})
+        return SavedState.joined({"fitted": state}, {"kind": type(curvature).__name__, "chosen": chosen})
 
     def with_choice(self, chosen: Mapping[str, Any]) -> SummedObjective:
-        """The same objective with the damping that a kept state names."""
+        """The same objective with the damping that a saved state names."""
         return replace(
             self,
             damping=float(chosen["damping"]),

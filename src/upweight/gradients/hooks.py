@@ -38,7 +38,7 @@ class HookedCall:
     module: nn.Module
     kind: LayerKind
     layout: ExampleLayout
-    given: Tensor
+    inputs: Tensor
     version: int
     edge: GradientEdge
     names: Mapping[str, str]  # parameter name within the module → name within the network
@@ -173,7 +173,7 @@ class HookedPass:
         terms: dict[str, list[GradientTerm]],
         owners: dict[str, tuple[str, str | None]],
     ) -> None:
-        if call.given._version != call.version:
+        if call.inputs._version != call.version:
             raise RuntimeError(
                 f"the input of {call.site.module!r} was changed in place after it was used, so the gradient cannot be "
                 "computed; training would have failed in the same way"
@@ -181,8 +181,8 @@ class HookedPass:
         try:
             if call.site not in self._inputs:
                 wide = self.network.precision
-                given = call.given.to(wide) if call.given.is_floating_point() else call.given
-                self._inputs[call.site] = call.kind.prepare_input(call.module, self.arranged(given, call.layout))
+                inputs = call.inputs.to(wide) if call.inputs.is_floating_point() else call.inputs
+                self._inputs[call.site] = call.kind.prepare_input(call.module, self.arranged(inputs, call.layout))
             slope = self.arranged(slope.to(self.network.precision), call.layout, output=True)
             local_terms = call.kind.terms(call.module, self._inputs[call.site], slope)
         except (
@@ -232,53 +232,53 @@ class HookedPass:
 
     def _hook(self, module_name: str, kind: LayerKind, names: Mapping[str, str]) -> Any:
         def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            given = args[0] if args else next(iter(kwargs.values()), None)
+            inputs = args[0] if args else next(iter(kwargs.values()), None)
             if not self._open or (isinstance(output, Tensor) and not output.requires_grad):
                 return None
             site = CallSite(module_name, self._times.get(module_name, 0))
             self._times[module_name] = site.call + 1
             layout = self.layouts.get(site)
-            if layout is None and isinstance(given, Tensor):
-                layout = next(iter(possible_layouts(kind, given, self.count)), None)
+            if layout is None and isinstance(inputs, Tensor):
+                layout = next(iter(possible_layouts(kind, inputs, self.count)), None)
             if not self._is_known(site, layout):
                 raise UnassignableError(
                     f"the call of {module_name!r} was not seen when the net was inspected, so its gradients cannot be "
                     "assigned to examples",
                     names.values(),
                 )
-            if layout is None or not isinstance(output, Tensor) or not isinstance(given, Tensor):
+            if layout is None or not isinstance(output, Tensor) or not isinstance(inputs, Tensor):
                 return None
             if isinstance(kind, LeafKind) and len(args) + len(kwargs) > 1:
                 return None
             changed = layout in ("single", "shared")
             if changed:  # one output per example, so that each has its own gradient
                 output = self._for_each(output, layout)
-            elif layout == "first" and len(given) != self.count:
+            elif layout == "first" and len(inputs) != self.count:
                 raise UnassignableError(
-                    f"{module_name!r} got {len(given)} inputs in a batch of {self.count}, but one per example when the "
-                    "net was inspected; if a net regroups its batch, its gradients cannot be assigned to examples",
+                    f"{module_name!r} got {len(inputs)} inputs in a batch of {self.count}, but one per example when "
+                    "the net was inspected; if a net regroups its batch, its gradients cannot be assigned to examples",
                     names.values(),
                 )
             edge = get_gradient_edge(output)
-            self.calls.append(HookedCall(site, module, kind, layout, given.detach(), given._version, edge, names))
+            self.calls.append(HookedCall(site, module, kind, layout, inputs.detach(), inputs._version, edge, names))
             return output if changed else None
 
         return record
 
 
-def possible_layouts(kind: LayerKind, given: Tensor, count: int) -> tuple[ExampleLayout, ...]:
+def possible_layouts(kind: LayerKind, inputs: Tensor, count: int) -> tuple[ExampleLayout, ...]:
     """Where the examples could be in this input, the most likely layout first."""
     layouts: list[ExampleLayout] = []
-    first = len(given) if given.ndim else 0
+    first = len(inputs) if inputs.ndim else 0
     if first == count:
         layouts.append("first")
     if kind.positional:
-        if given.ndim > 1 and given.shape[1] == count:
+        if inputs.ndim > 1 and inputs.shape[1] == count:
             layouts.append("second")
         if first > count and first % count == 0:
             layouts.append("folded")
         if first == 1 and count > 1:
             layouts.append("single")
-        if given.ndim and count > 1:
+        if inputs.ndim and count > 1:
             layouts.append("shared")
     return tuple(layouts)

@@ -202,58 +202,58 @@ def _backpropagate(network: Network, examples: Examples, inspection: Inspection,
     return CapturedBatch(result.count, terms, result.like, result.shapes, result.owners)
 
 
-def _inspect_examples(network: Network, quantity: Quantity, few: Examples) -> Inspection:
+def _inspect_examples(network: Network, quantity: Quantity, sample: Examples) -> Inspection:
     with network.preserved():
-        alone = GradientsAlone(network, quantity, few)
+        alone = GradientsAlone(network, quantity, sample)
         refuse_interaction(alone)
         layouts, wrong, floats = find_layouts(alone)
         fallback = tuple(name for name in network.names if name in wrong)
-        sliced = _sliced(network, few)
+        sliced = _sliced(network, sample)
         if fallback:
-            rows = gradient_rows(network, quantity, few, fallback, sliced)
+            rows = gradient_rows(network, quantity, sample, fallback, sliced)
             if differing_parameters(alone, lambda i: {name: block[i] for name, block in rows.items()}):
                 sliced = None
     missing = sum(prod(network.shapes[name]) for name in fallback)
     return Inspection(layouts, fallback, 1 - missing / network.size, sliced, floats + missing)
 
 
-def _compare_batch(network: Network, quantity: Quantity, few: Examples, inspection: Inspection) -> set[str]:
+def _compare_batch(network: Network, quantity: Quantity, sample: Examples, inspection: Inspection) -> set[str]:
     """Compare a batch with its members alone, and its captured gradients with autograd.
 
     Returns the parameters whose captured gradients are wrong. Raises ValueError if examples interact.
     """
     wrong: set[str] = set()
     with network.preserved():
-        if values_change_with_batch(network, quantity, few):
-            refuse_interaction(GradientsAlone(network, quantity, few))
+        if values_change_with_batch(network, quantity, sample):
+            refuse_interaction(GradientsAlone(network, quantity, sample))
         while True:
             without = frozenset({*inspection.fallback, *wrong})
             names = [name for name in network.names if name not in without]
-            hooked = HookedPass(network, len(few), inspection.layouts, without)
+            hooked = HookedPass(network, len(sample), inspection.layouts, without)
             try:
                 with hooked:
-                    values = network.values(quantity, network.batch(few), few.ids)
+                    values = network.values(quantity, network.batch(sample), sample.ids)
                 if not names or not values.requires_grad:
                     return wrong
-                factors = random_factors(len(few), values)
+                factors = random_factors(len(sample), values)
                 parameters = network.parameters()
                 truth = gradient(values @ factors, [parameters[name] for name in names], names, keep=True)
                 captured = hooked.backpropagate(values, factors)
             except UnassignableError as error:
                 wrong |= set(error.names)
                 continue
-            sums = captured.sums(torch.ones(1, len(few)).to(captured.like))
-            return {*wrong, *hooked.failed_names, *differing_sums(network, quantity, few, truth, sums)}
+            sums = captured.sums(torch.ones(1, len(sample)).to(captured.like))
+            return {*wrong, *hooked.failed_names, *differing_sums(network, quantity, sample, truth, sums)}
 
 
-def _sliced(network: Network, few: Examples) -> tuple[bool, ...] | None:
+def _sliced(network: Network, sample: Examples) -> tuple[bool, ...] | None:
     """Which tensors of a batch hold one entry per example."""
-    if len(few) < 2:
+    if len(sample) < 2:
         return None
     try:
-        several, single = (batch_tensors(network.batch(part)) for part in (few, few.take([0])))
+        several, single = (batch_tensors(network.batch(part)) for part in (sample, sample.take([0])))
     except TypeError:
         return None
     if len(several) != len(single):
         return None
-    return tuple(a.ndim > 0 and len(a) == len(few) and len(b) == 1 for a, b in zip(several, single, strict=True))
+    return tuple(a.ndim > 0 and len(a) == len(sample) and len(b) == 1 for a, b in zip(several, single, strict=True))

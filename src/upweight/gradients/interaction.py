@@ -92,21 +92,21 @@ class GradientsAlone:
     Raises ValueError for a gradient that is NaN or infinite. Use it inside `network.preserved()`.
     """
 
-    def __init__(self, network: Network, quantity: Quantity, few: Examples) -> None:
-        self.network, self.quantity, self.few = network, quantity, few
+    def __init__(self, network: Network, quantity: Quantity, sample: Examples) -> None:
+        self.network, self.quantity, self.sample = network, quantity, sample
         self._computed: dict[int, Blocks] = {}
 
     def __getitem__(self, position: int) -> Blocks:
         if position in self._computed:
             return self._computed[position]
-        few = self.few
-        blocks = _gradient_alone(self.network, self.quantity, few.take([position]), len(few))
+        sample = self.sample
+        blocks = _gradient_alone(self.network, self.quantity, sample.take([position]), len(sample))
         if not all(isfinite(_square(block)) for block in blocks.values()):
             raise ValueError(
-                f"the gradient of {self.quantity} is NaN or infinite for example {few.ids[position].item()!r}; check "
-                "the loss for a square root or a logarithm at zero"
+                f"the gradient of {self.quantity} is NaN or infinite for example {sample.ids[position].item()!r}; "
+                "check the loss for a square root or a logarithm at zero"
             )
-        if self.network.size * len(few) <= MAX_COMPUTED_NUMBERS:
+        if self.network.size * len(sample) <= MAX_COMPUTED_NUMBERS:
             self._computed[position] = blocks
         return blocks
 
@@ -125,11 +125,11 @@ def refuse_interaction(alone: GradientsAlone) -> None:
 
     Call it inside `network.preserved()`.
     """
-    network, quantity, few = alone.network, alone.quantity, alone.few
-    values = network.values(quantity, network.batch(few), few.ids)
-    factors = random_factors(len(few), values)
+    network, quantity, sample = alone.network, alone.quantity, alone.sample
+    values = network.values(quantity, network.batch(sample), sample.ids)
+    factors = random_factors(len(sample), values)
     together = gradient(values @ factors, list(network.parameters().values()), network.names)
-    different = differing_sums(network, quantity, few, alone.sum(factors), together)
+    different = differing_sums(network, quantity, sample, alone.sum(factors), together)
     if different:
         raise ValueError(
             f"expected a {quantity} that treats examples separately, but the gradient of an example changes with the "
@@ -140,14 +140,14 @@ def refuse_interaction(alone: GradientsAlone) -> None:
         )
 
 
-def values_change_with_batch(network: Network, quantity: Quantity, few: Examples) -> bool:
+def values_change_with_batch(network: Network, quantity: Quantity, sample: Examples) -> bool:
     """Whether the values of a batch differ from those of its members alone by more than rounding.
 
     Call it inside `network.preserved()`.
     """
-    together, alone = _values(network, quantity, few), values_alone(network, quantity, few)
+    together, alone = _values(network, quantity, sample), values_alone(network, quantity, sample)
     if alone is None:
-        alone = torch.cat([_value_alone(network, quantity, example, len(few)) for example in few.batches(1)])
+        alone = torch.cat([_value_alone(network, quantity, example, len(sample)) for example in sample.batches(1)])
     tolerance = torch.finfo(network.dtype).eps ** 0.5
     return not bool(((alone - together).abs() <= tolerance * (together.abs() + 0.1 * together.abs().mean())).all())
 
@@ -160,26 +160,26 @@ def differing_parameters(alone: GradientsAlone, row: Callable[[int], Blocks]) ->
     differences: dict[str, float] = {}
     sizes: dict[str, float] = {}
     total = 0.0
-    for i in range(len(alone.few)):
+    for i in range(len(alone.sample)):
         truth = alone[i]
         total += sum(_square(block) for block in truth.values())
         for name, block in row(i).items():
             differences[name] = differences.get(name, 0.0) + _square(block - truth[name])
             sizes[name] = sizes.get(name, 0.0) + _square(truth[name])
-    return _beyond_rounding(alone.network, alone.quantity, alone.few, differences, sizes, total)
+    return _beyond_rounding(alone.network, alone.quantity, alone.sample, differences, sizes, total)
 
 
-def differing_sums(network: Network, quantity: Quantity, few: Examples, truth: Blocks, sums: Blocks) -> list[str]:
+def differing_sums(network: Network, quantity: Quantity, sample: Examples, truth: Blocks, sums: Blocks) -> list[str]:
     """Parameters whose sums of gradients differ from the true ones by more than rounding."""
     differences = {name: _square(block.view_as(truth[name]) - truth[name]) for name, block in sums.items()}
     sizes = {name: _square(block) for name, block in truth.items()}
-    return _beyond_rounding(network, quantity, few, differences, sizes, sum(sizes.values()))
+    return _beyond_rounding(network, quantity, sample, differences, sizes, sum(sizes.values()))
 
 
 def _beyond_rounding(
     network: Network,
     quantity: Quantity,
-    few: Examples,
+    sample: Examples,
     differences: Mapping[str, float],
     sizes: Mapping[str, float],
     total: float,
@@ -192,12 +192,12 @@ def _beyond_rounding(
             if not difference**0.5 <= tolerance * (3 * sizes[name] ** 0.5 + 0.1 * total**0.5)
         ]
 
-    names = beyond(network.dtype) and beyond(_lowest_precision(network, quantity, few))
-    noise = _rounding_of_outputs(network, few) if names else {}
+    names = beyond(network.dtype) and beyond(_lowest_precision(network, quantity, sample))
+    noise = _rounding_of_outputs(network, sample) if names else {}
     return [name for name in names if not differences[name] ** 0.5 <= noise.get(name, 0.0)]
 
 
-def _rounding_of_outputs(network: Network, few: Examples) -> dict[str, float]:
+def _rounding_of_outputs(network: Network, sample: Examples) -> dict[str, float]:
     """Size of the change in the sum of gradients if the derivative of every loss by its outputs is rounded, by name.
 
     That derivative is a difference (probability minus label, prediction minus target). Its rounding has the size of
@@ -207,7 +207,7 @@ def _rounding_of_outputs(network: Network, few: Examples) -> dict[str, float]:
     if torch.finfo(network.dtype).eps > torch.finfo(torch.float32).eps:
         return {}
     try:
-        values = output_values(network, network.batch(few), few.ids)
+        values = output_values(network, network.batch(sample), sample.ids)
     except NoOutputsError:
         return {}
     parameters = list(network.parameters().values())
@@ -216,7 +216,7 @@ def _rounding_of_outputs(network: Network, few: Examples) -> dict[str, float]:
     return {name: 16 * eps * _square(block) ** 0.5 for name, block in blocks.items()}
 
 
-def _lowest_precision(network: Network, quantity: Quantity, few: Examples) -> torch.dtype:
+def _lowest_precision(network: Network, quantity: Quantity, sample: Examples) -> torch.dtype:
     """The coarsest floating-point type in a forward pass: of parameters, buffers, and what the backward pass needs.
 
     A frozen base in half precision and autocast round the gradients of parameters that are more precise.
@@ -230,7 +230,7 @@ def _lowest_precision(network: Network, quantity: Quantity, few: Examples) -> to
 
     try:
         with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
-            network.values(quantity, network.batch(few), few.ids)
+            network.values(quantity, network.batch(sample), sample.ids)
     except RuntimeError:  # the loss transforms functions (torch.func), which allows no such hooks
         pass
     return max(precisions, key=lambda precision: torch.finfo(precision).eps)

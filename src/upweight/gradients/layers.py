@@ -23,12 +23,12 @@ class LayerKind(ABC):
 
     positional = False  # whether the features may follow any number of axes of examples and positions, in any order
 
-    def prepare_input(self, module: nn.Module, given: Tensor) -> Tensor:
+    def prepare_input(self, module: nn.Module, inputs: Tensor) -> Tensor:
         """The part that depends on the input only, computed once for all output gradients; here the input itself."""
-        return given
+        return inputs
 
     @abstractmethod
-    def terms(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
+    def terms(self, module: nn.Module, inputs: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
         """Local parameter name → its per-example gradients."""
 
 
@@ -37,9 +37,9 @@ class LinearKind(LayerKind):
 
     positional = True
 
-    def terms(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
+    def terms(self, module: nn.Module, inputs: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
         """Outer products of output gradients and activations."""
-        a, s = _positions(given), _positions(slope)
+        a, s = _positions(inputs), _positions(slope)
         return {"weight": OuterTerm(s, a, (s.shape[-1], a.shape[-1])), "bias": DenseTerm(s.sum(1))}
 
 
@@ -48,26 +48,26 @@ class TransposedLinearKind(LayerKind):
 
     positional = True
 
-    def terms(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
+    def terms(self, module: nn.Module, inputs: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
         """Outer products of activations and output gradients."""
-        a, s = _positions(given), _positions(slope)
+        a, s = _positions(inputs), _positions(slope)
         return {"weight": OuterTerm(a, s, (a.shape[-1], s.shape[-1]), swapped=True), "bias": DenseTerm(s.sum(1))}
 
 
 class ConvolutionKind(LayerKind):
     """Convolution in 1 to 3 dimensions: a linear map of patches for each group of channels."""
 
-    def terms(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
+    def terms(self, module: nn.Module, inputs: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
         """Outer products of output gradients and patches; materialised at once if channels are grouped."""
         assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
         s = slope.flatten(2).transpose(1, 2)
         weight: GradientTerm
         if module.groups == 1:
-            if output_shape(module, given) != slope.shape:
-                raise ValueError(f"an input of shape {tuple(given.shape)} with outputs {tuple(slope.shape)}")
-            weight = PatchTerm(s, given, module)
+            if output_shape(module, inputs) != slope.shape:
+                raise ValueError(f"an input of shape {tuple(inputs.shape)} with outputs {tuple(slope.shape)}")
+            weight = PatchTerm(s, inputs, module)
         else:
-            weight = DenseTerm(grouped_gradients(module, given, slope))
+            weight = DenseTerm(grouped_gradients(module, inputs, slope))
         return {"weight": weight} if module.bias is None else {"weight": weight, "bias": DenseTerm(s.sum(1))}
 
 
@@ -76,10 +76,10 @@ class EmbeddingKind(LayerKind):
 
     positional = True
 
-    def terms(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
+    def terms(self, module: nn.Module, inputs: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
         """Output gradients at the rows of the table that were looked up."""
         assert isinstance(module, nn.Embedding)
-        ids, s = given.reshape(len(given), -1), slope.reshape(len(slope), -1, slope.shape[-1])
+        ids, s = inputs.reshape(len(inputs), -1), slope.reshape(len(slope), -1, slope.shape[-1])
         if module.padding_idx is not None:
             s = s * (ids != module.padding_idx)[..., None]
         return {"weight": LookupTerm(ids, s, (module.num_embeddings, module.embedding_dim))}
@@ -90,15 +90,15 @@ class LayerNormKind(LayerKind):
 
     positional = True
 
-    def terms(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
+    def terms(self, module: nn.Module, inputs: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
         """Output gradients times the normalised input, summed over positions."""
         assert isinstance(module, nn.LayerNorm | nn.RMSNorm)
         axes = tuple(module.normalized_shape)
         if isinstance(module, nn.LayerNorm):
-            normal = functional.layer_norm(given, list(axes), eps=module.eps)
+            normal = functional.layer_norm(inputs, list(axes), eps=module.eps)
         else:
-            normal = functional.rms_norm(given, list(axes), eps=module.eps)
-        b = len(given)
+            normal = functional.rms_norm(inputs, list(axes), eps=module.eps)
+        b = len(inputs)
         return {
             "weight": DenseTerm((slope * normal).reshape(b, -1, *axes).sum(1)),
             "bias": DenseTerm(slope.reshape(b, -1, *axes).sum(1)),
@@ -108,13 +108,13 @@ class LayerNormKind(LayerKind):
 class ChannelNormKind(LayerKind):
     """GroupNorm and batch norm in eval mode: y = w_c x̂ + b_c for every channel c."""
 
-    def terms(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
+    def terms(self, module: nn.Module, inputs: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
         """Output gradients times the normalised input, summed over positions."""
         if isinstance(module, nn.GroupNorm):
-            normal = functional.group_norm(given, module.num_groups, None, None, module.eps)
+            normal = functional.group_norm(inputs, module.num_groups, None, None, module.eps)
         else:
             assert isinstance(module, nn.modules.batchnorm._BatchNorm)
-            normal = functional.batch_norm(given, module.running_mean, module.running_var, eps=module.eps)
+            normal = functional.batch_norm(inputs, module.running_mean, module.running_var, eps=module.eps)
         return {
             "weight": DenseTerm((slope * normal).flatten(2).sum(2) if slope.ndim > 2 else slope * normal),
             "bias": DenseTerm(slope.flatten(2).sum(2) if slope.ndim > 2 else slope),
@@ -124,8 +124,8 @@ class ChannelNormKind(LayerKind):
 class LeafKind(LayerKind):
     """Any other module without children: its backward pass, vectorised over examples by vmap."""
 
-    def terms(self, module: nn.Module, given: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
-        """∂⟨slope, module(given)⟩/∂parameters of each example."""
+    def terms(self, module: nn.Module, inputs: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
+        """∂⟨slope, module(inputs)⟩/∂parameters of each example."""
         frozen = {name: p.detach().to(slope.dtype) for name, p in module.named_parameters(recurse=False)}
 
         def gradients(x: Tensor, s: Tensor) -> dict[str, Tensor]:
@@ -136,7 +136,7 @@ class LeafKind(LayerKind):
             return dict(torch.func.grad(scalar)(frozen))
 
         with no_word_of_slow_operators():
-            return {name: DenseTerm(values) for name, values in torch.func.vmap(gradients)(given, slope).items()}
+            return {name: DenseTerm(values) for name, values in torch.func.vmap(gradients)(inputs, slope).items()}
 
 
 LAYER_KINDS: tuple[tuple[tuple[type[nn.Module], ...], LayerKind], ...] = (

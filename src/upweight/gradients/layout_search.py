@@ -17,14 +17,14 @@ MAX_LAYOUT_TRIALS = 8  # of where the examples are, before a parameter is left t
 
 def find_layouts(alone: GradientsAlone) -> tuple[dict[CallSite, ExampleLayout], set[str], int]:
     """Layouts under which hooks agree with autograd, the parameters for which none does, numbers per example."""
-    network, quantity, few = alone.network, alone.quantity, alone.few
+    network, quantity, sample = alone.network, alone.quantity, alone.sample
     layouts: dict[CallSite, ExampleLayout] = {}
     given_up: set[str] = set()
     for _ in range(MAX_LAYOUT_TRIALS):
-        hooked, values = HookedPass(network, len(few), layouts, frozenset(given_up), explore=True), None
+        hooked, values = HookedPass(network, len(sample), layouts, frozenset(given_up), explore=True), None
         try:
             with hooked:
-                values = network.values(quantity, network.batch(few), few.ids)
+                values = network.values(quantity, network.batch(sample), sample.ids)
             result = hooked.backpropagate(values)
         except UnassignableError as error:
             given_up |= set(error.names)
@@ -44,7 +44,7 @@ def find_layouts(alone: GradientsAlone) -> tuple[dict[CallSite, ExampleLayout], 
         if not wrong:
             valid = {site: layout for site, layout in layouts.items() if site.module not in given_up}
             return valid, given_up, result.floats
-        given_up |= _try_next_layouts(hooked, layouts, wrong, len(few))
+        given_up |= _try_next_layouts(hooked, layouts, wrong, len(sample))
     return {}, set(network.names), 0
 
 
@@ -62,7 +62,7 @@ def _try_next_layouts(
     for call in hooked.calls:
         if not set(call.names.values()) <= wrong:  # one correct parameter of a layer proves its layout
             continue
-        options = possible_layouts(call.kind, call.given, count)
+        options = possible_layouts(call.kind, call.inputs, count)
         later = options[options.index(call.layout) + 1 :]
         if later:
             layouts[call.site] = later[0]

@@ -224,9 +224,9 @@ def joint_axes(network: Network, examples: Examples) -> int:
     """Trailing axes of the output that the Hessian of the loss joins; checked once per network, on a few examples."""
 
     def check() -> int:
-        few = examples.take(np.unique(np.linspace(0, len(examples) - 1, CHECKED_EXAMPLES).astype(np.intp)))
+        sample = examples.take(np.unique(np.linspace(0, len(examples) - 1, CHECKED_EXAMPLES).astype(np.intp)))
         with network.preserved():
-            return outputs(network, network.batch(few), few.ids).joint_axes()
+            return outputs(network, network.batch(sample), sample.ids).joint_axes()
 
     return _JOINT_AXES.get_or_make(network, check)
 

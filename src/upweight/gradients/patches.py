@@ -23,18 +23,18 @@ class PatchTerm(OuterTerm):
 
     Args:
         slopes: (B, T, d_o), the output gradients.
-        given: (B, channels, *size), the input.
+        inputs: (B, channels, *size), the input.
         module: the convolution, without groups.
     """
 
-    def __init__(self, slopes: Tensor, given: Tensor, module: Convolution) -> None:
-        self.left, self.given, self.module = slopes, given, module
+    def __init__(self, slopes: Tensor, inputs: Tensor, module: Convolution) -> None:
+        self.left, self.inputs, self.module = slopes, inputs, module
         self.shape, self.swapped = tuple(module.weight.shape), False
 
     @property
     def right(self) -> Tensor:
         """(B, T, d_i), the patches, formed anew."""
-        return patches(self.module, self.given)
+        return patches(self.module, self.inputs)
 
     @property
     def columns(self) -> int:
@@ -47,7 +47,7 @@ class PatchTerm(OuterTerm):
     @property
     def floats(self) -> int:
         """Those of the output gradients and of the input."""
-        return (self.left[0].numel() + self.given[0].numel()) if len(self) else 0
+        return (self.left[0].numel() + self.inputs[0].numel()) if len(self) else 0
 
     @property
     def length(self) -> int:
@@ -58,22 +58,22 @@ class PatchTerm(OuterTerm):
         """One batched GEMM for as many examples as their patches fit."""
         out = self.left.new_empty(len(self), self.left.shape[-1], self.columns)
         for where in blocks(len(self), max(1, MAX_TEMPORARY_NUMBERS // (self.length * self.columns))):
-            torch.matmul(self.left[where].transpose(1, 2), patches(self.module, self.given[where]), out=out[where])
+            torch.matmul(self.left[where].transpose(1, 2), patches(self.module, self.inputs[where]), out=out[where])
         return out.reshape(len(self), *self.shape)
 
     def take(self, where: slice) -> PatchTerm:
         """Views."""
-        return PatchTerm(self.left[where], self.given[where], self.module)
+        return PatchTerm(self.left[where], self.inputs[where], self.module)
 
     def scaled(self, by: Tensor) -> PatchTerm:
         """The output gradients times `by`."""
-        return PatchTerm(self.left * by[:, None, None], self.given, self.module)
+        return PatchTerm(self.left * by[:, None, None], self.inputs, self.module)
 
     def dot_vectors(self, block: Tensor, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
         """One convolution with a single vector as kernel; with several vectors, of materialised gradients."""
         if len(block) > 1:
             return super().dot_vectors(block, limit)
-        images = rotated_patches(self.module, self.given, block.reshape(self.shape[0], self.columns).T, False)
+        images = rotated_patches(self.module, self.inputs, block.reshape(self.shape[0], self.columns).T, False)
         return (images * self.left).sum((1, 2))[:, None]
 
     def sums(self, member: Tensor, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
@@ -83,7 +83,7 @@ class PatchTerm(OuterTerm):
         out = self.left.new_zeros(self.shape[0], self.columns)
         for where in blocks(len(self), max(1, limit // (self.length * self.columns))):
             weighted = self.left[where] * member[0, where, None, None]
-            out += (weighted.transpose(1, 2) @ patches(self.module, self.given[where])).sum(0)
+            out += (weighted.transpose(1, 2) @ patches(self.module, self.inputs[where])).sum(0)
         return out.reshape(1, *self.shape)
 
     def outer(self) -> OuterTerm:
@@ -93,55 +93,55 @@ class PatchTerm(OuterTerm):
     def concatenated(self, terms: Sequence[OuterTerm]) -> OuterTerm:
         """These terms as one, without patches if all pictures are of one size."""
         convolutions = [term for term in terms if isinstance(term, PatchTerm)]
-        if len({tuple(term.given.shape[1:]) for term in convolutions}) > 1 or len(convolutions) < len(terms):
+        if len({tuple(term.inputs.shape[1:]) for term in convolutions}) > 1 or len(convolutions) < len(terms):
             return super().concatenated(terms)
-        left, given = (torch.cat([getattr(term, part) for term in convolutions]) for part in ("left", "given"))
-        return PatchTerm(left, given, self.module)
+        left, inputs = (torch.cat([getattr(term, part) for term in convolutions]) for part in ("left", "inputs"))
+        return PatchTerm(left, inputs, self.module)
 
 
-def patches(module: Convolution, given: Tensor) -> Tensor:
+def patches(module: Convolution, inputs: Tensor) -> Tensor:
     """The part of the input that every output position sees, (B, positions, channels · kernel)."""
-    windows, dimensions = _windows(module, given), len(module.kernel_size)
+    windows, dimensions = _windows(module, inputs), len(module.kernel_size)
     # Positions come last in memory: copying runs of pixels is twice as fast as copying single kernel windows.
     order = (0, 1, *range(2 + dimensions, 2 + 2 * dimensions), *range(2, 2 + dimensions))
     return windows.permute(order).flatten(1, 1 + dimensions).flatten(2).transpose(1, 2)
 
 
-def patches_at(module: Convolution, given: Tensor, positions: Tensor) -> Tensor:
+def patches_at(module: Convolution, inputs: Tensor, positions: Tensor) -> Tensor:
     """The patches of some output positions alone, `positions` (B, k) → (B, k, channels · kernel)."""
-    windows, dimensions = _windows(module, given), len(module.kernel_size)
+    windows, dimensions = _windows(module, inputs), len(module.kernel_size)
     where: list[Tensor] = []
     remaining = positions
     for length in reversed(windows.shape[2 : 2 + dimensions]):
         where.insert(0, remaining % length)
         remaining = remaining // length
-    examples = torch.arange(len(given), device=given.device)[:, None]
+    examples = torch.arange(len(inputs), device=inputs.device)[:, None]
     channels_last = windows.permute(0, *range(2, 2 + dimensions), 1, *range(2 + dimensions, 2 + 2 * dimensions))
     return channels_last[(examples, *where)].flatten(2)
 
 
-def rotated_patches(module: Convolution, given: Tensor, basis: Tensor, has_ones: bool) -> Tensor:
+def rotated_patches(module: Convolution, inputs: Tensor, basis: Tensor, has_ones: bool) -> Tensor:
     """patches Q, (B, T, columns of Q), as one convolution with the columns of Q (d_i [+ 1], k) as kernels.
 
     Args:
         module: the convolution.
-        given: its input.
+        inputs: its input.
         basis: Q.
         has_ones: whether Q has a last row for a column of ones beside the patches.
     """
     dimensions = len(module.kernel_size)
     kernels, constant = (basis[:-1], basis[-1]) if has_ones else (basis, None)
     kernels = kernels.T.reshape(-1, *module.weight.shape[1:])
-    padded = _padded(module, given)
+    padded = _padded(module, inputs)
     images = _CONVOLVE[dimensions](padded, kernels, constant, module.stride, 0, module.dilation)
     return images.flatten(2).transpose(1, 2)
 
 
-def grouped_gradients(module: Convolution, given: Tensor, slope: Tensor) -> Tensor:
+def grouped_gradients(module: Convolution, inputs: Tensor, slope: Tensor) -> Tensor:
     """Per-example weight gradients of a convolution with groups, (B, *weight shape), one product per kernel offset."""
-    padded, dimensions, size = _padded(module, given), len(module.kernel_size), slope.shape[2:]
+    padded, dimensions, size = _padded(module, inputs), len(module.kernel_size), slope.shape[2:]
     s = torch.unflatten(slope, 1, (module.groups, -1)).flatten(3)  # (B, groups, outputs, T)
-    out = slope.new_empty(len(given), module.groups, s.shape[2], module.weight.shape[1], prod(module.kernel_size))
+    out = slope.new_empty(len(inputs), module.groups, s.shape[2], module.weight.shape[1], prod(module.kernel_size))
     for number in range(prod(module.kernel_size)):
         window, remaining = padded, number
         for axis in reversed(range(dimensions)):
@@ -154,30 +154,30 @@ def grouped_gradients(module: Convolution, given: Tensor, slope: Tensor) -> Tens
             out[:, :, 0, 0, number] = (s[:, :, 0] * x[:, :, 0]).sum(-1)
         else:
             out[..., number] = s @ x.transpose(2, 3)
-    return out.reshape(len(given), *module.weight.shape)
+    return out.reshape(len(inputs), *module.weight.shape)
 
 
-def output_shape(module: Convolution, given: Tensor) -> tuple[int, ...]:
+def output_shape(module: Convolution, inputs: Tensor) -> tuple[int, ...]:
     """The shape of the module's output for this input, (B, channels, *size)."""
     padding = module._reversed_padding_repeated_twice[::-1]
     size = (
         (length + sum(padding[2 * axis : 2 * axis + 2]) - module.dilation[axis] * (module.kernel_size[axis] - 1) - 1)
         // module.stride[axis]
         + 1
-        for axis, length in enumerate(given.shape[2:])
+        for axis, length in enumerate(inputs.shape[2:])
     )
-    return (len(given), module.out_channels, *size)
+    return (len(inputs), module.out_channels, *size)
 
 
-def _padded(module: Convolution, given: Tensor) -> Tensor:
+def _padded(module: Convolution, inputs: Tensor) -> Tensor:
     padding = module._reversed_padding_repeated_twice
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    return functional.pad(given, padding, mode=mode) if any(padding) else given
+    return functional.pad(inputs, padding, mode=mode) if any(padding) else inputs
 
 
-def _windows(module: Convolution, given: Tensor) -> Tensor:
+def _windows(module: Convolution, inputs: Tensor) -> Tensor:
     """Views of the input, (B, channels, *positions, *kernel)."""
-    windows = _padded(module, given)
+    windows = _padded(module, inputs)
     for axis in range(len(module.kernel_size)):
         size, stride, dilation = module.kernel_size[axis], module.stride[axis], module.dilation[axis]
         windows = windows.unfold(2 + axis, dilation * (size - 1) + 1, stride)[..., ::dilation]

@@ -209,26 +209,26 @@ def _add_call(
 ) -> None:
     """Add the products of one call of a module to those of the positions (n, L), or to those of none (n,)."""
     wide, (count, length) = values.dtype, values.shape
-    given = call.given.to(wide) if call.given.is_floating_point() else call.given
-    given, slope = hooked.arranged(given, call.layout), hooked.arranged(slope.to(wide), call.layout, output=True)
+    inputs = call.inputs.to(wide) if call.inputs.is_floating_point() else call.inputs
+    inputs, slope = hooked.arranged(inputs, call.layout), hooked.arranged(slope.to(wide), call.layout, output=True)
     positions = slope.shape[1] if slope.ndim > 1 else 0
-    has_positions = positions in (length, length - 1) and given.shape[:2] == slope.shape[:2]
+    has_positions = positions in (length, length - 1) and inputs.shape[:2] == slope.shape[:2]
     if has_positions and (call.kind.positional or isinstance(call.kind, LeafKind)):
-        each = _products(call, given.flatten(0, 1)[:, None], slope.flatten(0, 1)[:, None], vector).view(
+        each = _products(call, inputs.flatten(0, 1)[:, None], slope.flatten(0, 1)[:, None], vector).view(
             count, positions
         )
-        whole = each.sum(1) if call.kind.positional else _products(call, given, slope, vector)
+        whole = each.sum(1) if call.kind.positional else _products(call, inputs, slope, vector)
         if torch.allclose(each.sum(1), whole, rtol=SAME, atol=SAME * float(each.abs().max())):
             values[:, :positions] += each
             return
         rest += whole  # a module that mixes positions
         return
-    rest += _products(call, given, slope, vector)
+    rest += _products(call, inputs, slope, vector)
 
 
-def _products(call: HookedCall, given: Tensor, slope: Tensor, vector: Blocks) -> Tensor:
+def _products(call: HookedCall, inputs: Tensor, slope: Tensor, vector: Blocks) -> Tensor:
     """The products of one call with v, one per entry of the first axis."""
-    terms = call.kind.terms(call.module, call.kind.prepare_input(call.module, given), slope)
+    terms = call.kind.terms(call.module, call.kind.prepare_input(call.module, inputs), slope)
     products = [terms[local].dot_vectors(vector[name][None])[:, 0] for local, name in call.names.items()]
     return sum(products, torch.zeros_like(products[0]))
 

@@ -18,7 +18,7 @@ from upweight.core.curvature_recipes import CG, EKFAC, CurvatureRecipe, DataInf,
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, Parametric
 from upweight.core.modules import Modules, as_parts
-from upweight.core.saved_state import NOTHING_KEPT, KeptState
+from upweight.core.saved_state import NOTHING_SAVED, SavedState
 from upweight.core.scores import Unit
 from upweight.methods.parts.fitted_influence import FittedInfluence
 from upweight.methods.parts.partial_influence import PartialInfluence
@@ -101,7 +101,7 @@ class Influence(Attributor):
         return self._fit(model, train, model)
 
     def _fit_modules(
-        self, model: Any, train: Examples, kept: KeptState = NOTHING_KEPT
+        self, model: Any, train: Examples, saved: SavedState = NOTHING_SAVED
     ) -> FittedInfluence | PartialInfluence:
         """The fit with all other parameters held fixed, on the examples that the chosen ones act on."""
         require(model, [Layered], "Influence(modules=…)")
@@ -116,12 +116,12 @@ class Influence(Attributor):
                 )
             inner = self._fit(narrowed, train.take(positions), narrowed)
             return PartialInfluence(self, model, train, inner, positions)
-        fitted = self._fit(narrowed, train, model, kept)
+        fitted = self._fit(narrowed, train, model, saved)
         fitted.unit = Unit.RANK
         return fitted
 
-    def _fit(self, model: Any, train: Examples, original: Any, kept: KeptState = NOTHING_KEPT) -> FittedInfluence:
-        fitted = self._first_order(model, train, original, kept)
+    def _fit(self, model: Any, train: Examples, original: Any, saved: SavedState = NOTHING_SAVED) -> FittedInfluence:
+        fitted = self._first_order(model, train, original, saved)
         is_damped = self.damping not in ("auto", 0)  # Newton steps have no damping
         if self._correct(fitted) and self.polish > 0 and not is_damped:
             fitted.polish(self.polish)
@@ -133,10 +133,10 @@ class Influence(Attributor):
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
     ) -> FittedInfluence | PartialInfluence:
         """Take curvature and Newton steps from the saved state; what it does not hold is computed again."""
-        kept = KeptState(state, facts).part("curvature")
+        saved = SavedState(state, facts).part("curvature")
         if self.modules is not None:
-            return self._fit_modules(model, train, kept)
-        fitted = self._first_order(model, train, model, kept)
+            return self._fit_modules(model, train, saved)
+        fitted = self._first_order(model, train, model, saved)
         if self._correct(fitted):
             fitted.undetermined = cast(ExactCurvature, fitted.curvature).undetermined()
             followed = stored_array(state, "moved", (None,), "i")
@@ -162,11 +162,11 @@ class Influence(Attributor):
         return isinstance(fitted.curvature, ExactCurvature)
 
     def _first_order(
-        self, model: Any, train: Examples, original: Any, kept: KeptState = NOTHING_KEPT
+        self, model: Any, train: Examples, original: Any, saved: SavedState = NOTHING_SAVED
     ) -> FittedInfluence:
         """The fit without correction, at the optimum of the objective if the curvature can be taken there."""
         damping = None if self.damping == "auto" else float(self.damping)
-        curvature = model.restored_curvature(train, self.curvature, damping, kept)
+        curvature = model.restored_curvature(train, self.curvature, damping, saved)
         if self.correction is not None and isinstance(curvature, ExactCurvature):
             at_optimum = curvature.reoptimised()
             if at_optimum is not curvature:

@@ -20,7 +20,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import Differentiable
 from upweight.core.modules import Modules, as_parts
 from upweight.core.rows import Rows, reciprocal_roots
-from upweight.core.saved_state import NOTHING_KEPT, KeptState
+from upweight.core.saved_state import NOTHING_SAVED, SavedState
 from upweight.core.scores import Unit
 from upweight.core.token_scoring import LinearScores, ScoreDirection, Span, measuring
 from upweight.core.weights import example_counts, sample_weights
@@ -86,17 +86,17 @@ class RelatIF(Attributor):
     ) -> FittedRelatIF:
         """Take norms and curvature from the saved state; a curvature that it does not hold is computed again."""
         scale = stored_array(state, "scale", (len(train),))
-        kept = KeptState(state, facts).part("curvature")
-        narrowed, curvature, rows = self._prepare(model, train, kept)
+        saved = SavedState(state, facts).part("curvature")
+        narrowed, curvature, rows = self._prepare(model, train, saved)
         return FittedRelatIF(self, (narrowed, model), train, curvature, rows, scale)
 
-    def _prepare(self, model: Any, train: Examples, kept: KeptState = NOTHING_KEPT) -> tuple[Any, Curvature, Rows]:
+    def _prepare(self, model: Any, train: Examples, saved: SavedState = NOTHING_SAVED) -> tuple[Any, Curvature, Rows]:
         """The model whose gradients count, its curvature and its rows."""
         if self.modules is not None:
             require(model, [Layered], "RelatIF(modules=…)")
             model = model.narrowed(self.modules)
         damping = None if self.damping == "auto" else float(self.damping)
-        curvature = model.restored_curvature(train, self.curvature, damping, kept)
+        curvature = model.restored_curvature(train, self.curvature, damping, saved)
         return model, curvature, model.loss_rows(train)
 
 
@@ -144,8 +144,8 @@ class FittedRelatIF(LinearScores[RelatIF, Differentiable]):
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """The curvature, and the scale, which takes a solve per training example."""
-        kept = KeptState.joined({"curvature": self.curvature.state()})
-        return {**kept.arrays, "scale": self.scale}, dict(kept.facts)
+        saved = SavedState.joined({"curvature": self.curvature.state()})
+        return {**saved.arrays, "scale": self.scale}, dict(saved.facts)
 
 
 def _squared_steps(curvature: Curvature, rows: Rows) -> Array:

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upweight.core.saved_state import KeptState
+from upweight.core.saved_state import SavedState
 from upweight.curvature.ekfac import Factors, refine_factors, second_moments
 from upweight.curvature.kfac import FactoredLayer, factor_sums
 from upweight.curvature.label_expectation import Weighted
-from upweight.curvature.saved_factors import factors_state, kept_layers, kept_parameters
+from upweight.curvature.saved_factors import factors_state, saved_layers, saved_parameters
 from upweight.curvature.saved_tensors import as_array, as_tensor
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.curvature.unfactored_parameters import UnfactoredParameter, decompose_parameters
@@ -45,16 +45,16 @@ class Basis:
             return layers, dict(self.parameters)
         return layers, refine_factors(layers, dict(self.parameters), self.moments)
 
-    def state(self) -> KeptState:
+    def state(self) -> SavedState:
         """The arrays of the basis, and names and biases of the layers."""
         factors = factors_state(self.layers, self.parameters)
         moments = {f"{name}/moments": as_array(values) for name, values in self.moments.items()}
-        return KeptState({**factors.arrays, **moments}, factors.facts)
+        return SavedState({**factors.arrays, **moments}, factors.facts)
 
     @classmethod
-    def of(cls, state: KeptState, network: Network) -> Basis:
+    def of(cls, state: SavedState, network: Network) -> Basis:
         """The basis whose state was kept. Raises ValueError for that of another net."""
-        layers, parameters = kept_layers(state, network), kept_parameters(state, network)
+        layers, parameters = saved_layers(state, network), saved_parameters(state, network)
         values = {
             **{name: layer.values for name, layer in layers.items()},
             **{n: p.values for n, p in parameters.items()},
@@ -67,7 +67,7 @@ class Basis:
         return cls(layers, parameters, moments)
 
 
-def sums_of_part(summed: SummedObjective, part: Weighted) -> KeptState:
+def sums_of_part(summed: SummedObjective, part: Weighted) -> SavedState:
     """The sums over a part of the sample of which the factors are made, in float64."""
     layers, parameters = factor_sums(summed, part)
     arrays: Arrays = {}
@@ -81,10 +81,10 @@ def sums_of_part(summed: SummedObjective, part: Weighted) -> KeptState:
         name: {"bias": layer.bias, "swapped": layer.swapped, "positions": layer.positions, "length": layer.length}
         for name, layer in layers.items()
     }
-    return KeptState(arrays, {"layers": facts, "weight": float(part[1].sum())})
+    return SavedState(arrays, {"layers": facts, "weight": float(part[1].sum())})
 
 
-def decompose(parts: Iterable[KeptState], network: Network, total: float) -> Basis:
+def decompose(parts: Iterable[SavedState], network: Network, total: float) -> Basis:
     """The eigenvectors and KFAC's eigenvalues from the sums of all parts, added in their order.
 
     Args:
@@ -112,13 +112,13 @@ def decompose(parts: Iterable[KeptState], network: Network, total: float) -> Bas
     return Basis(layers, decompose_parameters(squares, covariances), {})
 
 
-def moments_of_part(summed: SummedObjective, basis: Basis, part: Weighted) -> KeptState:
+def moments_of_part(summed: SummedObjective, basis: Basis, part: Weighted) -> SavedState:
     """The second moments over a part of the sample in the axes of the basis, in float64."""
     moments = second_moments(summed, basis.layers, basis.parameters, part)
-    return KeptState({f"{name}/moments": _wide(values) for name, values in moments.items()}, _facts(part))
+    return SavedState({f"{name}/moments": _wide(values) for name, values in moments.items()}, _facts(part))
 
 
-def refined(basis: Basis, parts: Iterable[KeptState], total: float) -> Basis:
+def refined(basis: Basis, parts: Iterable[SavedState], total: float) -> Basis:
     """The basis with EK-FAC's eigenvalues, from the second moments of all parts, added in their order."""
     arrays, _, _, weight = _added(parts)
     like = next(iter(basis.layers.values())).values if basis.layers else next(iter(basis.parameters.values())).values
@@ -133,7 +133,7 @@ def _facts(part: Weighted) -> dict[str, Any]:
     return {"layers": {}, "weight": float(part[1].sum())}
 
 
-def _added(parts: Iterable[KeptState]) -> tuple[Arrays, dict[str, float], dict[str, Any], float]:
+def _added(parts: Iterable[SavedState]) -> tuple[Arrays, dict[str, float], dict[str, Any], float]:
     """(sums of the arrays, of the positions by layer, facts of the layers, sum of the weights)."""
     arrays: Arrays = {}
     positions: dict[str, float] = {}

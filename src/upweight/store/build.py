@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
 from upweight.core.identity import digest
-from upweight.core.saved_state import KeptState
+from upweight.core.saved_state import SavedState
 from upweight.curvature.label_expectation import Weighted, independent_losses
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_rows import CapturedRows
@@ -72,7 +72,7 @@ class Builder:
                 for path in (self.folder / phase).glob("*.safetensors"):
                     path.unlink()
 
-    def make(self, phase: str, number: int) -> KeptState:
+    def make(self, phase: str, number: int) -> SavedState:
         """The contents of one file."""
         if phase == "rows":
             return self._rows(number)
@@ -87,7 +87,7 @@ class Builder:
         basis = refined(self._eigenvectors, self._states("moments"), total)
         state = basis.state()
         share = len(self.train) / self.header.sample
-        return KeptState(state.arrays, {**state.facts, "losses": independent_losses(self.summed) * share})
+        return SavedState(state.arrays, {**state.facts, "losses": independent_losses(self.summed) * share})
 
     def identity(self, phase: str) -> str:
         """A digest of everything that the files of this phase depend on."""
@@ -138,7 +138,7 @@ class Builder:
         where = list(blocks(len(examples), self.header.sample_per_shard))[number]
         return examples.take(np.arange(where.start, where.stop)), weights[where]
 
-    def _rows(self, number: int) -> KeptState:
+    def _rows(self, number: int) -> SavedState:
         """One shard of rows. Raises ValueError that names an example whose gradient is not finite."""
         where = list(blocks(self.header.rows, self.header.rows_per_shard))[number]
         part = self.train.take(np.arange(where.start, where.stop))
@@ -151,14 +151,14 @@ class Builder:
             else:
                 arrays.append(encode_batch(batch, self.codes, precision, ids))
         joined = {name: np.concatenate([part[name] for part in arrays]) for name in arrays[0]}
-        return KeptState(joined, {"first": where.start, "rows": len(part)})
+        return SavedState(joined, {"first": where.start, "rows": len(part)})
 
-    def _states(self, phase: str) -> Iterator[KeptState]:
+    def _states(self, phase: str) -> Iterator[SavedState]:
         return (self._state(phase, number) for number in range(self.header.shards(phase)))
 
-    def _state(self, phase: str, number: int) -> KeptState:
+    def _state(self, phase: str, number: int) -> SavedState:
         arrays, label = read_file(self.folder, self._receipt(phase, number))
-        return KeptState(arrays, label["facts"])
+        return SavedState(arrays, label["facts"])
 
     def _receipt(self, phase: str, number: int) -> Receipt:
         receipt = read_manifests(self.folder).get((phase, number))

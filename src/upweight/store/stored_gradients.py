@@ -21,7 +21,7 @@ ROWS_AT_A_TIME = 512
 
 
 @final
-class KeptGradients:
+class StoredGradients:
     """The gradients of training losses, without weights, from the shards of a store.
 
     Args:

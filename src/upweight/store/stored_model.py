@@ -13,7 +13,7 @@ from upweight.core.model import Differentiable
 from upweight.gradients.inspection import capture, inspect
 from upweight.store.coordinate_model import CoordinateModel, fitted_from
 from upweight.store.store import Store
-from upweight.store.stored_gradients import KeptGradients
+from upweight.store.stored_gradients import StoredGradients
 from upweight.store.stored_shards import StoredShards
 
 
@@ -38,7 +38,9 @@ def stored_model(model: Any, store: Store, train: Examples) -> Differentiable:
     narrowed = model if store.modules is None else model.narrowed(store.modules)
     inspection = inspect(narrowed.network, "loss", train)
     pilot = capture(narrowed.network, "loss", train.take([0]), inspection)
-    with_gradients: Differentiable = narrowed.with_kept_gradients(KeptGradients(shards, narrowed.network, pilot), train)
+    with_gradients: Differentiable = narrowed.with_stored_gradients(
+        StoredGradients(shards, narrowed.network, pilot), train
+    )
     return with_gradients
 
 

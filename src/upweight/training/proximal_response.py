@@ -67,75 +67,77 @@ class NetworkResponses:
     def _at_trained(self, train: Examples, where: slice) -> _Batch:
         examples = train.take(np.arange(where.start, where.stop))
         batch = self.network.batch(examples)
-        found = outputs(self.network, batch, examples.ids)
-        z = found.values.detach()
-        return _Batch(batch, examples.ids, where, z, found.losses(z).detach(), found.gradient())
+        outputs_of_batch = outputs(self.network, batch, examples.ids)
+        z = outputs_of_batch.values.detach()
+        return _Batch(batch, examples.ids, where, z, outputs_of_batch.losses(z).detach(), outputs_of_batch.gradient())
 
     def minimise(self, removed: NDArray[np.intp], terms: ResponseTerms, steps: int) -> Response:
         """Follow L-BFGS from the trained parameters, for at most this many steps, without these positions.
 
         Raises UnboundedError if the search leaves all bounds: a removed loss can outgrow a proximity that is small.
         """
-        kept = torch.ones_like(self.weights)
-        kept[torch.as_tensor(removed, device=kept.device)] = 0.0
+        remaining = torch.ones_like(self.weights)
+        remaining[torch.as_tensor(removed, device=remaining.device)] = 0.0
         with self.network.preserved(), torch.enable_grad():
-            value, gradient = self._value_and_gradient(self.trained, kept, terms)
+            value, gradient = self._value_and_gradient(self.trained, remaining, terms)
             size = float(np.linalg.norm(gradient))
             if size == 0.0:  # the trained net is the minimum: the example has no weight, or no gradient
                 return Response(np.zeros_like(gradient), 0.0)
 
             # In units of the first gradient, so that tolerances mean the same for one example and for half of them.
             def scaled(step: Array) -> tuple[float, Array]:
-                there, slope = self._value_and_gradient(self.trained + size * step, kept, terms)
-                return (there - value) / size**2, slope / size
+                shifted_value, slope = self._value_and_gradient(self.trained + size * step, remaining, terms)
+                return (shifted_value - value) / size**2, slope / size
 
             options = {"maxiter": steps, "maxfun": 3 * steps, "maxcor": HISTORY, "gtol": 1e-8, "ftol": 1e-16}
             try:
-                found = minimize(scaled, np.zeros_like(gradient), jac=True, method="L-BFGS-B", options=options)
+                minimum = minimize(scaled, np.zeros_like(gradient), jac=True, method="L-BFGS-B", options=options)
             except ValueError as error:  # the losses at the trained parameters were finite
                 raise UnboundedError(str(error)) from error
-        return Response(size * found.x, float(np.linalg.norm(found.jac)))
+        return Response(size * minimum.x, float(np.linalg.norm(minimum.jac)))
 
-    def _value_and_gradient(self, parameters: Array, kept: Tensor, terms: ResponseTerms) -> tuple[float, Array]:
+    def _value_and_gradient(self, parameters: Array, remaining: Tensor, terms: ResponseTerms) -> tuple[float, Array]:
         self.network.write(parameters)
         for p in self.network.parameters().values():
             p.grad = torch.zeros_like(p)
-        value = self._backward(kept, terms) + self._regularise(kept, terms)
+        value = self._backward(remaining, terms) + self._regularise(remaining, terms)
         gradient = {name: p.grad[None] for name, p in self.network.parameters().items() if p.grad is not None}
         return value, self.network.join(gradient)[0]
 
-    def _backward(self, kept: Tensor, terms: ResponseTerms) -> float:
+    def _backward(self, remaining: Tensor, terms: ResponseTerms) -> float:
         """Add the gradient of the losses to the parameters' `grad`, and return their value."""
         value = 0.0
-        for known in self.batches:
-            found = outputs(self.network, known.batch, known.ids)
-            losses = found.losses(found.values)
-            weights, is_kept = self.weights[known.where], kept[known.where]
+        for cached in self.batches:
+            current = outputs(self.network, cached.batch, cached.ids)
+            losses = current.losses(current.values)
+            weights, share = self.weights[cached.where], remaining[cached.where]
             if terms.bregman:
-                total = weights @ _divergences(found, losses, known) - (weights * (1 - is_kept)) @ losses
+                total = weights @ _divergences(current, losses, cached) - (weights * (1 - share)) @ losses
             else:
-                total = (weights * is_kept) @ losses
+                total = (weights * share) @ losses
             (total / self.total).backward()  # type: ignore[no-untyped-call]
             value += float(total.detach()) / self.total
         return value
 
-    def _regularise(self, kept: Tensor, terms: ResponseTerms) -> float:
+    def _regularise(self, remaining: Tensor, terms: ResponseTerms) -> float:
         """Add the gradient of the regularisers to the parameters' `grad`, and return their value."""
-        removed_share = self.share * float(self.weights @ (1 - kept)) / self.total
+        removed_share = self.share * float(self.weights @ (1 - remaining)) / self.total
         to_trained = terms.proximity + (self.l2 if terms.bregman else 0.0)
         to_zero = (0.0 if terms.bregman else self.l2) - removed_share
         value = 0.0
         for name, p in self.network.parameters().items():
-            now, start = p.detach(), self.start[name]
+            values, start = p.detach(), self.start[name]
             assert p.grad is not None
-            p.grad.add_(now - start, alpha=to_trained).add_(now, alpha=to_zero)
-            value += to_trained / 2 * float((now - start).square().sum()) + to_zero / 2 * float(now.square().sum())
+            p.grad.add_(values - start, alpha=to_trained).add_(values, alpha=to_zero)
+            value += to_trained / 2 * float((values - start).square().sum()) + to_zero / 2 * float(
+                values.square().sum()
+            )
         return value
 
 
-def _divergences(found: Outputs, losses: Tensor, known: _Batch) -> Tensor:
-    change = found.values - known.outputs
-    return losses - known.losses - (known.gradient * change).flatten(1).sum(1)
+def _divergences(current: Outputs, losses: Tensor, cached: _Batch) -> Tensor:
+    change = current.values - cached.outputs
+    return losses - cached.losses - (cached.gradient * change).flatten(1).sum(1)
 
 
 def divergences(network: Network, other: Network, examples: Examples) -> tuple[Array, Array]:

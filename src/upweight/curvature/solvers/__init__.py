@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from upweight.core.curvature_recipes import CG, Arnoldi, Direct, LiSSA, Nystrom, Solver
-from upweight.core.saved_state import NOTHING_KEPT, KeptState
+from upweight.core.saved_state import NOTHING_SAVED, SavedState
 from upweight.curvature.operators import Operator
 from upweight.curvature.solvers.arnoldi import ArnoldiSolver
 from upweight.curvature.solvers.cg import ConjugateGradients
@@ -15,17 +15,17 @@ from upweight.curvature.solvers.solution import PreparedSolver, Solution
 __all__ = ["PreparedSolver", "Solution", "prepare"]
 
 
-def prepare(operator: Operator, recipe: Solver, kept: KeptState = NOTHING_KEPT) -> PreparedSolver:
-    """The solver that the recipe names, prepared for right-hand sides; from a kept state if there is one."""
+def prepare(operator: Operator, recipe: Solver, saved: SavedState = NOTHING_SAVED) -> PreparedSolver:
+    """The solver that the recipe names, prepared for right-hand sides; from a saved state if there is one."""
     match recipe:
         case Direct():
-            return CholeskySolver(operator, kept)
+            return CholeskySolver(operator, saved)
         case CG():
             return ConjugateGradients(operator, recipe)
         case LiSSA():
             return LissaSolver(operator, recipe)
         case Arnoldi():
-            return ArnoldiSolver(operator, recipe, kept)
+            return ArnoldiSolver(operator, recipe, saved)
         case Nystrom():
-            return NystromSolver(operator, recipe, kept)
+            return NystromSolver(operator, recipe, saved)
     raise TypeError(f"expected a solver (Direct(), CG(), LiSSA(), Arnoldi() or Nystrom()), got {recipe!r}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from upweight.core.curvature_recipes import Arnoldi
-from upweight.core.saved_state import NOTHING_KEPT, KeptState
+from upweight.core.saved_state import NOTHING_SAVED, SavedState
 from upweight.curvature.operators import Blocks, Operator
 from upweight.curvature.saved_tensors import as_array, as_tensor
 from upweight.curvature.solvers.algebra import standard_normal, to_blocks, to_matrix
@@ -27,12 +27,12 @@ class ArnoldiSolver(PreparedSolver):
         vectors: U, (rank, size).
     """
 
-    def __init__(self, operator: Operator, recipe: Arnoldi, kept: KeptState = NOTHING_KEPT) -> None:
+    def __init__(self, operator: Operator, recipe: Arnoldi, saved: SavedState = NOTHING_SAVED) -> None:
         super().__init__(operator, "Arnoldi")
-        if kept:
-            self.vectors = as_tensor(kept, "vectors", (None, operator.size), operator.network)
-            self.values = as_tensor(kept, "values", (len(self.vectors),), operator.network)
-            self.notes = tuple(map(str, kept.facts["notes"]))
+        if saved:
+            self.vectors = as_tensor(saved, "vectors", (None, operator.size), operator.network)
+            self.values = as_tensor(saved, "values", (len(self.vectors),), operator.network)
+            self.notes = tuple(map(str, saved.facts["notes"]))
             self.name = f"Arnoldi, rank {len(self.vectors)}"
             return
         basis, projected = lanczos(operator, min(recipe.steps, operator.size), recipe.seed)
@@ -49,9 +49,9 @@ class ArnoldiSolver(PreparedSolver):
         self.vectors = rotation[:, order].T.to(basis) @ basis
         self.name = f"Arnoldi, rank {len(order)}"
 
-    def state(self) -> KeptState:
+    def state(self) -> SavedState:
         """Λ and U."""
-        return KeptState({"values": as_array(self.values), "vectors": as_array(self.vectors)}, {"notes": self.notes})
+        return SavedState({"values": as_array(self.values), "vectors": as_array(self.vectors)}, {"notes": self.notes})
 
     def solve(self, blocks: Blocks) -> Solution:
         """U (Λ + shift)⁻¹ Uᵀ b."""

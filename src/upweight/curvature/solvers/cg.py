@@ -15,7 +15,7 @@ from torch import Tensor
 
 from upweight.core.curvature_recipes import CG
 from upweight.core.forecast import StepClock
-from upweight.core.saved_state import NOTHING_KEPT, KeptState
+from upweight.core.saved_state import NOTHING_SAVED, SavedState
 from upweight.curvature.operators import Blocks, Operator
 from upweight.curvature.solvers.algebra import (
     add_scaled,
@@ -71,16 +71,16 @@ class ConjugateGradients(PreparedSolver):
         recipe: CG,
         preconditioner: Preconditioner | None = None,
         preconditioned_by: str = "",
-        state_of_preconditioner: Callable[[], KeptState] | None = None,
+        state_of_preconditioner: Callable[[], SavedState] | None = None,
     ) -> None:
         suffix = f" preconditioned by {preconditioned_by}" if preconditioned_by else ""
         super().__init__(operator, "conjugate gradients" + suffix)
         self.recipe, self.preconditioner = recipe, preconditioner
         self._state_of_preconditioner = state_of_preconditioner
 
-    def state(self) -> KeptState:
+    def state(self) -> SavedState:
         """The state of the preconditioner."""
-        return NOTHING_KEPT if self._state_of_preconditioner is None else self._state_of_preconditioner()
+        return NOTHING_SAVED if self._state_of_preconditioner is None else self._state_of_preconditioner()
 
     def solve(self, blocks: Blocks) -> Solution:
         """(A + shift)⁻¹ b for every column b of blocks."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from upweight.core.blocks import blocks as slices
-from upweight.core.saved_state import NOTHING_KEPT, KeptState
+from upweight.core.saved_state import NOTHING_SAVED, SavedState
 from upweight.curvature.linear_head import linear_head_matrix
 from upweight.curvature.no_curvature import NOTHING_TO_INVERT, NoCurvatureError
 from upweight.curvature.operators import Blocks, GaussNewtonOperator, Operator
@@ -36,12 +36,12 @@ class CholeskySolver(PreparedSolver):
         ValueError: there are too many parameters for a matrix, or neither a curvature nor a damping.
     """
 
-    def __init__(self, operator: Operator, kept: KeptState = NOTHING_KEPT) -> None:
+    def __init__(self, operator: Operator, saved: SavedState = NOTHING_SAVED) -> None:
         super().__init__(operator, "Cholesky")
         self._residual: float | None = None
-        if kept:
-            self._factor: Tensor = as_tensor(kept, "factor", (operator.size, operator.size), operator.network)
-            self.shift, self.notes = float(kept.facts["shift"]), tuple(map(str, kept.facts["notes"]))
+        if saved:
+            self._factor: Tensor = as_tensor(saved, "factor", (operator.size, operator.size), operator.network)
+            self.shift, self.notes = float(saved.facts["shift"]), tuple(map(str, saved.facts["notes"]))
             return
         largest = operator.summed.limits.matrix_parameters
         if operator.size > largest:
@@ -59,9 +59,9 @@ class CholeskySolver(PreparedSolver):
         matrix.diagonal().add_(self.shift)
         self._factor = torch.linalg.cholesky(matrix, out=matrix)
 
-    def state(self) -> KeptState:
+    def state(self) -> SavedState:
         """The factor L, and what the shift was raised to."""
-        return KeptState({"factor": as_array(self._factor)}, {"shift": self.shift, "notes": self.notes})
+        return SavedState({"factor": as_array(self._factor)}, {"shift": self.shift, "notes": self.notes})
 
     def solve(self, blocks: Blocks) -> Solution:
         """L⁻ᵀ L⁻¹ b. The residual is measured once, on the first columns: it is about the same for all."""

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from upweight.core.curvature import Solved
 from upweight.core.rows import DenseRows, Rows
-from upweight.core.saved_state import NOTHING_KEPT, KeptState
+from upweight.core.saved_state import NOTHING_SAVED, SavedState
 from upweight.curvature.damping import COMPARED_QUERIES, mean_rank_correlation, neighbouring_solutions
-from upweight.curvature.leverage import KeptSlopes, leave_one_out, with_added_slopes
+from upweight.curvature.leverage import SavedSlopes, leave_one_out, with_added_slopes
 from upweight.curvature.no_curvature import NOTHING_TO_INVERT, NoCurvatureError
 from upweight.curvature.saved_tensors import as_array, as_tensor
 from upweight.curvature.solvers.algebra import norms, to_numpy
@@ -40,7 +40,7 @@ class DualForm:
         rank_correlation: rank correlation of scores with those at a third of the shift and at three times as much.
     """
 
-    def __init__(self, roots: Roots, kept: KeptState = NOTHING_KEPT) -> None:
+    def __init__(self, roots: Roots, saved: SavedState = NOTHING_SAVED) -> None:
         self.roots, self.network = roots, roots.network
         self.operator, self.shift = roots.operator, roots.operator.shift
         self.name = f"dual form, Cholesky of {len(roots):,} × {len(roots):,}, {roots.share:.1%} of the output curvature"
@@ -48,13 +48,13 @@ class DualForm:
         self.rank_correlation: dict[str, float] = {}
         self._residual: float | None = None
         self._train_kernel: Array | None = None
-        self._leverage = KeptSlopes(kept)
-        if kept:
+        self._leverage = SavedSlopes(saved)
+        if saved:
             size = len(roots)
-            self._factor: Tensor = as_tensor(kept, "factor", (size, size), self.network)
-            self.shift, self._notes = float(kept.facts["shift"]), list(map(str, kept.facts["notes"]))
-            if "kernel" in kept.arrays:
-                self._train_kernel = kept.array("kernel", (size, len(self.operator.summed.train)))
+            self._factor: Tensor = as_tensor(saved, "factor", (size, size), self.network)
+            self.shift, self._notes = float(saved.facts["shift"]), list(map(str, saved.facts["notes"]))
+            if "kernel" in saved.arrays:
+                self._train_kernel = saved.array("kernel", (size, len(self.operator.summed.train)))
             return
         gram = roots.gram()
         floor = 10 * torch.finfo(self.network.precision).eps * float(gram.norm())
@@ -70,14 +70,14 @@ class DualForm:
         gram.diagonal().add_(self.shift)
         self._factor = torch.linalg.cholesky(gram, out=gram)
 
-    def state(self) -> KeptState:
+    def state(self) -> SavedState:
         """The roots, the factor of their Gram matrix, and their products with the training gradients."""
         arrays = {"factor": as_array(self._factor), **self._leverage.arrays()}
         if self._train_kernel is not None:
             arrays["kernel"] = self._train_kernel
-        own = KeptState(arrays, {"shift": self.shift, "notes": self._notes})
-        roots = KeptState.joined({"roots": self.roots.state()})
-        return KeptState({**own.arrays, **roots.arrays}, {**own.facts, **roots.facts})
+        own = SavedState(arrays, {"shift": self.shift, "notes": self._notes})
+        roots = SavedState.joined({"roots": self.roots.state()})
+        return SavedState({**own.arrays, **roots.arrays}, {**own.facts, **roots.facts})
 
     @property
     def warnings(self) -> list[str]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from upweight.core.blocks import blocks as slices
 from upweight.core.curvature import Solved
 from upweight.core.rows import Rows
-from upweight.core.saved_state import KeptState
+from upweight.core.saved_state import SavedState
 from upweight.curvature.operators import Blocks
 from upweight.curvature.solvers.algebra import column_count, stack_columns, take_columns, to_matrix
 from upweight.curvature.solvers.solution import PreparedSolver, Solution
@@ -50,7 +50,7 @@ class Inverse:
         """The number that is added to the diagonal."""
         return self.solver.shift
 
-    def state(self) -> KeptState:
+    def state(self) -> SavedState:
         """The state of the solver."""
         return self.solver.state()
 

@@ -7,7 +7,7 @@ from typing import final
 import torch
 
 from upweight.core.curvature_recipes import Nystrom
-from upweight.core.saved_state import NOTHING_KEPT, KeptState
+from upweight.core.saved_state import NOTHING_SAVED, SavedState
 from upweight.curvature.operators import Blocks, Operator
 from upweight.curvature.saved_tensors import as_array, as_tensor
 from upweight.curvature.solvers.algebra import standard_normal, to_blocks, to_matrix
@@ -29,16 +29,16 @@ class NystromSolver(PreparedSolver):
         ValueError: there is no damping, so that the inverse is undefined on directions outside U.
     """
 
-    def __init__(self, operator: Operator, recipe: Nystrom, kept: KeptState = NOTHING_KEPT) -> None:
+    def __init__(self, operator: Operator, recipe: Nystrom, saved: SavedState = NOTHING_SAVED) -> None:
         rank = min(recipe.rank, operator.size)
         super().__init__(operator, f"Nyström, rank {rank}")
         if operator.shift <= 0:
             raise ValueError("the Nyström solver needs a damping or an l2 above zero; give one or use CG()")
         network = operator.network
-        if kept:
-            self.vectors = as_tensor(kept, "vectors", (None, operator.size), network)
-            self.values = as_tensor(kept, "values", (len(self.vectors),), network)
-            self.notes = tuple(map(str, kept.facts["notes"]))
+        if saved:
+            self.vectors = as_tensor(saved, "vectors", (None, operator.size), network)
+            self.values = as_tensor(saved, "values", (len(self.vectors),), network)
+            self.notes = tuple(map(str, saved.facts["notes"]))
             return
         random = standard_normal(network, rank, torch.Generator().manual_seed(recipe.seed))
         omega = torch.linalg.qr(random.T)[0]  # (size, rank)
@@ -61,9 +61,9 @@ class NystromSolver(PreparedSolver):
         self.values = (sizes.double() ** 2 - nu).clamp_min(0.0)
         self.vectors = left.T.contiguous()
 
-    def state(self) -> KeptState:
+    def state(self) -> SavedState:
         """Λ and U."""
-        return KeptState({"values": as_array(self.values), "vectors": as_array(self.vectors)}, {"notes": self.notes})
+        return SavedState({"values": as_array(self.values), "vectors": as_array(self.vectors)}, {"notes": self.notes})
 
     def solve(self, blocks: Blocks) -> Solution:
         """(U Λ Uᵀ + shift)⁻¹ b; the residual measures what the sketch missed."""

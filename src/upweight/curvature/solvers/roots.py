@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.core.rows import Rows
-from upweight.core.saved_state import NOTHING_KEPT, KeptState
+from upweight.core.saved_state import NOTHING_SAVED, SavedState
 from upweight.curvature.operators import GaussNewtonOperator
 from upweight.curvature.solvers.algebra import to_matrix, to_numpy
 from upweight.gradients.captured_batch import CapturedBatch, merge_batches
@@ -39,14 +39,14 @@ class Roots:
         cotangents: √μ u of every row, (N, C).
     """
 
-    def __init__(self, operator: GaussNewtonOperator, share: float, kept: KeptState = NOTHING_KEPT) -> None:
+    def __init__(self, operator: GaussNewtonOperator, share: float, saved: SavedState = NOTHING_SAVED) -> None:
         self.operator, self.network, self.share = operator, operator.network, share
         self._cached: CapturedBatch | None = None
-        if kept:
-            self.positions: NDArray[np.intp] = kept.array("positions", (None,), "i")
-            self.cotangents = kept.array("cotangents", (len(self.positions), None))
-            self._starts = kept.array("starts", (None,), "i")
-            self.convex = bool(kept.facts["convex"])
+        if saved:
+            self.positions: NDArray[np.intp] = saved.array("positions", (None,), "i")
+            self.cotangents = saved.array("cotangents", (len(self.positions), None))
+            self._starts = saved.array("starts", (None,), "i")
+            self.convex = bool(saved.facts["convex"])
             return
         values, vectors = self._spectra()
         self.convex = bool(-values.min() <= 100 * torch.finfo(self.network.precision).eps * values.max())
@@ -56,10 +56,10 @@ class Roots:
         self.cotangents = vectors[where, :, rank] * np.sqrt(values[where, rank])[:, None]
         self._starts = np.flatnonzero(np.diff(rank, prepend=-1))  # where the next rank begins
 
-    def state(self) -> KeptState:
+    def state(self) -> SavedState:
         """Positions, cotangents and where the ranks begin."""
         arrays = {"positions": self.positions, "cotangents": self.cotangents, "starts": self._starts}
-        return KeptState(arrays, {"convex": self.convex})
+        return SavedState(arrays, {"convex": self.convex})
 
     def __len__(self) -> int:
         return len(self.positions)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from upweight.core.saved_state import NOTHING_KEPT, KeptState
+from upweight.core.saved_state import NOTHING_SAVED, SavedState
 from upweight.curvature.operators import Blocks, Operator
 from upweight.curvature.solvers.algebra import norms, take_columns
 
@@ -51,9 +51,9 @@ class PreparedSolver(ABC):
     def solve(self, blocks: Blocks) -> Solution:
         """(A + shift)⁻¹ applied to every column of blocks, name → (k, *shape)."""
 
-    def state(self) -> KeptState:
+    def state(self) -> SavedState:
         """The state that took long to prepare; by default none, and the solver is prepared again."""
-        return NOTHING_KEPT
+        return NOTHING_SAVED
 
     def residuals(self, x: Blocks, blocks: Blocks, probe: int | None = None) -> Tensor:
         """‖(A + shift) x − b‖ / ‖b‖ of all columns, or of the first `probe` columns: (k,)."""

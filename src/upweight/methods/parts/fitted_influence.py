@@ -18,7 +18,7 @@ from upweight.core.group_removal import GroupEffects, GroupRemoval
 from upweight.core.inverse_hvp import InverseHVP
 from upweight.core.model import Differentiable, Parametric
 from upweight.core.rows import Rows
-from upweight.core.saved_state import KeptState
+from upweight.core.saved_state import SavedState
 from upweight.core.scores import Scores, Unit
 from upweight.core.token_scoring import LinearScores, ScoreDirection, Span, measuring
 from upweight.core.weights import sample_weights
@@ -234,8 +234,8 @@ class FittedInfluence(
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """The curvature, and the Newton steps, which take most of the time beyond the factorisation."""
-        kept = KeptState.joined({"curvature": self.curvature.state()})
-        return {**kept.arrays, "moved": self.followed, "shifts": self.shifts}, dict(kept.facts)
+        saved = SavedState.joined({"curvature": self.curvature.state()})
+        return {**saved.arrays, "moved": self.followed, "shifts": self.shifts}, dict(saved.facts)
 
     def step_without(self, member: NDArray[np.bool_]) -> Array:
         """The change of the parameters without each group, a row of `member` (groups, n), to first order: H⁻¹g_U."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from upweight.core.curvature import Curvature
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable
-from upweight.core.saved_state import KeptState
+from upweight.core.saved_state import SavedState
 from upweight.core.storable import Storable
 from upweight.gradients.captured_rows import CapturedRows, CapturedSource
 from upweight.gradients.gradient_totals import collect_totals
@@ -24,15 +24,15 @@ class StorableNetwork(Storable):
     """A network that reads gradients and factors from a store."""
 
     network: Network
-    _kept: tuple[CapturedSource, Examples] | None = None
+    _stored: tuple[CapturedSource, Examples] | None = None
     _factors: tuple[Network, Callable[[Any, float | None], Curvature | None]] | None = None
 
     @abstractmethod
     def weights(self, train: Examples) -> NDArray[np.float64]:
         """Sample weights, (n,)."""
 
-    def restored_curvature(self, train: Examples, recipe: Any, damping: float | None, state: KeptState) -> Curvature:
-        """The curvature from its kept state, with which no pass over the training set is needed."""
+    def restored_curvature(self, train: Examples, recipe: Any, damping: float | None, state: SavedState) -> Curvature:
+        """The curvature from its saved state, with which no pass over the training set is needed."""
         from upweight.curvature import registry
 
         if not state:
@@ -55,17 +55,17 @@ class StorableNetwork(Storable):
         reading._factors = self.network, stored_factors(self, store, train)
         return reading
 
-    def with_kept_gradients(self, source: CapturedSource, train: Examples) -> Self:
+    def with_stored_gradients(self, source: CapturedSource, train: Examples) -> Self:
         """The same model, whose loss rows of this training set are read instead of captured."""
         reading = copy.copy(self)
-        reading._kept = source, train
+        reading._stored = source, train
         return reading
 
-    def read_if_kept(self, rows: CapturedRows) -> CapturedRows:
+    def read_if_stored(self, rows: CapturedRows) -> CapturedRows:
         """The loss rows, read from the store if they are those of the training set whose gradients it holds."""
-        if self._kept is None or rows.examples is not self._kept[1] or not self._kept[0].covers(rows.network):
+        if self._stored is None or rows.examples is not self._stored[1] or not self._stored[0].covers(rows.network):
             return rows
-        return rows.read_from(self._kept[0])
+        return rows.read_from(self._stored[0])
 
     def curvature_of_store(self, recipe: Any, damping: float | None) -> Curvature | None:
         """The curvature with the factors of a store; None without a store, or if it has none for this recipe."""

@@ -225,7 +225,7 @@ class TorchModel(
         if self.objective.reduction == "mean" and self.objective.l2 > 0:
             parameters, wide = self.network.parameters().items(), self.network.precision
             share = {name: self.objective.l2 * p.detach().to(wide) for name, p in parameters}
-        return self.read_if_kept(CapturedRows(self.network, train, "loss", self.weights(train), share))
+        return self.read_if_stored(CapturedRows(self.network, train, "loss", self.weights(train), share))
 
     def measure_rows(self, queries: Examples) -> CapturedRows:
         """∇θ of the measurement of every query."""
