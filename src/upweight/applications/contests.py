@@ -27,16 +27,16 @@ class Contest(ABC):
     """Values with names.
 
     Class variables:
-        seen: what a reader would see: {after} and {before} are names, {was} and {now} measurements.
-        stays: what a reader sees if nothing flips it.
+       flipped_text: what a reader would see: {after} and {before} are names, {was} and {now} measurements.
+       unchanged_text: what a reader sees if nothing flips the contest.
 
     Attributes:
         names: of the values, in their order.
         queries: what is measured.
     """
 
-    seen: ClassVar[str]
-    stays: ClassVar[str]
+    flipped_text: ClassVar[str]
+    unchanged_text: ClassVar[str]
     names: tuple[Any, ...]
     queries: Examples
 
@@ -64,8 +64,8 @@ class Measured(Contest):
 
     names: tuple[Any, ...]
     queries: Examples
-    seen: ClassVar[str] = "you would see {after} in place of {before}"
-    stays: ClassVar[str] = "{before} stays first"
+    flipped_text: ClassVar[str] = "you would see {after} in place of {before}"
+    unchanged_text: ClassVar[str] = "{before} stays first"
 
     def values(self, model: Any, train: Examples) -> Array:
         """The measurements."""
@@ -82,8 +82,8 @@ class Classes(Measured):
     """One query with the label of each class."""
 
     query: Any = None
-    seen: ClassVar[str] = "the prediction for query {query} would be {after} in place of {before}"
-    stays: ClassVar[str] = "the prediction for query {query} stays {before}"
+    flipped_text: ClassVar[str] = "the prediction for query {query} would be {after} in place of {before}"
+    unchanged_text: ClassVar[str] = "the prediction for query {query} stays {before}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +91,8 @@ class Threshold(Measured):
     """One measurement and a number."""
 
     number: float = 0.0
-    seen: ClassVar[str] = "the {measurement} would be {now}, {after} {number}, in place of {was}"
-    stays: ClassVar[str] = "the {measurement} stays {before} {number}"
+    flipped_text: ClassVar[str] = "the {measurement} would be {now}, {after} {number}, in place of {was}"
+    unchanged_text: ClassVar[str] = "the {measurement} stays {before} {number}"
 
     def values(self, model: Any, train: Examples) -> Array:
         """The measurement and the number."""
@@ -146,11 +146,11 @@ class Tested(Contest):
     queries: Examples
     gradient: Array  # of the coefficient in the parameters
     level: float
-    seen: ClassVar[str] = (
+    flipped_text: ClassVar[str] = (
         "the {measurement} would be {after} at the level {number}: |t| would be {now} of its critical value, not {was}"
     )
 
-    stays: ClassVar[str] = "the {measurement} stays {before} at the level {number}"
+    unchanged_text: ClassVar[str] = "the {measurement} stays {before} at the level {number}"
 
     @property
     def number_text(self) -> str:

@@ -24,7 +24,7 @@ class FlipSet(Tabular):
         before: what comes first with all examples: a class, the id of a query, or on which side of a number a
             measurement is.
         after: what comes first without `removed`; None if no removal up to `tried` examples flips it.
-        removed: ids of the training examples, those that hold most of the lead first.
+        removed: ids of the training examples, removed that hold most of the lead first.
         shares: of each of them, by the scores: how much of the lead of `before` over `after` it holds.
         names: of the values that were compared, of which the highest comes first.
         values: (V,) with all examples: measurements of the queries or of the classes; a measurement and its threshold;
@@ -118,16 +118,18 @@ def sentence_of(contest: Contest, result: FlipSet) -> str:
     }
     size, noun = len(result.removed), result.noun
     if size:
-        those = f"this {noun.removesuffix('s')}" if size == 1 else f"these {size:,} {noun}"
+        removed = f"this {noun.removesuffix('s')}" if size == 1 else f"these {size:,} {noun}"
         start = "Without" if result.retrained is not None else "By the sum of scores, without"
-        return f"{start} {those} {contest.seen.format(**words)}."
-    stays = contest.stays.format(**words)
+        return f"{start} {removed} {contest.flipped_text.format(**words)}."
+    unchanged = contest.unchanged_text.format(**words)
     if result.nearest is None:
-        return f"Whichever of the {len(result.candidates):,} {noun} are removed, {stays}: none of them holds the lead."
+        return (
+            f"Whichever of the {len(result.candidates):,} {noun} are removed, {unchanged}: none of them holds the lead."
+        )
     count, ahead = result.nearest
     lead = np.sort(result.values)[-1] - np.sort(result.values)[-2]
     return (
-        f"With up to {result.tried:,} of {len(result.candidates):,} {noun} removed, {stays}. "
+        f"With up to {result.tried:,} of {len(result.candidates):,} {noun} removed, {unchanged}. "
         f"Without {count:,} of them, which came nearest, the lead is {ahead:.4g} in place of {lead:.4g}."
     )
 

@@ -1,4 +1,4 @@
-"""What a long computation will take, and how that is said: before it starts, and while it goes on."""
+"""Forecasts of long computations, and lines about them: before they start, and while they run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Forecast:
         return sum(self.parts.values())
 
     def __add__(self, other: Forecast) -> Forecast:
-        """One after the other."""
+        """The forecast of one after the other."""
         parts = dict(self.parts)
         for name, seconds in other.parts.items():
             parts[name] = parts.get(name, 0.0) + seconds
@@ -72,7 +72,7 @@ announcements.addHandler(_OnStandardError())
 
 @dataclass
 class Job:
-    """Work that goes on: what it is, what was forecast, and when the next line is due."""
+    """Running work: its name, its forecast, and when the next line is due."""
 
     name: str
     forecast: Forecast
@@ -117,7 +117,7 @@ def announced(name: str, forecast: Forecast | None) -> Iterator[None]:
 
 
 def watched(steps: Iterable[tuple[slice, T]], name: str, total: int) -> Iterator[tuple[slice, T]]:
-    """The same pairs (which positions, …); a job that goes on says how many of `total` are finished."""
+    """The same pairs (which positions, …); a running job reports how many of `total` are finished."""
     start = time.perf_counter()
     for where, item in steps:
         yield where, item
@@ -127,18 +127,18 @@ def watched(steps: Iterable[tuple[slice, T]], name: str, total: int) -> Iterator
 
 
 def watched_slices(steps: Iterable[slice], name: str, total: int) -> Iterator[slice]:
-    """The same slices; a job that goes on says how many of `total` are finished."""
+    """The same slices; a running job reports how many of `total` are finished."""
     return (where for where, _ in watched(((step, None) for step in steps), name, total))
 
 
 class StepClock:
-    """Says how many steps of a loop are finished, if it is part of a job that goes on."""
+    """Reports how many steps of a loop are finished, if it is part of a running job."""
 
     def __init__(self, name: str, total: int) -> None:
         self._name, self._total, self._start = name, total, time.perf_counter()
 
     def report(self, done: int) -> None:
-        """So many steps are finished."""
+        """Report that this many steps are finished."""
         job = _job.get()
         if job is not None:
             job.report(self._name, done, self._total, self._start)
@@ -152,7 +152,7 @@ class TaskClock:
         self._name, self._total, self._done = name, total, 0
 
     def finished(self) -> None:
-        """One more is finished."""
+        """Report that one more task is finished."""
         self._done += 1
         elapsed = time.perf_counter() - self._job.start
         if self._done == 1 and elapsed * self._total >= LONG_SECONDS:
@@ -161,7 +161,7 @@ class TaskClock:
 
 
 def is_announced() -> bool:
-    """Whether this is a part of work that was announced."""
+    """Whether this code runs as a part of announced work."""
     return _job.get() is not None
 
 

@@ -1,4 +1,4 @@
-"""What a model and a training set were at a fit, to notice that one of them was changed in place since."""
+"""The state of a model and a training set at a fit, to detect that one of them was changed in place since."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def _undamped(model: Any, train: Examples, limits: Limits) -> SummedObjective:
     """The training objective on the examples that the parameters act on."""
     weights, whole_weights = model.weights(train), model.weights(train if model.whole is None else model.whole)
     summed = SummedObjective.of(model.network, train, weights, model.objective.ridge(whole_weights), limits)
-    return replace(summed, elsewhere=float(whole_weights.sum() - weights.sum()))
+    return replace(summed, weight_without_gradient=float(whole_weights.sum() - weights.sum()))
 
 
 def _fitted(summed: SummedObjective, recipe: CurvatureRecipe, saved: SavedState = NOTHING_SAVED) -> Curvature:

@@ -34,7 +34,7 @@ class SummedObjective:
         losses: how many losses that share no output the sum has; None to count them when they are needed.
         notes: facts about the choice of curvature that a reader of the scores should know, as sentences.
         choice: why this curvature was chosen, as a sentence; empty if it was named.
-        elsewhere: the weight of examples whose loss does not depend on the parameters, and which are not in `train`.
+       weight_without_gradient: of examples that are not in `train`, because their loss does not depend on parameters.
     """
 
     network: Network
@@ -47,7 +47,7 @@ class SummedObjective:
     limits: Limits = DEFAULT_LIMITS
     notes: tuple[str, ...] = ()
     choice: str = ""
-    elsewhere: float = 0.0
+    weight_without_gradient: float = 0.0
     losses: float | None = None
 
     @classmethod
@@ -95,7 +95,7 @@ class SummedObjective:
     @property
     def total(self) -> float:
         """The weight of all examples: a summed number divided by it is that of the mean loss."""
-        return float(self.weights.sum()) + self.elsewhere
+        return float(self.weights.sum()) + self.weight_without_gradient
 
     @property
     def shift(self) -> float:

@@ -1,4 +1,4 @@
-"""What the tasks of a run share, written to a file once and mapped into the memory of every worker."""
+"""The data that the tasks of a run share, written to a file once and mapped into the memory of every worker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ALIGNMENT = 64  # bytes; arrays start where numpy's own could
+ALIGNMENT = 64  # bytes; arrays start at multiples of it, as numpy's own may
 BUFFERS = ".buffers"
 BY_VALUE: set[str] = set()  # names of modules whose functions and classes are sent whole, as those of __main__
 
@@ -39,7 +39,7 @@ def write_job(path: Path, job: Any) -> None:
 
 
 def read_job(path: Path) -> Any:
-    """The job in a file. Its arrays are copies that are made where a page is written to."""
+    """The job in a file. Its arrays are mapped copy-on-write: a page of memory is copied when it is written to."""
     sizes, pickled = pickle.loads(path.read_bytes())
     with open(f"{path}{BUFFERS}", "rb") as file:
         mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if any(sizes) else b"")

@@ -75,7 +75,7 @@ def least_share(successes: int, trials: int, confidence: float) -> float:
 
 
 def most_above(above: int, audited: int, others: int, confidence: float) -> int:
-    """The number of other rows that, with this confidence, are at most above a threshold fixed before the draw.
+    """An upper bound, with this confidence, of the number of other rows above a threshold fixed before the draw.
 
     The exact bound for a draw without replacement (hypergeometric): the largest M of which as few in the sample, or
     fewer, are not improbable.

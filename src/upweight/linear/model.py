@@ -43,7 +43,7 @@ from upweight.linear.training_problem import Weighting, training_problem
 Array = NDArray[np.float64]
 
 
-@accept_old_fields({"handed_in": ReplacedBy("is_original")})
+@accept_old_fields({"handed_in": ReplacedBy("is_original"), "elsewhere": ReplacedBy("is_hypothetical")})
 @dataclass(frozen=True, eq=False, repr=False)
 class LinearModel(Perturbable, Parametric, EstimatorModel):
     """A generalised linear model as scikit-learn and others fit it.
@@ -62,10 +62,9 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
         counts_examples: the objective is a mean over examples, whatever their weights (SGD); else over weights.
         unfinished: the solver reported that it stopped before the optimum.
         stopping: the gradient at which the solver stopped by itself; None if that is not known.
-        at_optimum: the user accepts scores at the optimum for predictions that differ from those there; None for a
-            model on other data, which is not at their optimum.
+        at_optimum: the user accepts scores at an optimum that predicts something else; None on data of another optimum.
         notes: warnings for the reader of the scores.
-        elsewhere: accept training sets that the model was not fitted on.
+        is_hypothetical: accept training sets that the model was not fitted on.
         is_original: `theta` are the parameters of `predictor`.
         column_names: of the columns that enter the linear model; None for x0, x1, ….
         forgetting: (model, train, remaining, seed, refit) → the estimator on these examples; None without one.
@@ -86,9 +85,10 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
     stopping: Stopping | None = None
     at_optimum: bool | None = False
     notes: tuple[str, ...] = ()
-    elsewhere: bool = False
+    is_hypothetical: bool = False
     is_original: bool = True
     handed_in = RenamedAttribute("is_original")
+    elsewhere = RenamedAttribute("is_hypothetical")
     column_names: tuple[str, ...] | None = None
     forgetting: Callable[[LinearModel, Examples, NDArray[np.bool_], int, bool], Unlearned] | None = None
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -103,7 +103,7 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
             raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
         weighting = Weighting(self.objective, self.class_weights, self.counts_examples)
         problem = training_problem(train, self._features(train), self.family, self.theta, weighting)
-        if not self.elsewhere:
+        if not self.is_hypothetical:
             accepted, has_refit = bool(self.at_optimum), self.refit is not None
             require_training_data(problem, SolverState(self.name, has_refit, self.unfinished, self.stopping, accepted))
         self._cache.pop("optimum", None)
@@ -111,7 +111,7 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
 
     def why_off_optimum(self, train: Examples) -> str | None:
         """A sentence if rows seem to be missing: the solver stopped at a smaller gradient than there is here."""
-        if not self.is_original or self.elsewhere:
+        if not self.is_original or self.is_hypothetical:
             return None
         cached: DataCache[str | None] = self._cache.setdefault("why_off_optimum", DataCache(1))
         return cached.get_or_make(train, lambda: missing_rows(self.problem(train), self.name, self.stopping))
@@ -168,14 +168,14 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
     def hypothetical(self, new_inputs: bool = False) -> LinearModel:
         """The model without the check of the training set; for new inputs, with parameters on the columns."""
         if not new_inputs or self.design.coordinates is None:
-            return replace(self, elsewhere=True, at_optimum=None, _cache={})
+            return replace(self, is_hypothetical=True, at_optimum=None, _cache={})
         if not self.design.coordinates.is_linear:
             raise TypeError(
                 f"{self.name} is a kernel machine, its parameters belong to its training inputs: it can take "
                 "neither new nor changed inputs; use a linear model on features of your own"
             )
         design, theta = self.design.on_columns(self.theta)
-        return replace(self, design=design, theta=theta, elsewhere=True, at_optimum=None, _cache={})
+        return replace(self, design=design, theta=theta, is_hypothetical=True, at_optimum=None, _cache={})
 
     def measure(self, queries: Examples) -> Array:
         """The measurement of every query."""
@@ -292,7 +292,7 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
         require_classes(train, weights, self.family)
         remaining = np.flatnonzero(weights * sample_weights(train))
         design, theta = self.again(train.take(remaining), weights[remaining])
-        return replace(self, design=design, theta=theta, elsewhere=True, is_original=False, at_optimum=None, _cache={})
+        return replace(self, design=design, theta=theta, is_original=False).hypothetical()
 
     def _features(self, examples: Examples) -> Features:
         """Features of these examples; the last two sets are cached, so that a pipeline runs once per set."""

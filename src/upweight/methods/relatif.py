@@ -106,7 +106,7 @@ class FittedRelatIF(LinearScores[RelatIF, Differentiable]):
     def __init__(
         self,
         recipe: RelatIF,
-        models: tuple[Differentiable, Differentiable],  # the one whose gradients count, and the given one
+        models: tuple[Differentiable, Differentiable],  # the one whose gradients count, and the original one
         train: Examples,
         curvature: Curvature,
         rows: Rows,

@@ -156,7 +156,7 @@ class FittedSOURCE(LinearScores[SOURCE, Checkpointed]):
     def __init__(
         self,
         recipe: SOURCE,
-        models: tuple[Checkpointed, Checkpointed],  # the one whose gradients count, and the given one
+        models: tuple[Checkpointed, Checkpointed],  # the one whose gradients count, and the original one
         train: Examples,
         segments: Sequence[Segment],
         checked: int = 0,

@@ -16,7 +16,7 @@ KINDS_SHOWN = 12
 
 
 def overview_data(scores: Scores, queries: Examples, on_page: dict[Id, int], album: Album) -> dict[str, Any] | None:
-    """For the script of the page; None for a single query. `on_page` maps a query to its position on the page."""
+    """Values for the script of the page; None for a single query. `on_page` maps a query to its position there."""
     if len(scores.query_ids) < 2:
         return None
     return summary_data(overview(scores, queries), on_page, album)

@@ -62,7 +62,7 @@ class Cells:
         return [", ".join(texts) for texts in zip(*parts, strict=True)]
 
     def data(self) -> dict[str, Any]:
-        """For the script of the page: `columns`, strongest first, with the values of all rows, and `total` columns.
+        """Values for the script of the page: `columns`, strongest first, with the values of all rows, and `total`.
 
         A column of numbers has `values` (null if missing), `slope` and `mean`. Any other column has `levels` (distinct
         texts), `codes` (one per row) and `shifts` (one per level).

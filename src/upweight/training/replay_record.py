@@ -1,4 +1,4 @@
-"""What a replay of a recorded run needs beside its checkpoints: micro-batches, random numbers, and settings."""
+"""The record of a run from which it is replayed, beside its checkpoints: micro-batches, random numbers, settings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RunFacts:
 
     Attributes:
         device: the type of the device.
-        accumulation: of what the objective of a step is the mean: "pooled" (all terms of the step), "averaged" (the
+        accumulation: what the objective of a step is a mean over: "pooled" (all terms of the step), "averaged" (the
             micro-batches' means) or "summed" (the same, not divided by their number).
         clip: the largest norm of the gradient; None if it is not clipped.
         shifted: whether the first label of a row has no term in the loss.
@@ -137,7 +137,7 @@ class ReplayRecord:
     """The facts of a run and its micro-batches, in the folder of its trajectory.
 
     Attributes:
-        ids: the id of every position of the data set, if they differ and the process is the one that recorded.
+        ids: the id of every position of the data set, if ids are not positions and this process recorded the run.
 
     Raises ValueError if the folder holds a damaged record.
     """

@@ -91,7 +91,7 @@ class _DerivativeChange:
 
 
 def _derivative_changes(boosting: Boosting, step: BoostingStep, dz: Array) -> list[_DerivativeChange | None]:
-    """For gradients and second derivatives; None for second derivatives that are constant or not used."""
+    """Changes of gradients and of second derivatives; None for second derivatives that are constant or not used."""
     loss, targets, is_used = boosting.loss, boosting.targets, (True, boosting.rule.newton)
     if loss.coupled:
         changes = loss.derivatives_jvp(step.margins[..., None], targets[..., None], dz)

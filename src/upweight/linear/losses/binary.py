@@ -112,7 +112,7 @@ class SmoothHingeLoss(BinaryLoss):
         return np.asarray(votes.argmax(axis=1))
 
     def encode_positions(self, position: NDArray[np.intp]) -> NDArray[Any]:
-        """For pairwise classifiers one column per pair: +1 for the first class, −1 for the second, 0 for others."""
+        """One column per pairwise classifier: +1 for its first class, −1 for its second, 0 for other classes."""
         if self.pairs is None:
             return super().encode_positions(position)
         first, second = self.pairs.T

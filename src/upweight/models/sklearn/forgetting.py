@@ -108,7 +108,7 @@ class Forgetting:
         before = fitted[:-1] if last_step(fitted) is not fitted else None
         inputs = PreprocessingSteps(before, getattr(final, "n_features_in_", None), None)
         read = self.read(with_last_step(fitted, before, final), inputs, given, inputs(given.x))
-        again = replace(read, predictor=fitted, elsewhere=True, at_optimum=None, forgetting=self)
+        again = replace(read, predictor=fitted, is_hypothetical=True, at_optimum=None, forgetting=self)
         return Unlearned(fitted, again, Route.REFIT, steps, notes=(note,))
 
     def _at_new_columns(
@@ -125,7 +125,7 @@ class Forgetting:
         whole = with_last_step(model.predictor, steps, start)
         matrix = matrix.tocsr() if hasattr(matrix, "tocsr") else as_array(matrix)
         at_start = self.read(whole, PreprocessingSteps(steps, width, None), given, matrix)
-        at_start = replace(at_start, elsewhere=True, at_optimum=None)
+        at_start = replace(at_start, is_hypothetical=True, at_optimum=None)
         at_start.know_features(given, matrix)
         return _moved(at_start, curvature_of(at_start.problem(given), None, 0.0), np.ones(len(given)))
 
@@ -137,7 +137,7 @@ def _moved(
     parameters, taken = retrained_optimum(start, weights)
     if taken.residual[0] > FAR:
         parameters, taken = retrained_optimum(start.reoptimised(), weights)
-    moved = replace(model.with_parameters(parameters), elsewhere=True, at_optimum=None)
+    moved = replace(model.with_parameters(parameters), is_hypothetical=True, at_optimum=None)
     return moved, {"gradient_norm": float(taken.residual[0]), "newton_steps": taken.steps}
 
 

@@ -54,7 +54,7 @@ class CleanlabIssues(LabelForm):
         return pd.DataFrame(columns, index=pd.Index(suspects.train.ids, name="id"))
 
     def inputs(self, suspects: Suspects) -> dict[str, NDArray[Any]]:
-        """For cleanlab's functions: `labels` (n,), numbers of the classes, and out-of-fold `pred_probs` (n, classes).
+        """Arguments for cleanlab: `labels` (n,), numbers of classes, and out-of-fold `pred_probs` (n, classes).
 
         Raises ValueError if there are no out-of-fold probabilities of all examples.
         """

@@ -53,7 +53,7 @@ class WholeSet:
         self._agreement = Once(lambda: _agreement(methods))
 
     def data(self, places: dict[Id, int], album: Album) -> dict[str, Any]:
-        """For the script of the page. Computed when it is first asked for. `places` maps a query to its place."""
+        """Values for the script of the page, computed on first use. `places` maps a query to its place."""
         summary = summary_data(self._overview.result(), places, album)
         for group in summary["groups"]:
             group["queries"] = group["queries"][:QUERIES_LISTED]
@@ -83,8 +83,8 @@ class WholeSet:
 def _columns(scores: Scores, train: Examples, queries: Examples, by: Sequence[str], classes: bool) -> list[GroupColumn]:
     """The groups of the columns of the scores."""
     order = train.positions(scores.train_ids)
-    given = group_columns(train, queries, list(by), {}) if by else []
-    columns = [GroupColumn(c.column, c.names, c.train[order], c.queries) for c in given]
+    grouped = group_columns(train, queries, list(by), {}) if by else []
+    columns = [GroupColumn(c.column, c.names, c.train[order], c.queries) for c in grouped]
     if classes and train.y is not None:
         names, codes = label_codes(train, scores.train_ids.tolist())
         nothing = np.empty(0, dtype=np.intp)
