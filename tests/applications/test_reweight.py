@@ -134,7 +134,7 @@ def test_weights_fall_where_labels_are_wrong_and_held_out_data_gain(data, model)
     np.testing.assert_array_equal(result.weighted.weights, result.example_weights)
     assert "better than uniform" in result.sentence and len(result.to_columns()["weight"]) == 120
     assert result.lowest(1)[0][1] <= result.highest(1)[0][1]
-    with pytest.raises(KeyError, match="no gain beside 'other'"):
+    with pytest.raises(KeyError, match="no gain is about 'other'"):
         result.gain_beside("other")
 
 

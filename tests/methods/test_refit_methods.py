@@ -238,7 +238,7 @@ def test_data_oob_compares_two_means_however_many_members_there_are_and_no_inter
 
 
 def test_data_oob_needs_an_ensemble_with_bags():
-    with pytest.raises(TypeError, match="this Ridge is no ensemble that records which examples"):
+    with pytest.raises(TypeError, match="this Ridge is not an ensemble that records which examples"):
         uw.DataOOB().fit(RIDGE, TRAIN)
 
 

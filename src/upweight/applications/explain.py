@@ -27,7 +27,7 @@ from upweight.retraining.retraining import Retraining
 
 log = logging.getLogger("upweight")
 
-OTHER_LOSSES = ("error)", "hinge)")  # ends of measurements that are no log-probability, though 0 where that is 0
+OTHER_LOSSES = ("error)", "hinge)")  # ends of measurements that are not log-probabilities, though 0 where these are 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -90,7 +90,7 @@ def fgsm(
         towards: a label; moves go down the loss of this label instead, for all queries.
 
     Raises:
-        TypeError: another model, or inputs that are no real numbers.
+        TypeError: another model, or inputs that are not real numbers.
         ValueError: a radius that is not above 0, low above high, queries without labels, or inputs that are made by
             `collate`, into which a move cannot be put back.
         ImportError: captum is not installed.

@@ -124,7 +124,7 @@ class Forgotten(Tabular):
         return Path(path)
 
     def require_deletion(self) -> Forgotten:
-        """This result. Raises ValueError if it is no deletion, with what to do instead."""
+        """This result. Raises ValueError if it is not a deletion, with what to do instead."""
         if self.is_deletion:
             return self
         remedy = (

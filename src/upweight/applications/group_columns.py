@@ -26,7 +26,7 @@ def group_columns(
         query_groups: name → the groups of the queries, in the same forms; for columns that are not in the queries.
 
     Raises:
-        KeyError: a column that the training set has not, an id without a group, or a name in `query_groups` alone.
+        KeyError: a column that the training set lacks, an id without a group, or a name in `query_groups` alone.
         ValueError: a column of another length.
     """
     columns = dict(by) if isinstance(by, Mapping) else dict.fromkeys([by] if isinstance(by, str) else by)

@@ -263,7 +263,7 @@ def _recalls(
 def _rows_above(
     values: Array, is_other: NDArray[np.bool_], examples: Sequence[RetrievedExample], k: int, n: int, confidence: float
 ) -> int:
-    """How many training examples that are no candidates may score higher than the k-th proponent."""
+    """How many training examples that are not candidates may score higher than the k-th proponent."""
     threshold = examples[k - 1].score if len(examples) >= k else -np.inf
     above = int((values[is_other] > threshold).sum())
     return most_above(above, int(is_other.sum()), n - len(examples), confidence)

@@ -72,7 +72,7 @@ class Reweighted(Tabular):
         for gain in self.gains:
             if gain.weights == weights:
                 return gain
-        raise KeyError(f"no gain beside {weights!r}; there are {[gain.weights for gain in self.gains]}")
+        raise KeyError(f"no gain is about {weights!r}; there are {[gain.weights for gain in self.gains]}")
 
     @property
     def sentence(self) -> str:

@@ -18,7 +18,7 @@ FEW_COPIES = 0.05  # share of a set up to which copies of others are left out, w
 
 
 def require_labels(model: Any, sets: Mapping[str, Examples | None]) -> None:
-    """Raise an error for sets that are no Examples, or validation and held-out examples without labels."""
+    """Raise an error for sets that are not Examples, or validation and held-out examples without labels."""
     for name, examples in sets.items():
         if examples is None:
             continue

@@ -71,7 +71,7 @@ class RowSampler:
         seed: of its fit.
 
     Raises:
-        TypeError: examples that are no rows of numbers and categories.
+        TypeError: examples that are not rows of numbers and categories.
         ValueError: missing or infinite numbers, or a column of more than `MAX_CATEGORIES` categories.
     """
 

@@ -34,8 +34,8 @@ class Ground:
 
     Attributes:
         present: positions of the training examples with a weight above 0.
-        codes: label → its number; empty if labels are no classes.
-        strata: the number of the label of every training example, all 0 if labels are no classes; −1 for weight 0.
+        codes: label → its number; empty if labels are not classes.
+        strata: the number of the label of every training example, all 0 if labels are not classes; −1 for weight 0.
         loudness: what scores are divided by to order the proponents, (n,).
         space: distances between features; None without features.
         columns: groups.

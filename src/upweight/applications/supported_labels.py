@@ -19,7 +19,7 @@ OF_A_CLASS = "probability of "
 
 
 def train_labels(explained: Explanation) -> NDArray[Any] | None:
-    """The readable label of every training example, (n,); None if labels are no classes."""
+    """The readable label of every training example, (n,); None if labels are not classes."""
     y, predictions = explained.train.y, explained.scores.predictions
     if y is None or y.ndim != 1 or predictions is None or not predictions.classes:
         return None

@@ -190,7 +190,7 @@ def _sequences(
 def _query_values(
     method: LinearScores[Any, Any], query: Examples, scored: tuple[NDArray[np.intp], Array], span: Span | None
 ) -> Array | None:
-    """The sum of these scores, split over the target tokens of the query; None if it is no sum over them."""
+    """The sum of these scores, split over the target tokens of the query; None if it is not a sum over them."""
     positions, scores = scored
     directions = method.joint_directions(positions)
     if directions is None:
@@ -228,7 +228,7 @@ def _decoder(tokens: Any) -> Callable[[NDArray[Any]], tuple[str, ...]]:
 
 
 def _pieces(tokenizer: Any, ids: NDArray[Any]) -> tuple[str, ...]:
-    """The piece of the text that each token adds, with the space before a word, which a single token has not."""
+    """The piece of the text that each token adds, with the space before a word, which a single token lacks."""
 
     def read(tokens: list[int]) -> str:
         return str(tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False))

@@ -34,7 +34,7 @@ class TokenText:
         tokens: one readable text per token.
         targets: (L,), which tokens the loss is about; the others are the prompt.
         values: of a query, the effect of its training sequences together on each of its target tokens, (L,); None if
-            the measurement is no sum over them, and for training sequences.
+            the measurement is not a sum over them, and for training sequences.
     """
 
     tokens: tuple[str, ...]

@@ -125,7 +125,7 @@ class LastLayerSlopes(WeightSlopes):
     """From influence on the last layer of the model as it is, with features held fixed (Ren et al. 2020).
 
     Raises:
-        TypeError: a model without features, or whose loss is no cross-entropy of a softmax on them.
+        TypeError: a model without features, or whose loss is not a cross-entropy of a softmax on them.
     """
 
     def __init__(self, model: Any, train: Examples, validation: Examples, damping: float) -> None:

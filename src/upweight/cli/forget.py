@@ -33,7 +33,7 @@ def forget(  # noqa: PLR0913 - a command line has as many options as it has
     refit: Annotated[bool, typer.Option(help="Train again without them in any case, which is a deletion.")] = False,
     compare: Annotated[
         bool | None,
-        typer.Option(help="Measure the distance to a retrained model. Default: if the result is no deletion."),
+        typer.Option(help="Measure the distance to a retrained model. Default: if the result is not a deletion."),
     ] = None,
     certificate: Annotated[Path | None, typer.Option(help="Write the certificate to this JSON file.")] = None,
     save: Annotated[

@@ -28,7 +28,7 @@ class Eraser:
         train: the training set.
 
     Raises:
-        ValueError: a baseline of another shape, or a column that is no number without a baseline or a training set.
+        ValueError: a baseline of another shape, or a column that is not a number without a baseline or a training set.
     """
 
     def __init__(self, examples: Examples, baseline: Any = None, train: Examples | None = None) -> None:
@@ -39,7 +39,7 @@ class Eraser:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the parts of one example that is no text."""
+        """The shape of the parts of one example that is not a text."""
         return (len(self._frame),) if self._frame is not None else tuple(np.shape(self.examples.x)[1:])
 
     @property

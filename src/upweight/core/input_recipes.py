@@ -16,7 +16,7 @@ class Erasure:
 
     Attributes:
         baseline: what stands in for an erased column or number: one value, or one per part. None: the mean of the
-            training set (the most frequent value of a column that is no number), if it is passed; else 0. Words are
+            training set (the most frequent value of a column that is not a number), if it is passed; else 0. Words are
             left out.
     """
 

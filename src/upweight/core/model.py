@@ -200,7 +200,7 @@ class Embeddable(Measurable):
         """The features of every example, (n, d): an array, or a sparse matrix if most of them are 0."""
 
     def head_objective(self, train: Examples) -> HeadObjective | None:
-        """The training objective as a function of the last step; None if that is no cross-entropy with l2."""
+        """The training objective as a function of the last step; None if that is not a cross-entropy with l2."""
         return None
 
 

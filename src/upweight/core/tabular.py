@@ -97,5 +97,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    """The value as a text that has a form in UTF-8, which half a surrogate pair has not."""
+    """The value as a text that has a form in UTF-8, which half a surrogate pair lacks."""
     return str(value).encode("utf-8", errors="replace").decode()

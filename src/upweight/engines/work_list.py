@@ -49,7 +49,7 @@ class Rank:
     def of_process(cls, environment: Mapping[str, str] = os.environ) -> Rank:
         """The rank that torchrun gave to this process (RANK and WORLD_SIZE); the only one if there is none.
 
-        Raises ValueError if these variables are no rank.
+        Raises ValueError if these variables do not state a rank.
         """
         number, count = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
         if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):

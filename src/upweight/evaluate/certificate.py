@@ -83,7 +83,7 @@ def most_above(above: int, audited: int, others: int, confidence: float) -> int:
     Args:
         above: audited rows above the threshold.
         audited: rows drawn at random from the others and scored exactly.
-        others: rows that were no candidates.
+        others: rows that were not candidates.
         confidence: of the statement.
     """
     from scipy.stats import hypergeom

@@ -27,7 +27,7 @@ def function_distance(
             from the model's. It is not symmetric, and locally half the squared distance in the Gauss–Newton metric.
 
     Raises:
-        TypeError: a model that is no network, or whose loss is not a function of one output tensor.
+        TypeError: a model that is not a network, or whose loss is not a function of one output tensor.
         ValueError: outputs of different shapes, or an unknown metric.
     """
     if metric not in ("outputs", "bregman"):

@@ -51,7 +51,7 @@ def pbrf(
         A `Truth` with one seed, 0. It is the response, not retraining: `facts["response"]` says so.
 
     Raises:
-        TypeError: a model that is no network, or whose loss is not a function of one output tensor.
+        TypeError: a model that is not a network, or whose loss is not a function of one output tensor.
         ValueError: no removals, two of the same name, a damping that is not positive, or one that is too small for
             every removal: the loss that is removed then outgrows λ/2 ‖θ − θ₀‖². Single removals of this kind are left
             out, and `facts["refused"]` says so.
@@ -88,7 +88,7 @@ class Responses:
         positions = [self.train.positions(removal.ids) for removal in removals]
         whole = self.model.measure(self.queries)
         after, unfinished, refused = np.empty((1, len(self.queries), len(removals))), [], {}
-        if not terms.bregman:  # the trained net is no minimum of this objective
+        if not terms.bregman:  # the trained net is not a minimum of this objective
             whole = self._measured(np.empty(0, dtype=np.intp), terms)[0]
         for column, removed in enumerate(positions):
             self.progress("respond", column, len(removals))

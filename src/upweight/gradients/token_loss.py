@@ -46,7 +46,7 @@ class TokenLoss:
 
     Args:
         token_losses: `token_losses(net, batch) -> (n, T)`, column t the loss of predicting token t, or (n, T − 1) for a
-            causal model, whose first token nothing predicts. Tokens that are no targets (padding, prompts) have loss 0.
+            causal model, whose first token nothing predicts. Tokens other than targets (padding, prompts) have loss 0.
             With a pair `(losses, targets)`, the booleans (n, T) say which tokens are targets.
         reduction: "sum" over tokens, or "mean" over the targets of the sequence, for which the pair is needed.
         ids: name of the batch's entry that holds the token ids. None: "labels" for an encoder–decoder of transformers,

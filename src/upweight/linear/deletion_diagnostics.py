@@ -36,7 +36,7 @@ def deletion_diagnostics(model: LinearModel, train: Examples, curvature: LinearC
     """Column name → values (n,), with the column names of statsmodels' `summary_frame`.
 
     All are one Newton step without the example, from the information that the curvature takes. Raises TypeError if the
-    loss is no likelihood (a hinge). Examples of leverage 1 are NaN but for `hat_diag`.
+    loss is not a likelihood (a hinge). Examples of leverage 1 are NaN but for `hat_diag`.
 
     Source: Belsley, Kuh & Welsch (1980); Pregibon (1981); Williams (1987) for generalised linear models.
     """

@@ -56,7 +56,7 @@ class LESS(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """A cosine with an update is no effect."""
+        """A cosine with an update is not an effect."""
         reason = "an update's direction says nothing of its size, which is divided out"
         shared = "the mean of earlier gradients is part of every update, whichever example it is of"
         return Promises(no_floor=reason, waives={Law.COPY: shared} if self.momentum else {})

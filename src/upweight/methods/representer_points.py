@@ -112,7 +112,7 @@ class RepresenterPoints(Attributor):
             '; targets="predictions" may do so' if self.targets == "labels" else ": its last step is not linear in them"
         )
         raise TypeError(
-            "expected a model whose predictions a linear head on its features gives again, got one whose probabilities "
+            "expected a model whose predictions a linear head on its features reproduces, got one whose probabilities "
             f"on {facts['compared_on']} correlate with the head's, and differ from them on average, by "
             f"{'; '.join(tried)} (needed: more than {FAITHFUL}, less than {MAX_CHANGE}){other}, or use Influence or "
             "KNNShapley"
@@ -206,7 +206,7 @@ class FittedRepresenterPoints(Fitted[RepresenterPoints, Embeddable]):
         return np.abs(self.label_alpha())
 
     def scores(self, *parts: Any, **named: Any) -> Scores:
-        """The values as scores of the logit, for which what the model measures (−loss) is no value."""
+        """The values as scores of the logit; the measurement of the model (−loss) does not apply to them."""
         return replace(super().scores(*parts, **named), measurement="logit of the label", measured=None)
 
     @property

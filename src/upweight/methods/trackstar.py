@@ -65,7 +65,7 @@ class TrackStar(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """A cosine is no effect."""
+        """A cosine is not an effect."""
         return Promises(no_floor="directions of gradients say nothing of the size of an effect")
 
     def fit(self, model: Any, train: Examples) -> FittedTrackStar:

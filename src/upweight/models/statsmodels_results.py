@@ -105,7 +105,7 @@ def as_estimator(results: Any) -> tuple[Any, tuple[str, ...]]:
 
 
 def _require_plain(model: Any, name: str) -> None:
-    """Raise ValueError for parts of a model that are no columns of its design matrix."""
+    """Raise ValueError for parts of a model that are not columns of its design matrix."""
     for part in ("offset", "exposure"):
         given = getattr(model, part, None)
         if given is not None and np.any(np.asarray(given) != 0):

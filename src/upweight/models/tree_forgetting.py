@@ -57,7 +57,7 @@ class TreeForgetting:
         grown = model.grown(train)
         if grown.exact:
             return None
-        return "; ".join(grown.unrecorded) or "its leaf values are no sums over training examples"
+        return "; ".join(grown.unrecorded) or "its leaf values are not sums over training examples"
 
     def _leaves(self, model: TreeModel, train: Examples, remaining: NDArray[np.bool_]) -> Unlearned:
         """The estimator with leaf values of the remaining examples, checked against its own predictions."""

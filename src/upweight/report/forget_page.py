@@ -11,7 +11,7 @@ from upweight.report.wording import count, significant
 
 DEFINITION = (
     "A deletion is an estimator that training without these examples could have given: nothing in it depends on them. "
-    "What only comes near to one is no deletion, however near it is."
+    "An approximation of a deletion is not a deletion, however close it is."
 )
 MEMBERSHIP = (
     "How often a forgotten example has a smaller loss than an unseen one: 0.5 if losses tell nothing. Compare the new "
@@ -31,7 +31,7 @@ def forget_page(result: Forgotten, description: Sequence[str] = ()) -> str:
         sections.append(_distances(result))
     sections.append(_digests(result))
     return application_page(
-        "Deleted" if result.is_deletion else "This is no deletion",
+        "Deleted" if result.is_deletion else "This is not a deletion",
         [
             f"{len(result.ids):,} of {count(len(result.train), 'training example')} forgotten",
             result.route.value,

@@ -97,7 +97,7 @@ def _training(result: NearestEnemy) -> dict[str, Any] | None:
 
 
 def _pictures(result: NearestEnemy) -> tuple[list[dict[str, str]], list[str]]:
-    """(the query, the enemy and the training enemies as pictures, none if they are no pictures; remarks)."""
+    """(the query, the enemy and the training enemies as pictures, none if they are not pictures; remarks)."""
     query, enemy = result.query, result.enemy
     if query.preview(query.ids[0].item()).kind != "image":
         return [], []

@@ -102,7 +102,7 @@ class Album:
         return [excerpt(self._preview("train", i)) for i in ids]
 
     def table(self) -> dict[str, Any]:
-        """The columns of the rows that were added, for the script of the page; no columns if they are no rows."""
+        """The columns of the rows that were added, for the script of the page; no columns if they are not rows."""
         table = self._cells.data()
         shown, total = len(table["columns"]), table["total"]
         if shown:

@@ -22,7 +22,7 @@ MAX_EXCERPT_COLUMNS = 4
 
 
 class Cells:
-    """The table behind one page. It is empty if the examples are no tables of one width.
+    """The table behind one page. It is empty if the examples are not tables of one width.
 
     Args:
         train, queries: the examples of the two sides.

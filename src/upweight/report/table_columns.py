@@ -97,7 +97,7 @@ def table_of(examples: Examples) -> Table | None:
 
 
 def tables_of(train: Examples, queries: Examples) -> tuple[Table, Table] | None:
-    """Both sides with the same columns in the order of the training set; None if they are no tables of that kind."""
+    """Both sides with the same columns in the order of the training set; None if they are not tables of that kind."""
     known, new = table_of(train), table_of(queries)
     if known is None or new is None or known.width != new.width:
         return None

@@ -89,7 +89,7 @@ class MarkedText:
 
     @property
     def _completion_start(self) -> int:
-        """1 if only the first token is no target, as without a prompt; it is not shown as one."""
+        """1 if only the first token is not a target, as without a prompt; it is not shown as one."""
         return 1 if self._completion() < 0 else 0
 
     def _completion(self) -> int:

@@ -33,7 +33,7 @@ class PendingSteps:
     def add(self, step: int, rates: Sequence[float], sizes: Sequence[int], batch: Any, shares: Any) -> None:
         """Add the step with this number, its learning rates and sizes by parameter group, its batch and shares.
 
-        Raises ValueError for a batch or shares of another form, or that steps before had and this one has not.
+        Raises ValueError for a batch or shares of another form, or that earlier steps had and this one lacks.
         """
         for name, given, recorded in (("batch", batch, self._batches), ("shares", shares, self._shares)):
             if self._means and (given is not None) != (len(recorded) == len(self._means)):
@@ -48,7 +48,7 @@ class PendingSteps:
     def add_modes(self, net: nn.Module, random_state: Tensor | None) -> None:
         """Add what the latest step needs to be made again: modes of the modules, and the random numbers at its start.
 
-        Raises ValueError if steps before had random numbers and this one has not, or the other way round.
+        Raises ValueError if earlier steps had random numbers and this one has none, or the other way round.
         """
         if random_state is not None:
             self._random.append(random_state)

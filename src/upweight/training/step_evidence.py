@@ -32,7 +32,9 @@ def step_evidence(net: nn.Module, optimiser: Any) -> dict[str, Tensor]:
     for name, parameter in parameters.items():
         state = optimiser.state.get(parameter, {})
         for kind in MOMENTS:
-            if state.get(kind) is not None and "square_avg" not in state:  # RMSprop's momentum is no mean of gradients
+            if (
+                state.get(kind) is not None and "square_avg" not in state
+            ):  # RMSprop's momentum does not average gradients
                 moments[name] = state[kind]
     gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
     kinds: dict[str, Mapping[str, Tensor]] = {"parameters": parameters, "moments": moments, "gradients": gradients}

@@ -27,9 +27,9 @@ class Columns:
         categories: of every column, in the order of their codes; empty for numbers.
 
     Raises:
-        ValueError: inputs that are no table, other columns than the training set, an infinite number, or a category
+        ValueError: inputs that are not a table, other columns than the training set, an infinite number, or a category
             of the query that a categorical column of the training set cannot hold.
-        KeyError: a name in `categorical` that is no column.
+        KeyError: a name in `categorical` that is not a column.
     """
 
     def __init__(self, train: Examples, query: Examples, categorical: Sequence[str | int] = ()) -> None:
@@ -162,7 +162,7 @@ def _stacked_frames(train: Any, query: Any) -> Any:
         value = query.iloc[0, j]
         if str(kind) == "category" and not is_missing(value) and value not in kind.categories:
             raise ValueError(
-                f"expected a category of column {train.columns[j]!r}, got {value!r}, which the training set has not"
+                f"expected a category of column {train.columns[j]!r}, got {value!r}, which the training set lacks"
             )
     try:
         return join_rows(train.reset_index(drop=True), query.astype(dict(train.dtypes)))
@@ -171,7 +171,7 @@ def _stacked_frames(train: Any, query: Any) -> Any:
 
 
 def _numbers(column: Any) -> Array | None:
-    """The column as floats with NaN for missing values; None if it is no column of numbers."""
+    """The column as floats with NaN for missing values; None if it is not a column of numbers."""
     if str(column.dtype).split("(")[0] in CATEGORIES:
         return None
     array = np.asarray(column.to_numpy() if hasattr(column, "to_numpy") else column)

@@ -81,7 +81,7 @@ class PictureFeatures(InterpretableFeatures):
 
 
 def as_picture(value: Any) -> NDArray[Any] | None:
-    """(height, width) or (height, width, channels), channels last; None if it is no picture."""
+    """(height, width) or (height, width, channels), channels last; None if it is not a picture."""
     array = np.asarray(value)
     if array.dtype.kind not in "buif" or array.ndim not in (2, 3) or (min(array.shape[:2]) < 2 and array.ndim == 2):
         return None

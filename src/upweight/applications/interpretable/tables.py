@@ -96,7 +96,7 @@ class TableFeatures(InterpretableFeatures):
         return Drawn(self._described(codes), make)
 
     def random(self, count: int, rng: np.random.Generator) -> Drawn:
-        """Every column from a training example of its own; numbers that are no quarters from a normal distribution."""
+        """Every column from a training example of its own; numbers that are not quarters from a normal distribution."""
         d, last = len(self.names), len(self.columns) - 1
         sources = rng.choice(self._present, (count + 1, d), p=self._shares)
         sources[0] = last

@@ -59,7 +59,7 @@ class Cells(NamedTuple):
 
 
 def column_of(name: str, cells: Cells, decimal: str, is_target: bool) -> tuple[pandas.Series, list[str]]:
-    """(column, notes). Empty cells are missing; NA, null, … only in a column of numbers or dates that is no target.
+    """(column, notes). Empty cells are missing; NA, null, … only in a column of numbers or dates that is not a target.
 
     Args:
         name: of the column, for the notes.

@@ -55,7 +55,7 @@ def _either(first: Sequence[str], name: str) -> ValueError:
 def _may_be_values(first: Sequence[str], body: Sequence[Sequence[str]], mentioned: Collection[str]) -> bool:
     """Whether what is mentioned comes again in its column; or is a number, and any of the fields comes again.
 
-    Names that count the columns are no values, whatever comes again.
+    Names that count the columns are not values, whatever comes again.
     """
     if any(list(first) == [str(start + place) for place in range(len(first))] for start in (0, 1)):
         return False

@@ -81,7 +81,7 @@ class TableFormat:
         separator: the character between fields; a space stands for any number of spaces and tabs.
         quoting: how a field holds a quotation mark: "doubled", "escaped" with a backslash, or "none" if quotation marks
             are ordinary characters.
-        spaced: whether every separator is followed by a space that is no part of the value.
+        spaced: whether every separator is followed by a space that is not a part of the value.
         trailing: whether rows end with a separator.
         decimal: the decimal mark of numbers.
         header: the line with the names of the columns, from 1; 0 if the file has no names.

@@ -95,8 +95,8 @@ class DeletionDiagnostics(Fitted[Attributor, Differentiable]):
             information: as in `leverage`; "expected" gives R's values.
 
         Raises:
-            TypeError: the curvature is not that of a linear model, its loss is no likelihood (a hinge), or its columns
-                have no coefficients (a kernel).
+            TypeError: the curvature is not that of a linear model, its loss is not a likelihood (a hinge), or its
+                columns have no coefficients (a kernel).
             ModuleNotFoundError: pandas is not installed.
         """
         import pandas as pd

@@ -68,7 +68,7 @@ class LayerDirection:
         return along if along.ndim == 1 else self._pooled(along, self._mask(net, batch))
 
     def _mask(self, net: Any, batch: Any) -> Tensor | None:
-        """Which positions of the layer are no padding; those of a decoder that reads an encoder are its labels'."""
+        """Which positions of the layer are not padding; in a decoder that reads an encoder, those of its labels."""
         tensors = dict(named_tensors(batch))
         if not has_encoder(net) or "decoder" not in self.layer.split("."):
             return tensors.get("attention_mask")

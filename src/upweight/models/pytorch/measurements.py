@@ -66,7 +66,7 @@ class LogProbability:
         if not bool(columns.any(1).all()):
             raise ValueError(
                 f"expected tokens {self.tokens[0]} to {self.tokens[1] - 1} with a target in every query, got none in "
-                "one of them: prompts, padding and the first token of a causal model are no targets"
+                "one of them: prompts, padding and the first token of a causal model are not targets"
             )
         return -torch.where(columns, losses, 0.0).sum(1)
 
@@ -194,7 +194,7 @@ class MeanOverPrompts:
 
 
 def _prompts(batch: Any) -> tuple[Tensor, Tensor]:
-    """The token ids (m, L) of a batch, and where they are no padding."""
+    """The token ids (m, L) of a batch, and where they are not padding."""
     tensors = dict(named_tensors(batch))
     for name, ids in tensors.items():
         if ids.ndim == 2 and not ids.is_floating_point() and name not in (*NOT_TEXT, LABELS):

@@ -96,7 +96,7 @@ class RefitModel(Refittable, EstimatorModel, Bagged):
         if capability is Embeddable and not self.is_numeric:
             return f"the inputs of this {self.name} are not numbers, so there are no distances between them"
         if capability is Bagged and not self._is_bagged:
-            return f"this {self.name} is no ensemble that records which examples each member was trained on"
+            return f"this {self.name} is not an ensemble that records which examples each member was trained on"
         return None
 
     def outputs_for(self, examples: Examples) -> Array:

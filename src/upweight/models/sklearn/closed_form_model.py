@@ -252,7 +252,7 @@ def whole_weights(name: str, weights: Array) -> NDArray[np.intp]:
 
 
 def _with_last_step(predictor: Any, final: Any) -> Any:
-    """The pipeline with another last step; the estimator itself if it is no pipeline."""
+    """The pipeline with another last step; the estimator itself if it is not a pipeline."""
     if not hasattr(predictor, "steps"):
         return final
     return type(predictor)([*predictor.steps[:-1], (predictor.steps[-1][0], final)])

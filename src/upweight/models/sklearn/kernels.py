@@ -12,7 +12,7 @@ from sklearn.metrics.pairwise import pairwise_kernels
 from upweight.core.model_reader import UnsupportedSettingsError
 
 Array = NDArray[np.float64]
-INDEFINITE = ("sigmoid", "additive_chi2")  # which are no inner products
+INDEFINITE = ("sigmoid", "additive_chi2")  # which are not inner products
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def named_kernel(estimator: Any, gamma: Any) -> NamedKernel:
     """The kernel of a machine with `kernel`, `degree` and `coef0`.
 
     Raises:
-        UnsupportedSettingsError: a kernel without a name, or one that is no inner product.
+        UnsupportedSettingsError: a kernel without a name, or one that is not an inner product.
     """
     if callable(estimator.kernel) or estimator.kernel == "precomputed":
         raise UnsupportedSettingsError(

@@ -50,7 +50,7 @@ class LeverageDisplay(Display):
         These are the k of largest Cook's distance.
 
         Raises:
-            TypeError: no linear model, a loss that is no likelihood, or several outputs.
+            TypeError: no linear model, a loss that is not a likelihood, or several outputs.
             ValueError: k below 0.
         """
         require_count("k", k, least=0)

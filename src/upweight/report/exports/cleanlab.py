@@ -28,7 +28,7 @@ WHAT = "the label issues of cleanlab (CleanLearning.get_label_issues or Datalab.
 README = """cleanlab: issues.csv has one row per training example, with the columns of CleanLearning.get_label_issues()
 and the id in front; is_label_issue marks the examples to review. `upweight import-labels --form cleanlab` or
 `uw.CleanlabIssues().read(file, train)` makes a patch of the rows that are marked, with their predicted labels. Look at
-them first: a prediction is no label.
+them first: a prediction is not a label.
 """
 
 
