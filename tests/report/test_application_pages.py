@@ -93,7 +93,7 @@ def test_reweight(tmp_path, fitted):
 def test_discover(tmp_path, fitted):
     model, train, queries = fitted
     result = uw.discover(model, train, queries, uw.GradDot())
-    assert "Which training examples hold these queries down?" in rendered(tmp_path, result)
+    assert "Which training examples harm these queries?" in rendered(tmp_path, result)
     group = DiscoveredGroup(
         conditions=("b " + HOSTILE + " = 1", "a > 2"),
         ids=tuple(train.ids[:9].tolist()),

@@ -1,4 +1,4 @@
-"""The support audit: whether predictions are held up by training examples that have to do with them."""
+"""The support audit: whether predictions are supported by training examples that have to do with them."""
 
 from __future__ import annotations
 

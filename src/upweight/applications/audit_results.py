@@ -105,7 +105,7 @@ class AuditedPrediction:
     def sentence(self) -> str:
         """A sentence about what is unusual in the support, or that nothing is."""
         if not self.proponents:
-            return "No training example speaks for this prediction."
+            return "No training example supports this prediction."
         if not self.flagged:
             return "Nothing unusual."
         return " ".join(f"{check.sentence}." for check in self.checks if check.surprising)

@@ -155,7 +155,7 @@ class Discovery(Tabular):
             return f"No group of training examples is behind these queries.{missing}"
         named = "; ".join(f"{group.name} ({len(group.ids):,})" for group in self.groups)
         if not self.groups[0].confirmed:
-            return f"By the scores alone, these groups hold the queries down: {named}.{missing}"
+            return f"By the scores alone, these groups harm the queries: {named}.{missing}"
         return (
             f"Without {len(self.groups):,} group{'s'[: len(self.groups) > 1]} of training examples the queries do "
             f"better: {named}. Mean {self.measurement} {self.before:.3g} before, {self.after:.3g} without.{missing}"

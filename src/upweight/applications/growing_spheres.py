@@ -271,7 +271,7 @@ class _Search:
 
 
 def space_of(train: Examples, query: Examples, spheres: Spheres) -> MixedSpace:
-    """The space around a query in which enemies are sought."""
+    """The space around a query in which enemies are searched for."""
     columns = Columns(_flat(train), _flat(query), spheres.categorical)
     return MixedSpace(columns, weighted_positions(train))
 

@@ -1,4 +1,4 @@
-"""What speaks for a wrong label: its loss, its self-influence, its loss out of fold, or the suspicion of one method."""
+"""Evidence for a wrong label: its loss, its self-influence, its loss out of fold, or the suspicion of one method."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from upweight.core.weights import weighted_positions
 
 Array = NDArray[np.float64]
 PAIRS = 5_000_000  # distances held at once
-NEIGHBOURS = 2_000  # training examples whose nearest other one is sought
+NEIGHBOURS = 2_000  # training examples whose nearest other one is searched for
 NEAR = 0.2  # of the usual distance between neighbours, up to which an example is nearly equal
 TAIL = 0.1  # of the training examples, those nearest to another one, that give the tail's exponent
 

@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 Positions = NDArray[np.intp]
 HELD_OUT_EVERY = 4  # of the influential examples, one is held out
 HELD_OUT_SHARE = 5  # held-out neighbours, as a fraction of those that a surrogate is fitted to
-TRAINING_EXAMPLES = 5_000  # among which those near the query are sought
+TRAINING_EXAMPLES = 5_000  # among which those near the query are searched for
 NEAREST = 500  # training examples on which surrogates are compared
 
 

@@ -1,4 +1,4 @@
-"""The label whose support scores show, for every query, and how much each training example speaks for it."""
+"""The label whose support scores show, for every query, and how much each training example supports it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def train_labels(explained: Explanation) -> NDArray[Any] | None:
 
 
 def supported(explained: Explanation) -> tuple[list[Any] | None, Array, list[str]]:
-    """(the label whose support is audited, of every query; how much each training example speaks for it; warnings).
+    """(the label whose support is audited, of every query; how much each training example supports it; warnings).
 
     It is the predicted label. Scores of a loss or a margin are about the query's label: for mistakes, they change
     their sign if there are two classes, and the predictions are attributed if there are more. Labels are None for

@@ -1,4 +1,4 @@
-"""upweight audit: are predictions held up by training examples that have to do with them?"""
+"""upweight audit: are predictions supported by training examples that have to do with them?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""upweight discover: which groups of training examples, that nobody named, hold the queries down?"""
+"""upweight discover: which groups of training examples, that nobody named, harm the queries?"""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def audit_page(result: Audit, description: Sequence[str] = ()) -> str:
         (),
         None,
         description,
-        title="Are these predictions held up by examples that have to do with them?",
+        title="Are these predictions supported by examples that have to do with them?",
         facts=[
             f"{len(flagged):,} of {count(len(result.predictions), 'prediction')} flagged",
             *[f"{number:,} by {name}" for name, number in reasons.most_common()],

@@ -1,4 +1,4 @@
-"""The page of discover: which groups of training examples nobody named hold the queries down, in words."""
+"""The page of discover: which groups of training examples nobody named harm the queries, in words."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def discover_page(result: Discovery, description: Sequence[str] = ()) -> str:
         (),
         None,
         description,
-        title="Which training examples hold these queries down?",
+        title="Which training examples harm these queries?",
         facts=[
             count(len(result.queries), "query"),
             count(len(result.groups), "group"),

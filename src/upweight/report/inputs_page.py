@@ -26,7 +26,7 @@ MAX_WORDS = 300  # of one text
 SHARED_NAMED = 6  # parts that are named
 LEVELS = 4  # of colour behind a word
 FAINT = 0.1  # share of the largest attribution below which a word has no colour
-SIGNED = "Blue speaks for the output, orange against it; colours and bars are relative to the largest of each example."
+SIGNED = "Blue raises the output, orange lowers it; colours and bars are relative to the largest of each example."
 UNSIGNED = "The stronger the colour, the more it matters, for or against; relative to the largest of each example."
 
 

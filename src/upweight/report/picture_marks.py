@@ -1,4 +1,4 @@
-"""Masks and boxes drawn into pictures, told apart by colour and by pattern, so that they differ in greyscale too."""
+"""Masks and boxes drawn into pictures, distinguished by colour and by pattern, so that they differ in greyscale too."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ class MarkedText:
 
 
 def colour_level(value: float, largest: float) -> int:
-    """The colour of a score, 0 (none) to 6 (full); by its square root, so that middle ones can be told apart."""
+    """The colour of a score, 0 (none) to 6 (full); by its square root, so that middle ones can be distinguished."""
     if abs(value) < FAINT * largest or not largest:
         return 0
     return min(LEVELS, math.ceil(LEVELS * math.sqrt(abs(value) / largest)))

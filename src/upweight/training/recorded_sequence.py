@@ -1,4 +1,4 @@
-"""What a trajectory says of its steps: learning rates, batches, shares, modes and random numbers."""
+"""The record of a trajectory's steps: learning rates, batches, shares, modes and random numbers."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def named_rows(
     """The records with names for this number of columns: those of the first record if it is a header.
 
     Raises:
-        ValueError: rows have different numbers of fields, or nothing tells whether there is a header.
+        ValueError: rows have different numbers of fields, or it is not clear whether there is a header.
     """
     header = options.header
     without_repeats, repeats = _without_repeats(records, columns)

@@ -36,7 +36,7 @@ class ForecastNetwork(Measurable):
             return None
         try:
             return self._forecast(recipe, curvature, train, queries)
-        except Exception as error:  # whatever it is, the work itself will say it
+        except Exception as error:  # the work itself will raise it
             logger.debug("no forecast: %s", error)
             return None
 
