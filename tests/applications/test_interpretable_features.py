@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 import upweight as uw
-from upweight.applications.interpretable.features import cosine_distances, kept_parts
+from upweight.applications.interpretable.features import cosine_distances, shown_parts
 from upweight.applications.interpretable.pictures import PictureFeatures, as_picture
 from upweight.applications.interpretable.texts import SparseFeatures, TextFeatures
 
@@ -30,7 +30,7 @@ def words(text: str) -> set[str]:
 
 
 def test_all_numbers_of_hidden_features_are_as_likely_and_which_are_hidden_is_random() -> None:
-    kept = kept_parts(20_000, 5, np.random.default_rng(0))
+    kept = shown_parts(20_000, 5, np.random.default_rng(0))
     shares = np.bincount(5 - kept.sum(axis=1), minlength=6) / 20_000
     np.testing.assert_allclose(shares, [0, 0.2, 0.2, 0.2, 0.2, 0.2], atol=0.012)
     np.testing.assert_allclose(kept.mean(axis=0), 0.4, atol=0.012)

@@ -55,7 +55,7 @@ def test_prototypes(tmp_path, fitted):
     model, train, _ = fitted
     html = rendered(tmp_path, uw.prototypes(model, train, k=4))
     assert html.count("<h2>Class") == 2 and HOSTILE not in html
-    assert "</span> denser" in html or "</span> thinner" in html
+    assert "</span> denser" in html or "</span> sparser" in html
 
 
 def test_flip_set(tmp_path, fitted):

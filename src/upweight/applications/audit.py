@@ -36,12 +36,12 @@ def audit(
     relative: bool | None = None,
     reference: int = 1000,
 ) -> Audit:
-    """Ask of every prediction whether the training examples that hold it up have to do with it.
+    """Test for every prediction whether the training examples that support it have to do with it.
 
     The k strongest proponents of each prediction are compared with as many random training examples of the same labels:
     are they of another group than the query, of other labels, farther from the query? Is a training example a copy of
     the query? Each check is a test; a prediction is flagged if one of them is significant at `level` divided by their
-    number. Tests are also held against the other predictions of the same class, so that what is usual for all of
+    number. Tests are also compared with the other predictions of the same class, so that what is usual for all of
     them is not flagged.
 
     Args:
@@ -55,7 +55,7 @@ def audit(
         relative: order proponents by score / √self-influence, so that examples that are strong in every prediction do
             not hide those that matter for this one. The cost is that of the method's self-influences. None for yes,
             unless the method retrains or replays the training; False orders by scores.
-        reference: how many training examples, drawn at random, are asked for their own support, which shows what is
+        reference: how many training examples, drawn at random, have their own support computed, which shows what is
             usual for a single query too; 0 for none. Methods that retrain have none.
 
     Raises:

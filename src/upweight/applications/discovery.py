@@ -83,7 +83,7 @@ class DiscoveredGroup:
 
 @dataclass(frozen=True, eq=False)
 class UnsupportedRegion:
-    """Queries around which training examples are thinner than around nearly all training examples.
+    """Queries around which training examples are sparser than around nearly all training examples.
 
     Attributes:
         ids: of the queries.
@@ -111,7 +111,7 @@ class Discovery(Tabular):
             after those before it. Without a model that can be retrained, groups by scores, not confirmed.
         rejected: groups that the search proposed and retraining did not confirm.
         unsupported: queries that few training examples are near to; None if there are none, or no features.
-        outlier_factor: (m,) how much thinner the training examples are around each query than around its neighbours;
+        outlier_factor: (m,) how much sparser the training examples are around each query than around its neighbours;
             None without features.
         before: mean measurement of the queries that were not searched, with all training examples.
         after: the same without all groups.

@@ -22,7 +22,7 @@ COMPONENTS = 10  # of the mixture that new rows are drawn from
 
 @dataclass(frozen=True, eq=False)
 class ExtractedTree(Tabular):
-    """A decision tree that stands for a model.
+    """A decision tree that imitates a model.
 
     Attributes:
         nodes: the root first.

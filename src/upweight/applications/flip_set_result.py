@@ -24,7 +24,7 @@ class FlipSet(Tabular):
         before: what comes first with all examples: a class, the id of a query, or on which side of a number a
             measurement is.
         after: what comes first without `removed`; None if no removal up to `tried` examples flips it.
-        removed: ids of the training examples, removed that hold most of the lead first.
+        removed: ids of the training examples, those that hold most of the lead first.
         shares: of each of them, by the scores: how much of the lead of `before` over `after` it holds.
         names: of the values that were compared, of which the highest comes first.
         values: (V,) with all examples: measurements of the queries or of the classes; a measurement and its threshold;

@@ -35,7 +35,7 @@ class Prototypes(Tabular):
         values: the objective with each prototype and those before, (k,). For a data set J, which is higher the nearer
             the prototypes are to the data; for predictions the squared norm of what they span.
         criticism_ids: the criticisms, in the order in which they were chosen.
-        witness: of the criticisms: positive where the data are denser than the prototypes say, negative where thinner.
+        witness: of the criticisms: positive where the data are denser than the prototypes say, negative where sparser.
         train: the training set.
         queries: what the prototypes stand for; None for the training set itself.
         kernel: the settings of the kernel.

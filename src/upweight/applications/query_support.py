@@ -1,4 +1,4 @@
-"""The support of queries: how thin the training examples are around them, compared with what is usual."""
+"""The support of queries: how sparse the training examples are around them, compared with what is usual."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ NEIGHBOURS = 10
 
 @dataclass(frozen=True, eq=False)
 class QuerySupport:
-    """How thin the training examples are around each query.
+    """How sparse the training examples are around each query.
 
     Attributes:
-        factor: (m,) local outlier factor in the features of the model: how much thinner than around the ten nearest
+        factor: (m,) local outlier factor in the features of the model: how much sparser than around the ten nearest
             training examples; about 1 is usual (Breunig et al. 2000).
         share: (m,) of the training examples whose own factor is at least as large.
     """

@@ -180,7 +180,7 @@ def _criteria(
 ) -> tuple[PartOrdering | None, PartOrdering | None]:
     baseline = getattr(attributed.recipe, "baseline", None)
     if attributed.parts == "words" and not has_texts(attributed.examples) and baseline is None:
-        return None, None  # there is no token that stands for nothing
+        return None, None  # there is no token that means the absence of a part
     try:
         return (
             necessity(model, attributed, baseline=baseline, train=train, points=POINTS),

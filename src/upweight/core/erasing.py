@@ -84,11 +84,11 @@ class Eraser:
         return Examples(x, y, names=self.examples.names, labels=self.examples.labels)
 
     def _without_words(self, position: int, mask: Mask) -> str:
-        text, end, kept = self.examples.x[position], 0, []
+        text, end, remaining = self.examples.x[position], 0, []
         for match, is_erased in zip(WORD.finditer(text), mask, strict=True):
-            kept.append(text[end : match.start() if is_erased else match.end()])
+            remaining.append(text[end : match.start() if is_erased else match.end()])
             end = match.end()
-        return "".join([*kept, text[end:]])
+        return "".join([*remaining, text[end:]])
 
     def _filled(self, single: Any, masks: Mask) -> Any:
         """Copies of inputs that hold a single example, with stand-ins where the masks are true."""

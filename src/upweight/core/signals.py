@@ -111,14 +111,16 @@ class Series:
         heights = (self.values - low) / (high - low) if high > low else np.where(np.isnan(self.values), np.nan, 0.5)
         lines = []
         for channel in heights.T:
-            kept = np.arange(steps)
+            chosen = np.arange(steps)
             if steps > 2 * WIDTH:
                 parts = np.array_split(np.arange(steps), WIDTH)
                 low_first = [part[np.argsort(np.nan_to_num(channel[part]), kind="stable")[[0, -1]]] for part in parts]
-                kept = np.unique(np.concatenate(low_first))
-            kept = kept[~np.isnan(channel[kept])]
-            xs = kept / max(1, steps - 1)
-            lines.append([[round(x, 4), round(y, 4)] for x, y in zip(xs.tolist(), channel[kept].tolist(), strict=True)])
+                chosen = np.unique(np.concatenate(low_first))
+            chosen = chosen[~np.isnan(channel[chosen])]
+            xs = chosen / max(1, steps - 1)
+            lines.append(
+                [[round(x, 4), round(y, 4)] for x, y in zip(xs.tolist(), channel[chosen].tolist(), strict=True)]
+            )
         return lines
 
     def picture(self) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""The watchdog: says when a worker is silent for far longer than the other trainings took."""
+"""The watchdog: detects a worker that is silent for far longer than the other trainings took."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import os
 import time
 from pathlib import Path
 
-PATIENCE = 30.0  # how many times as long as the longest other training one may take, if it does not use the processor
-SILENT_SECONDS = 60.0  # and at least this long
-BUSY = 20.0  # by which both are multiplied for a training that uses the processor
+PATIENCE = 30.0  # a silent training may take this many times as long as the longest other one
+SILENT_SECONDS = 60.0  # a silent training may always take this long
+BUSY = 20.0  # the factor of both for a training that uses the processor
 
 
 class Watchdog:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from upweight.core.progress import Progress, no_progress
 
-PATIENCE_SECONDS = 3600.0  # without any new file of another rank, before a rank gives up
-LONGEST_PAUSE = 1.0  # seconds between two looks at the files of others
+PATIENCE_SECONDS = 3600.0  # how long a rank waits for a new file of another rank before it gives up
+LONGEST_PAUSE = 1.0  # seconds between two checks for the files of others
 
 
 class WorkList(ABC):

@@ -23,7 +23,7 @@ from weakref import WeakSet
 from upweight.engines.process_state import environment
 from upweight.engines.worker_program import BOOTSTRAP
 
-IDLE_SECONDS = 120.0  # after which a worker without work ends
+IDLE_SECONDS = 120.0  # a worker without work ends after this time
 HAS_GROUPS = hasattr(os, "killpg")  # a worker and all that it starts are one group, which ends together
 
 # Ends the groups of all workers when its own standard input ends, with the process that started it. A worker notices
@@ -50,7 +50,7 @@ class Worker:
         threads: of its linear algebra.
 
     Attributes:
-        is_new: it served no job yet.
+        is_new: whether it has served no job yet.
         setting: another process with the same value computes the same.
         started: when, in seconds since the epoch.
 
@@ -166,7 +166,7 @@ class _Idle:
         return len(self._workers)
 
     def stop_all(self) -> None:
-        """End all."""
+        """End all idle workers."""
         with self._lock:
             workers, self._workers = self._workers, []
         for worker in workers:
@@ -240,7 +240,7 @@ def _setting(threads: int) -> tuple[Any, ...]:
 
 
 def _changed(since: float) -> bool:
-    """Whether the file of a module of the user's was written after this time: a worker has read it as it was."""
+    """Whether a file of the user's modules was written after this time: a worker would run the older version."""
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
         if isinstance(file, str) and not file.startswith((sys.prefix, sys.base_prefix)):

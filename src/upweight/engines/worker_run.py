@@ -18,10 +18,10 @@ from upweight.engines.termination import end_on_sigterm
 from upweight.engines.watchdog import Watchdog
 from upweight.engines.worker import Worker, idle_workers, release, worker_for
 
-MAX_DEATHS = 3  # of workers, at one task or before any
-START_SECONDS = 2.0  # that the start of a worker takes, until one was measured
+MAX_DEATHS = 3  # how many workers may die at one task, or before their first
+START_SECONDS = 2.0  # assumed for the start of a worker until one was measured
 MAX_START_SECONDS = 600.0
-POLL_SECONDS = 0.05  # between looks at what runs
+POLL_SECONDS = 0.05  # between two checks of the running workers
 
 Result = tuple[int, Any]
 
@@ -31,7 +31,7 @@ class WorkerTraceback(Exception):  # noqa: N818 - it is shown as the cause of an
 
 
 class WorkerRun:
-    """Tasks on their way through workers.
+    """A list of tasks that workers run.
 
     Args:
         work: the function of a task.
@@ -79,7 +79,7 @@ class WorkerRun:
                 self._end_workers()
 
     def _next(self) -> Iterator[Result]:
-        """The results that the next answer brings; an interrupt or an error brings those that came before it."""
+        """Handle the next answer, and yield the results that it completes; before an error, the earlier ones."""
         try:
             answer = self.answers.get(timeout=POLL_SECONDS)
         except Empty:
@@ -134,7 +134,7 @@ class WorkerRun:
                 yield self._take(worker, value)
 
     def _start_workers(self) -> None:
-        while self._pays_another():
+        while self._another_is_worth_it():
             try:
                 worker = worker_for(self.threads)
             except OSError as error:  # too many processes, too little memory
@@ -145,7 +145,7 @@ class WorkerRun:
             self.starting[worker] = time.monotonic()
             worker.send((str(self.path), self.threads), self.answers)
 
-    def _pays_another(self) -> bool:
+    def _another_is_worth_it(self) -> bool:
         """Whether the tasks that wait take longer than the start of another worker."""
         workers = len(self.starting) + len(self.running) + len(self.free)
         if workers >= min(self.processes, len(self.remaining)) or not self.queue:

@@ -1,4 +1,4 @@
-"""How far two networks are from each other as functions, whatever their parameters are."""
+"""The distance between two networks as functions, which does not depend on how their parameters are written."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from upweight.core.model import Measurable
 
 Array = NDArray[np.float64]
 Criterion = Literal["necessity", "sufficiency"]
-DRAWS = 5  # random orders that stand beside
+DRAWS = 5  # random orders for comparison
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +115,7 @@ def necessity(
         attributions: of its outputs, from `attribute_inputs`.
         baseline, train: what stands in for erased parts, as for `Erasure`.
         points: how many steps from the whole input to nothing.
-        seed: of the random orders that stand beside.
+        seed: of the random orders for comparison.
 
     Raises:
         ValueError: points below 2; a baseline of another shape; attributions of what a `collate` made, whose parts are

@@ -16,7 +16,7 @@ MAX_COLUMNS = 8  # of a row
 DATA = "The prototypes together are as near to the data as this few examples can be."
 CRITICISMS = (
     "Criticisms are examples for which they stand worst: read them to see what the prototypes leave out. “Denser” "
-    "means that there are more examples like it than the prototypes say, “thinner” that there are fewer."
+    "means that there are more examples like it than the prototypes say, “sparser” that there are fewer."
 )
 QUERIES = "The prototypes, times their weights, come as near to the queries as this few training examples can."
 
@@ -69,7 +69,7 @@ def prototypes_page(result: Prototypes, description: Sequence[str] = ()) -> str:
 
 
 def _density(witness: float) -> str:
-    return "denser" if witness > 0 else "thinner"
+    return "denser" if witness > 0 else "sparser"
 
 
 def _card(album: Album, identifier: Id, text: str) -> dict[str, Any]:

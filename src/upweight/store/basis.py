@@ -53,7 +53,7 @@ class Basis:
 
     @classmethod
     def of(cls, state: SavedState, network: Network) -> Basis:
-        """The basis whose state was kept. Raises ValueError for that of another net."""
+        """The basis whose state was saved. Raises ValueError for that of another net."""
         layers, parameters = saved_layers(state, network), saved_parameters(state, network)
         values = {
             **{name: layer.values for name, layer in layers.items()},

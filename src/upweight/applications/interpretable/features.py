@@ -78,7 +78,7 @@ def cosine_distances(rows: Array) -> Array:
     return np.asarray(1.0 - np.sqrt(rows.sum(axis=1) / rows.shape[1]))
 
 
-def kept_parts(count: int, d: int, rng: np.random.Generator, least_hidden: int = 1) -> NDArray[np.bool_]:
+def shown_parts(count: int, d: int, rng: np.random.Generator, least_hidden: int = 1) -> NDArray[np.bool_]:
     """Which of d features each of `count` neighbours keeps: all numbers from `least_hidden` to d hidden are as likely.
 
     Which ones are hidden is random, (count, d).

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.applications.interpretable.features import Drawn, InterpretableFeatures, cosine_distances, kept_parts
+from upweight.applications.interpretable.features import Drawn, InterpretableFeatures, cosine_distances, shown_parts
 from upweight.core.examples import Examples
 
 Array = NDArray[np.float64]
@@ -47,30 +47,30 @@ class PictureFeatures(InterpretableFeatures):
             for channel in mask:
                 self._hidden[channel] = self._picture[channel].mean() if hidden is None else hidden
 
-    def _drawn(self, kept: NDArray[np.bool_], behind: Callable[[slice], Any]) -> Drawn:
-        """Kept superpixels before these pictures."""
+    def _drawn(self, shown: NDArray[np.bool_], behind: Callable[[slice], Any]) -> Drawn:
+        """Samples of the shown superpixels, in front of these pictures."""
 
         def make(part: slice) -> Any:
-            pictures = np.array(np.broadcast_to(behind(part), (len(kept[part]), *self._picture.shape)))
-            for picture, row in zip(pictures, kept[part], strict=True):
+            pictures = np.array(np.broadcast_to(behind(part), (len(shown[part]), *self._picture.shape)))
+            for picture, row in zip(pictures, shown[part], strict=True):
                 for j in np.flatnonzero(row):
                     for channel in self._masks[j]:
                         picture[channel] = self._picture[channel]
             return pictures.astype(self._picture.dtype, copy=False)
 
-        return Drawn(kept.astype(np.float64), make, max(1, NUMBERS_TOGETHER // self._picture.size))
+        return Drawn(shown.astype(np.float64), make, max(1, NUMBERS_TOGETHER // self._picture.size))
 
     def random(self, count: int, rng: np.random.Generator) -> Drawn:
         """Every superpixel is hidden with probability ½."""
-        kept = rng.integers(0, 2, (count + 1, len(self.names))).astype(bool)
-        kept[0] = True
-        return self._drawn(kept, lambda _: self._hidden[None])
+        shown = rng.integers(0, 2, (count + 1, len(self.names))).astype(bool)
+        shown[0] = True
+        return self._drawn(shown, lambda _: self._hidden[None])
 
     def mixed(self, sources: Positions, rng: np.random.Generator) -> Drawn:
         """Samples of some superpixels, each before the picture of one training example."""
         assert self._train is not None
         train = self._train
-        return self._drawn(kept_parts(len(sources), len(self.names), rng), lambda part: train[sources[part]])
+        return self._drawn(shown_parts(len(sources), len(self.names), rng), lambda part: train[sources[part]])
 
     def of_training(self, positions: Positions) -> None:
         """None: other pictures have other superpixels."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.applications.interpretable.columns import Columns, number_text
-from upweight.applications.interpretable.features import Drawn, InterpretableFeatures, kept_parts
+from upweight.applications.interpretable.features import Drawn, InterpretableFeatures, shown_parts
 from upweight.core.examples import Examples
 from upweight.core.weights import sample_weights
 
@@ -108,8 +108,8 @@ class TableFeatures(InterpretableFeatures):
 
     def mixed(self, sources: Positions, rng: np.random.Generator) -> Drawn:
         """Samples with some columns of the query, and the others of one training example."""
-        kept = kept_parts(len(sources), len(self.names), rng)
-        return self._drawn(np.where(kept, len(self.columns) - 1, sources[:, None]))
+        from_query = shown_parts(len(sources), len(self.names), rng)
+        return self._drawn(np.where(from_query, len(self.columns) - 1, sources[:, None]))
 
     def of_training(self, positions: Positions) -> Drawn:
         """The samples of training examples, which are left as they are."""

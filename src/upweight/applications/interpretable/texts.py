@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.applications.interpretable.features import Drawn, InterpretableFeatures, cosine_distances, kept_parts
+from upweight.applications.interpretable.features import Drawn, InterpretableFeatures, cosine_distances, shown_parts
 from upweight.core.examples import Examples
 
 Array = NDArray[np.float64]
@@ -43,29 +43,29 @@ class TextFeatures(InterpretableFeatures):
 
     def random(self, count: int, rng: np.random.Generator) -> Drawn:
         """Samples in which some words are left out, wherever they stand."""
-        kept = np.ones((count + 1, len(self.names)), dtype=bool)
-        kept[1:] = kept_parts(count, len(self.names), rng)
+        shown = np.ones((count + 1, len(self.names)), dtype=bool)
+        shown[1:] = shown_parts(count, len(self.names), rng)
 
         def make(part: slice) -> list[str]:
-            return [self._with(dict.fromkeys(self._hidden(row), "")) for row in kept[part]]
+            return [self._with(dict.fromkeys(self._hidden(row), "")) for row in shown[part]]
 
-        return Drawn(kept.astype(np.float64), make)
+        return Drawn(shown.astype(np.float64), make)
 
     def mixed(self, sources: Positions, rng: np.random.Generator) -> Drawn:
         """Samples in which some words are replaced by words of one training example each, drawn at random."""
-        kept = kept_parts(len(sources), len(self.names), rng)
+        shown = shown_parts(len(sources), len(self.names), rng)
         replaced: list[dict[str, str]] = []
-        for row, source in zip(kept, sources.tolist(), strict=True):
+        for row, source in zip(shown, sources.tolist(), strict=True):
             words = _words(self._train[source]) or [""]
             hidden = self._hidden(row)
             replaced.append(dict(zip(hidden, rng.choice(words, len(hidden)).tolist(), strict=True)))
-        rows = kept.astype(np.float64)
+        rows = shown.astype(np.float64)
         for row, words_of in zip(rows, replaced, strict=True):
             row[[self._places[word] for word in words_of.values() if word in self._places]] = 1.0
         return Drawn(rows, lambda part: [self._with(words) for words in replaced[part]])
 
-    def _hidden(self, kept: NDArray[np.bool_]) -> list[str]:
-        return [self.names[j] for j in np.flatnonzero(~kept)]
+    def _hidden(self, shown: NDArray[np.bool_]) -> list[str]:
+        return [self.names[j] for j in np.flatnonzero(~shown)]
 
     def of_training(self, positions: Positions) -> Drawn:
         """Which of these words the training examples have."""
@@ -99,16 +99,16 @@ class SparseFeatures(InterpretableFeatures):
 
     def random(self, count: int, rng: np.random.Generator) -> Drawn:
         """Samples in which some columns are 0."""
-        kept = np.ones((count + 1, len(self.names)), dtype=bool)
-        kept[1:] = kept_parts(count, len(self.names), rng)
-        return Drawn(kept.astype(np.float64), lambda part: self._rows(kept[part] * self._values))
+        shown = np.ones((count + 1, len(self.names)), dtype=bool)
+        shown[1:] = shown_parts(count, len(self.names), rng)
+        return Drawn(shown.astype(np.float64), lambda part: self._rows(shown[part] * self._values))
 
     def mixed(self, sources: Positions, rng: np.random.Generator) -> Drawn:
         """Samples in which some columns have the numbers of one training example each."""
         assert self._train is not None
-        kept = kept_parts(len(sources), len(self.names), rng)
+        shown = shown_parts(len(sources), len(self.names), rng)
         others = np.asarray(self._train[sources][:, self._columns].toarray())
-        values = np.where(kept, self._values, others)
+        values = np.where(shown, self._values, others)
         return Drawn((values == self._values).astype(np.float64), lambda part: self._rows(values[part]))
 
     def _rows(self, values: Array) -> Any:

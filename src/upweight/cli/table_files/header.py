@@ -19,8 +19,8 @@ def find_header(first: Sequence[str], body: Sequence[Sequence[str]], mentioned: 
     """Whether the first record has names: those that the user mentions, or texts above numbers or repeated texts.
 
     Raises:
-        ValueError: there is no evidence for or against a header, or evidence for both: numbers may be names (years), and
-            what the user mentions may be a value. The message names `--header`.
+        ValueError: there is no evidence for or against a header, or evidence for both: numbers may be names (years),
+            and what the user mentions may be a value. The message names `--header`.
     """
     stripped = list(map(str.strip, first))
     is_mentioned = bool(mentioned) and set(stripped).issuperset(mentioned)
