@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
+import upweight as uw
 from support.dense_problems import (
     CONVEX,
     blocks_of,
@@ -173,6 +175,16 @@ def test_a_point_of_leverage_one_has_directions_that_it_alone_determines():
     assert len(directions[4]) == problem.family.outputs
     others = curvature.matvec(directions[4]) - curvature.part_matvec(np.eye(len(x))[[4, 4]], directions[4])
     np.testing.assert_allclose(others, 0, atol=1e-9)
+
+
+def test_many_outputs_of_moderate_leverage_determine_nothing_alone():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 5)), rng.integers(0, 12, 60)
+    x[0] *= 300  # its outputs have leverages near .5, whose determinant is below that of one leverage near 1
+    estimator = LogisticRegression(C=1e4, max_iter=10_000, tol=1e-10).fit(x, y)
+    train = uw.Examples(x, y)
+    fitted = uw.Influence().fit(uw.explainable(estimator, train), train)
+    assert fitted.curvature._suspects and fitted.undetermined == {}
 
 
 def test_news_of_the_solver_travel_along():

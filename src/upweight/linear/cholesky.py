@@ -49,7 +49,7 @@ class JointCholesky(HessianSolver):
 
     def solve(self, vectors: Array) -> Array:
         """Two triangular solves per vector."""
-        flat = vectors.reshape(len(vectors), -1).T
+        flat = vectors.reshape(len(vectors), self.problem.size).T
         return np.asarray(cho_solve((self.lower, True), flat, check_finite=False)).T.reshape(vectors.shape)
 
     def leverages(self, pieces: Sequence[slice]) -> Iterator[Array]:

@@ -181,6 +181,8 @@ class LinearCurvature(ExactCurvature):
             second = self._second(slice(i, i + 1))[0]
             left, singular, _ = np.linalg.svd(np.eye(len(s)) - second @ s)
             directions = left[:, singular < 1 - SUSPECT_LEVERAGE].T @ second
+            if not len(directions):  # many outputs of moderate leverage have a small determinant together
+                continue
             x = self.problem.features.take(slice(i, i + 1)).dense()[0]
             alone = only_determined_by(self.solver, [i], self.solver.solve(directions[:, :, None] * x))
             if len(alone):
