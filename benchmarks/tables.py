@@ -49,7 +49,6 @@ TABLES = (
     PublicTable("Enron spam", "enron1.zip", "", "kind"),
     PublicTable("iris", "sklearn", "datasets/data/iris.csv", "virginica"),
     PublicTable("digits", "sklearn", "datasets/data/digits.csv.gz", "column_65"),
-    PublicTable("breast cancer", "sklearn", "datasets/data/breast_cancer.csv", "benign"),
     PublicTable("RAND health insurance", "statsmodels", "datasets/randhie/randhie.csv", "mdvis"),
     PublicTable("Star 98", "statsmodels", "datasets/star98/star98.csv", "NABOVE"),
     PublicTable("extramarital affairs", "statsmodels", "datasets/fair/fair.csv", "affairs"),

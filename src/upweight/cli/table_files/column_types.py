@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
 
+from upweight.cli.table_files.cells import Cells
 from upweight.cli.table_files.dates import find_dates
 from upweight.cli.table_files.numbers import (
     COMMA_NUMBER,
@@ -17,9 +18,7 @@ from upweight.cli.table_files.numbers import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas
-    from numpy.typing import NDArray
 
 TRUTH_VALUES = ({"True", "False"}, {"TRUE", "FALSE"}, {"true", "false"})
 MAX_WHOLE = 2**63 - 1
@@ -28,34 +27,6 @@ SHOWN_CHARACTERS = 40  # of a cell in a note
 WORDS_SHOWN = 3
 # Digits with signs of thousands, currencies or units around: people read them as numbers.
 LIKE_A_NUMBER = re.compile(r"[^\w]*\d[\d.,'’\s]*[^\w]*")
-
-
-class Cells(NamedTuple):
-    """The texts of a column: the distinct ones, and for every row the position of its own among them."""
-
-    texts: list[str]
-    codes: NDArray[np.intp]
-
-    @classmethod
-    def of(cls, column: Sequence[str]) -> Cells:
-        """Read a column of one text per row."""
-        import numpy as np
-        import pandas as pd
-
-        values = np.empty(len(column), dtype=object)
-        values[:] = column
-        codes, texts = pd.factorize(values)
-        return cls(texts.tolist(), codes)
-
-    def spread(self, values: pandas.Series) -> pandas.Series:
-        """A column of these values, one for each of the distinct texts."""
-        return values.take(self.codes).reset_index(drop=True)
-
-    def counts(self) -> dict[str, int]:
-        """How often each text occurs."""
-        import numpy as np
-
-        return dict(zip(self.texts, np.bincount(self.codes, minlength=len(self.texts)).tolist(), strict=True))
 
 
 def column_of(name: str, cells: Cells, decimal: str, is_target: bool) -> tuple[pandas.Series, list[str]]:
@@ -75,11 +46,12 @@ def column_of(name: str, cells: Cells, decimal: str, is_target: bool) -> tuple[p
     if not texts:
         return pd.Series([float("nan")] * len(cells.codes)), []
     if values and all(map(numbers.fullmatch, values)):
-        reason = _why_codes(values)
+        is_whole = all(map(WHOLE_NUMBER.fullmatch, values))
+        reason = _why_codes(values) if is_whole else None
         if reason:
             return _texts(cells), [f"Column {name} was read as text: {reason}."]
-        parsed = cells.spread(_parsed(cells.texts, set(values), decimal))
-        return parsed, _missing_note(name, cells, set(texts) - set(values))
+        parsed = _parsed_whole(cells.texts, values) if is_whole else _parsed(cells.texts, values, decimal)
+        return cells.spread(parsed), _missing_note(name, cells, set(texts) - set(values))
     if any(both.issuperset(texts) for both in TRUTH_VALUES):
         truths = [text.strip().lower() == "true" if text.strip() else None for text in cells.texts]
         return cells.spread(pd.Series(truths, dtype="boolean" if None in truths else "bool")), []
@@ -103,22 +75,31 @@ def _texts(cells: Cells) -> pandas.Series:
 
 def _why_codes(numbers: Sequence[str]) -> str | None:
     """Why these whole numbers are a text; None if they are numbers."""
-    if not all(map(WHOLE_NUMBER.fullmatch, numbers)):
-        return None
-    code = next((text for text in numbers if LEADING_ZERO.fullmatch(text)), None)
+    code = next((text for text in numbers if "0" in text and LEADING_ZERO.fullmatch(text)), None)
     if code is not None:
         return f"{code.strip()!r} begins with a zero, as codes do"
+    longest = max(numbers, key=len)
+    if len(longest) < len(str(MAX_WHOLE)):
+        return None
     longest = max(numbers, key=lambda text: abs(int(text)))
     return f"{longest} has more digits than a number can hold" if abs(int(longest)) > MAX_WHOLE else None
 
 
-def _parsed(texts: Sequence[str], numbers: set[str], decimal: str) -> pandas.Series:
+def _parsed_whole(texts: Sequence[str], numbers: Collection[str]) -> pandas.Series:
+    """The texts as whole numbers; missing where they are not among `numbers`."""
+    import pandas as pd
+
+    if len(texts) == len(numbers):
+        return pd.Series(list(map(int, texts)), dtype="int64")
+    numbers = set(numbers)
+    return pd.Series([int(text) if text in numbers else None for text in texts], dtype="Int64")
+
+
+def _parsed(texts: Sequence[str], numbers: Collection[str], decimal: str) -> pandas.Series:
     """The texts as numbers; missing where they are not among `numbers`."""
     import pandas as pd
 
-    if all(map(WHOLE_NUMBER.fullmatch, numbers)):
-        whole = [int(text) if text in numbers else None for text in texts]
-        return pd.Series(whole, dtype="int64" if None not in whole else "Int64")
+    numbers = set(numbers)
     floats = [float(text.replace(decimal, ".")) if text in numbers else float("nan") for text in texts]
     return pd.Series(floats, dtype="float64")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from upweight.cli.table_files.binary_files import read_frame, read_sheet, require_library
-from upweight.cli.table_files.column_types import Cells, column_of
+from upweight.cli.table_files.column_types import column_of
 from upweight.cli.table_files.compression import contents_of
 from upweight.cli.table_files.encodings import decode
 from upweight.cli.table_files.layout import DIRECTIVE, lay_out
@@ -111,17 +111,15 @@ def _typed(rows: Rows, options: ReadingOptions, targets: Collection[str], name: 
     """The rows as columns of numbers, dates and texts."""
     import pandas as pd
 
-    fields, last_lines = rows.records
-    columns = [Cells.of([row[place] for row in fields]) for place in range(len(rows.names))]
     decimal = options.decimal or "."
     if rows.form.kind == "text" and options.decimal is None:
-        decimal = find_decimal((column.texts for column in columns), rows.form.separator, name)
+        decimal = find_decimal((column.texts for column in rows.columns), rows.form.separator, name)
     form = replace(rows.form, decimal=decimal)
     if str(form):
         notes.append(f"How {name} was read: {form}.")
     notes += rows.notes
     typed = {}
-    for column_name, cells in zip(rows.names, columns, strict=True):
+    for column_name, cells in zip(rows.names, rows.columns, strict=True):
         typed[column_name], column_notes = column_of(column_name, cells, decimal, column_name in targets)
         notes += column_notes
-    return Table(pd.DataFrame(typed), form, last_lines, tuple(notes))
+    return Table(pd.DataFrame(typed), form, rows.last_lines, tuple(notes))

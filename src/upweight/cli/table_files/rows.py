@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from upweight.cli.table_files.header import find_header, is_value, numbered_names, unique_names
+import numpy as np
+
+from upweight.cli.table_files.cells import Cells
+from upweight.cli.table_files.even_text import even_columns
+from upweight.cli.table_files.header import SAMPLE_ROWS, find_header, is_value, numbered_names, unique_names
 from upweight.cli.table_files.layout import COMMENT
 from upweight.cli.table_files.records import Records, read_records
 from upweight.cli.table_files.table_format import ReadingOptions, TableFormat
@@ -23,13 +27,15 @@ class Rows:
 
     Attributes:
         names: one per column, each its own.
-        records: the fields of each row, as many as `names`, and its last line in the file.
+        columns: the cells of each column.
+        last_lines: the last line of each row in the file.
         form: the format, with header and trailing separator.
         notes: sentences about what was left out or renamed.
     """
 
     names: list[str]
-    records: Records
+    columns: list[Cells]
+    last_lines: list[int]
     form: TableFormat
     notes: tuple[str, ...]
 
@@ -40,6 +46,9 @@ def read_rows(text: str, form: TableFormat, options: ReadingOptions, name: str) 
     Raises:
         ValueError: there is no row, or rows have different numbers of fields; the message names the line.
     """
+    rows = _even_rows(text, form, options, name)
+    if rows is not None:
+        return rows
     records = from_line(options.header or 0, _all_records(text, form, name), name)
     columns = _usual_width(records)
     records, notes = _without_comments(_without_blank_lines(records, columns), columns)
@@ -55,6 +64,52 @@ def named_rows(
     Raises:
         ValueError: rows have different numbers of fields, or it is not clear whether there is a header.
     """
+    names, body, form, notes = _named(records, columns, form, options, name, notes)
+    fields: Iterable[Sequence[str]] = zip(*body.fields, strict=True) if body.fields else [()] * len(names)
+    return Rows(names, list(map(Cells.of, fields)), body.last_lines, form, tuple(notes))
+
+
+def _even_rows(text: str, form: TableFormat, options: ReadingOptions, name: str) -> Rows | None:
+    """The rows of a text in which nothing has to be left out but a header; None for other texts."""
+    columns = even_columns(text, form) if options.header in (None, 0, 1) else None
+    if columns is None or not any(any(cells.texts) for cells in columns):
+        return None
+    if _ends_with_separators(columns) or _has_first_line_again(columns):
+        return None
+    count = len(columns[0].codes)
+    beginning = [[cells.texts[code] for code in cells.codes[: 1 + SAMPLE_ROWS]] for cells in columns]
+    records = Records(list(map(list, zip(*beginning, strict=True))), list(range(1, 2 + min(SAMPLE_ROWS, count - 1))))
+    names, _, form, notes = _named(records, len(columns), form, options, name, ())
+    if form.header:
+        columns = [cells.without_first() for cells in columns]
+    return Rows(names, columns, list(range(count + 1))[1 + bool(form.header) :], form, tuple(notes))
+
+
+def _ends_with_separators(columns: list[Cells]) -> bool:
+    return len(columns) > 2 and not any(map(str.strip, columns[-1].texts))
+
+
+def _has_first_line_again(columns: list[Cells]) -> bool:
+    """Whether another line has the fields of the first one, but for spaces."""
+    is_equal = None
+    for cells in columns:
+        first = _plain_field(cells.texts[cells.codes[0]])
+        codes = [code for code, text in enumerate(cells.texts) if _plain_field(text) == first]
+        same = np.isin(cells.codes, codes)
+        is_equal = same if is_equal is None else is_equal & same
+        if is_equal.sum() == 1:
+            return False
+    return True
+
+
+def _plain_field(text: str) -> str:
+    return text.strip().removeprefix(BYTE_ORDER_MARK)
+
+
+def _named(
+    records: Records, columns: int, form: TableFormat, options: ReadingOptions, name: str, notes: Sequence[str]
+) -> tuple[list[str], Records, TableFormat, Sequence[str]]:
+    """(names, the records below them, format, notes) of these records."""
     header = options.header
     without_repeats, repeats = _without_repeats(records, columns)
     body = Records(without_repeats.fields[1:], without_repeats.last_lines[1:])
@@ -82,7 +137,7 @@ def named_rows(
         raise ValueError(f"{name} has several columns called {min(repeated)}; rename all but one")
     names, name_notes = unique_names(names, columns)
     form = replace(form, header=first_line if header else 0)
-    return Rows(names, body if header else records, form, (*notes, *name_notes))
+    return names, body if header else records, form, (*notes, *name_notes)
 
 
 def _without_repeats(records: Records, columns: int) -> tuple[Records, list[int]]:
@@ -90,8 +145,12 @@ def _without_repeats(records: Records, columns: int) -> tuple[Records, list[int]
 
     In a table of one column nothing is left out, because a value may well be equal to the name.
     """
-    first, *others = [[field.strip().removeprefix(BYTE_ORDER_MARK) for field in record] for record in records.fields]
-    is_other = [True, *(columns == 1 or record != first for record in others)]
+    first, *others = records.fields
+    plain = list(map(_plain_field, first))
+    is_other = [
+        columns == 1 or _plain_field(each[0]) != plain[0] or list(map(_plain_field, each)) != plain for each in others
+    ]
+    is_other.insert(0, True)
     lines = [line for line, keep in zip(records.last_lines, is_other, strict=True) if not keep]
     return records.where(is_other), lines
 
