@@ -50,7 +50,7 @@ TABLES = (
     PublicTable("iris", "sklearn", "datasets/data/iris.csv", "virginica"),
     PublicTable("digits", "sklearn", "datasets/data/digits.csv.gz", "column_65"),
     PublicTable("RAND health insurance", "statsmodels", "datasets/randhie/randhie.csv", "mdvis"),
-    PublicTable("Star 98", "statsmodels", "datasets/star98/star98.csv", "NABOVE"),
+    PublicTable("Star 98", "statsmodels", "datasets/star98/star98.csv", "PR50M"),
     PublicTable("extramarital affairs", "statsmodels", "datasets/fair/fair.csv", "affairs"),
     PublicTable("election study 1996", "statsmodels", "datasets/anes96/anes96.csv", "'vote'"),
     PublicTable("mode of travel", "statsmodels", "datasets/modechoice/modechoice.csv", "choice"),

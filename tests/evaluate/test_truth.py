@@ -94,6 +94,15 @@ def test_save_and_load_give_the_same_truth(tmp_path):
     again.require(model, train, queries)
 
 
+@pytest.mark.parametrize("facts", [{"refused": 3}, {"reproduction": {"warnings": 3}}, {"seed_noise": "x"}])
+def test_facts_of_another_type_are_refused(facts, tmp_path):
+    model, train, queries, _ = game()
+    truth = truth_of(model, train, queries, singles(train, ["p5"]))
+    replace(truth, facts={**truth.facts, **facts}).save(tmp_path / "truth.npz")
+    with pytest.raises(ValueError, match=r"truth\.npz is damaged"):
+        Truth.load(tmp_path / "truth.npz")
+
+
 def test_an_interrupted_run_resumes_where_it_stopped(tmp_path):
     model, train, queries, _ = game(noise=0.1)
     whole = truth_of(model, train, queries, singles(train), seeds=2)

@@ -16,6 +16,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier
 
 import upweight as uw
+from upweight.core.archive import read_archive, write_archive
+from upweight.core.attributor import SCHEMA
 from upweight.core.model import Embeddable, Predictions
 from upweight.linear.representer_head import fit_head
 from upweight.testing import Law, candidates, families, try_law
@@ -152,6 +154,25 @@ def test_labels_can_be_ranked_by_the_size_of_alpha() -> None:
     ridge = uw.explainable(Ridge().fit(x, x[:, 20]), uw.Examples(x, x[:, 20]))
     with pytest.raises(ValueError, match="labels of classes to rank by RepresenterPoints"):
         uw.mislabeled(ridge, uw.Examples(x, x[:, 20]), ranking=uw.RepresenterPoints())
+
+
+def test_a_saved_head_of_another_form_is_refused(tmp_path) -> None:
+    x, y = load_iris(return_X_y=True)
+    train = uw.Examples(x, y)
+    model = uw.explainable(LogisticRegression(max_iter=10_000, tol=1e-10).fit(x, y), train)
+    fitted = uw.RepresenterPoints().fit(model, train)
+    fitted.save(tmp_path / "fit.npz")
+    arrays, facts = read_archive(tmp_path / "fit.npz", "fitted", SCHEMA)
+    assert uw.RepresenterPoints().load(tmp_path / "fit.npz", model, train).width == 4
+    wrong = [(name, array) for name in arrays for array in (arrays[name][..., None], arrays[name].astype(complex))]
+    wrong += [("alpha", arrays["alpha"][:, :2]), ("coefficients", arrays["coefficients"][:3])]
+    for name, array in wrong:
+        write_archive(tmp_path / "wrong.npz", "fitted", {**arrays, name: array}, facts, SCHEMA)
+        with pytest.raises(ValueError, match=r"wrong\.npz is damaged"):
+            uw.RepresenterPoints().load(tmp_path / "wrong.npz", model, train)
+    write_archive(tmp_path / "wrong.npz", "fitted", arrays, {**facts, "head": "x"}, SCHEMA)
+    with pytest.raises(ValueError, match=r"wrong\.npz is damaged"):
+        uw.RepresenterPoints().load(tmp_path / "wrong.npz", model, train)
 
 
 def test_what_is_no_linear_head_on_the_features_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ torch = pytest.importorskip("torch")
 from support.stored_nets import QUERIES, TRAIN, files, model, relative_error, store  # noqa: E402
 from upweight.core.files import open_atomically  # noqa: E402
 from upweight.store.build import PHASES  # noqa: E402
+from upweight.store.header import _checksum  # noqa: E402
 from upweight.store.manifest import manifest_writer  # noqa: E402
 
 RECIPE = uw.Influence(curvature=uw.KFAC())
@@ -174,6 +176,24 @@ def test_a_changed_header_is_refused(copied):
     path = copied / "header.json"
     path.write_text(path.read_text().replace('"rows": 60', '"rows": 61'))
     with pytest.raises(ValueError, match=r"header\.json is damaged"):
+        answer(copied)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"rows": "x"}, {"batch": 0}, {"encoding": {"name": "Other"}}, {"layouts": [3]}, {"identity": []}, None]
+)
+def test_a_header_of_other_types_is_refused_though_its_checksum_fits(changes, copied):
+    path = copied / "header.json"
+    contents = {**json.loads(path.read_text()), **(changes or {})}
+    contents["checksum"] = _checksum({name: part for name, part in contents.items() if name != "checksum"})
+    path.write_text("[" * 100_000 if changes is None else json.dumps(contents))
+    with pytest.raises(ValueError, match=r"header\.json is damaged or was not written by upweight"):
+        answer(copied)
+
+
+def test_a_deep_line_of_the_manifest_is_refused(copied):
+    next(copied.glob("manifest.*.jsonl")).write_text("[" * 100_000 + "\n")
+    with pytest.raises(ValueError, match=r"line 1 of .* is damaged"):
         answer(copied)
 
 

@@ -148,6 +148,10 @@ def _odd_files() -> Iterator[TableFile]:
     yield TableFile("utf-8-greek.csv", table_text(greek, ",", True, "").encode(), greek)
     greek_bytes = table_text(greek, ",", True, "").encode("cp1253")
     yield TableFile("named-encoding.csv", greek_bytes, greek, words=(None, "cp1253", None, None))
+    control: dict[str, Column] = {"n": [1, 2, 3], "word": ["Zürich", "caf\xe9 \x9d", "Bern"]}  # 0x9d is none of cp1252
+    yield TableFile("latin-1-beyond-cp1252.csv", table_text(control, ",", True, "").encode("latin-1"), control)
+    mails: dict[str, Column] = {"n": [1, 2], "text": ["one\x00letter" + " and so on" * 2000, "more"]}
+    yield TableFile("one-nul-in-a-long-text.csv", table_text(mails, ",", True, "").encode(), mails)
     years: dict[str, Column] = {"country": ["A", "B"], "2019": [5, 6], "2020": [7, 8]}
     yield TableFile("named-header.csv", table_text(years, ",", True, "").encode(), years, words=(None, None, None, "1"))
     yield TableFile(

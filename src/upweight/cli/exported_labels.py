@@ -73,6 +73,10 @@ def import_labels(
     """Make a patch of the decisions that a labelling tool exported; `upweight patch` applies it."""
     source = Source(task, table)
     require_output(out, task, decisions, contents=PATCH)
+    if out.exists() and out.stat().st_size:
+        raise typer.BadParameter(
+            f"{out} exists, and the decisions in it would be lost; name another file, or delete it", param_hint="--out"
+        )
     with show_progress({"read": f"Reading {task.name}"}, printing) as progress:
         train = source.read(progress, None, seed).train
     patch = form_of(form).read(decisions, train)

@@ -156,6 +156,7 @@ def _stored(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> dic
     expected = ((names, list, str), (seeds, list, int), (more, dict, str))
     if not all(type(part) is kind and all(type(value) is member for value in part) for part, kind, member in expected):
         raise TypeError("expected names and seeds of trainings, and facts by name")
+    _require_facts(more)
     query_ids, train_ids = (stored_array(arrays, name, (None,), ID_KINDS) for name in ("query_ids", "train_ids"))
     size = (len(seeds), len(query_ids))
     packed = stored_array(arrays, "removed", (len(names), -(-len(train_ids) // 8)), "u")
@@ -175,3 +176,15 @@ def _stored(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> dic
         "train_ids": train_ids,
         "facts": more,
     }
+
+
+def _require_facts(facts: Mapping[str, Any]) -> None:
+    """Raise TypeError if a fact is of another type than it is written with."""
+    refused, reproduction, noise = facts.get("refused", {}), facts.get("reproduction", {}), facts.get("seed_noise")
+    objects = (refused, reproduction, facts.get("identity") or {})
+    if not all(isinstance(part, dict) for part in objects) or not isinstance(noise, int | float | None):
+        raise TypeError("expected what was refused and reproduced, the identity, and the noise of seeds")
+    warnings = reproduction.get("warnings", [])
+    texts = [*refused.values(), *(warnings if isinstance(warnings, list) else [None])]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("expected sentences about what was refused and reproduced")

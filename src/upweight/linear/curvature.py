@@ -60,6 +60,7 @@ class LinearCurvature(ExactCurvature):
         self._suspects: dict[int, Array] = {}  # S_i of examples whose leverage may be 1
         self._cached_leverages: Array | None = None
         self._cached_sums: Array | None = None  # the leverage of each example
+        self._start: LinearCurvature | None = None  # from where the optimum was reached with the same factorisation
 
     def matvec(self, vectors: Array) -> Array:
         """(H + λ) v for (k, parameters)."""
@@ -103,8 +104,9 @@ class LinearCurvature(ExactCurvature):
             change = np.sqrt(problem.mean_of(((problem.outputs - current.problem.outputs) ** 2).mean(axis=1)))
             is_same = change < SAME_HESSIAN
             solver = current.solver.at(problem) if is_same else solver_for(problem, self._recipe, self.solver.damping)
+            start = self if is_same and current is self else None
             current = copy(current)
-            current.problem, current.solver = problem, solver
+            current.problem, current.solver, current._start = problem, solver, start
             current._cached_leverages, current._cached_sums = None, None
             if is_same:
                 break

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.curvature import ExactCurvature
+from upweight.core.curvature_recipes import Hessian
 from upweight.core.data_cache import DataCache
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields
 from upweight.core.estimator_model import EstimatorModel
 from upweight.core.examples import Examples
+from upweight.core.forecast import Forecast
 from upweight.core.forgettable import Forgettable, Unlearned
 from upweight.core.head_objective import HeadObjective
 from upweight.core.identity import digests
@@ -28,6 +31,7 @@ from upweight.linear.curvature import LinearCurvature
 from upweight.linear.curvature_choice import curvature_of, require_exact_recipe
 from upweight.linear.design import Design
 from upweight.linear.features import Features
+from upweight.linear.forecast import forecast_fit
 from upweight.linear.head_objective import head_objective
 from upweight.linear.loss_rows import column_gradients, loss_rows, movable_columns
 from upweight.linear.losses.loss import LinearLoss
@@ -92,6 +96,10 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
     column_names: tuple[str, ...] | None = None
     forgetting: Callable[[LinearModel, Examples, NDArray[np.bool_], int, bool], Unlearned] | None = None
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        computed = ("curvature", "optimum")  # computed again where they are needed
+        return {**self.__dict__, "_cache": {name: each for name, each in self._cache.items() if name not in computed}}
 
     def problem(self, train: Examples) -> Problem:
         """The training objective on these examples. Raises ValueError if the model was fitted on other data."""
@@ -249,7 +257,17 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
     def curvature(self, train: Examples, recipe: Any, damping: float | None) -> ExactCurvature:
         """The exact Hessian; `recipe` is `Hessian(solver=Direct() | CG())` or None. With l2 it needs no damping."""
         require_exact_recipe(recipe, self.name)
-        return curvature_of(self.problem(train), recipe, damping or 0.0)
+        curvature = curvature_of(self.problem(train), recipe, damping or 0.0)
+        if recipe is None and not damping:
+            self._cache["curvature"] = ref(curvature)
+        return curvature
+
+    def forecast(self, recipe: Any, train: Examples, queries: int | None = None) -> Forecast | None:
+        """What fitting takes if the Hessian is factored; None if that is short or not known."""
+        curvature = getattr(recipe, "curvature", "none")
+        if queries is not None or self.refit is not None or not (curvature is None or isinstance(curvature, Hessian)):
+            return None
+        return forecast_fit(self.problem(train), curvature, getattr(recipe, "correction", None) is not None)
 
     def retrain(self, train: Examples, weights: Array, seed: int = 0) -> LinearModel:
         """The optimum under these weights, by Newton steps; `seed` changes nothing, because the objective is convex.
@@ -267,7 +285,10 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
         """The curvature at the optimum on the training set: the warm start of all retrainings."""
         problem = self.problem(train)
         if "optimum" not in self._cache:
-            self._cache["optimum"] = curvature_of(problem, None, 0.0).reoptimised()
+            fitted = self._cache["curvature"]() if "curvature" in self._cache else None
+            if fitted is None or fitted.problem is not problem:
+                fitted = curvature_of(problem, None, 0.0)
+            self._cache["optimum"] = fitted.reoptimised()
         optimum: LinearCurvature | SparseCurvature = self._cache["optimum"]
         return optimum
 

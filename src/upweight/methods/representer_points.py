@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.answers import AnswerFacts, Blocks
+from upweight.core.archive import stored_array
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import blocks
 from upweight.core.capability_checks import can
@@ -122,8 +123,19 @@ class RepresenterPoints(Attributor):
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
     ) -> FittedRepresenterPoints:
         """Take the head from the saved state."""
-        head = RepresenterHead(state["alpha"], state["coefficients"], state["intercept"], facts["unexplained"])
-        return FittedRepresenterPoints(self, model, train, head, facts["head"])
+        classes = _probabilities(model, train.take(np.arange(1))).shape[1]
+        logits = 1 if classes == 2 else classes
+        alpha = stored_array(state, "alpha", (len(train), logits))
+        coefficients = stored_array(state, "coefficients", (None, logits))
+        intercept = stored_array(state, "intercept", (logits,))
+        described, unexplained = facts["head"], facts["unexplained"]
+        if not isinstance(described, dict) or type(unexplained) is not float:
+            raise TypeError("expected the description of a head, and how much of it the examples do not explain")
+        head = RepresenterHead(alpha, coefficients, intercept, unexplained)
+        fitted = FittedRepresenterPoints(self, model, train, head, described)
+        if fitted.width != len(coefficients):
+            raise ValueError(f"expected {fitted.width} coefficients of each logit, got {len(coefficients)}")
+        return fitted
 
     def _candidates(self, model: Embeddable, train: Examples, predicted: Array) -> Iterator[HeadTargets]:
         """The possible targets of a head, in the order in which to try them."""
@@ -154,6 +166,11 @@ class FittedRepresenterPoints(Fitted[RepresenterPoints, Embeddable]):
         super().__init__(recipe, model, train, Unit.RANK)
         self.head, self._facts = head, facts
         self._features = _float64(model.embed(train))
+
+    @property
+    def width(self) -> int:
+        """The number of features."""
+        return int(self._features.shape[1])
 
     def blocks(self, queries: Examples) -> Blocks:
         """α of the query's label times the inner product of the features.

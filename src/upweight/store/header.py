@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from upweight.core.archive import as_plain
-from upweight.core.files import open_atomically
+from upweight.core.archive import MALFORMED, as_plain, well_formed
+from upweight.core.files import open_atomically, open_regular
 from upweight.core.identity import digest
 from upweight.store.encodings.coordinates import Coordinates
 from upweight.store.encodings.encoding import Encoding, Layout
@@ -95,13 +95,14 @@ class Header:
             ValueError: it is damaged, or was written by another version of the format.
         """
         path = folder / HEADER
-        text = path.read_text(encoding="utf-8")
+        with open_regular(path) as file:
+            text = file.read()
         try:
             contents = json.loads(text)
             schema, stored = contents["schema"], contents.pop("checksum")
             if contents["kind"] != "upweight store":
                 raise ValueError("not a store")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except MALFORMED as error:
             raise ValueError(f"{path} is damaged or was not written by upweight ({error})") from error
         if schema != SCHEMA:
             raise ValueError(
@@ -110,9 +111,22 @@ class Header:
             )
         if stored != _checksum(contents):
             raise ValueError(f"{path} is damaged: it does not fit its checksum; build the store again in a new folder")
+        with well_formed(path):
+            return cls._of(contents)
+
+    @classmethod
+    def _of(cls, contents: Mapping[str, Any]) -> Header:
+        """From the contents of the file. Raises one of `MALFORMED` for parts of another type than was written."""
         encoding = ENCODINGS[contents["encoding"]["name"]](**contents["encoding"]["settings"])
-        layouts = {layout.pop("name"): Layout(**layout) for layout in contents["layouts"]}
+        layouts = {
+            each["name"]: Layout(**{k: v for k, v in each.items() if k != "name"}) for each in contents["layouts"]
+        }
         others = {name: contents[name] for name in cls.__dataclass_fields__ if name not in ("encoding", "layouts")}
+        counts = ("rows", "rows_per_shard", "batch", "sample", "sample_per_shard")
+        if any(type(others[name]) is not int or others[name] < 1 for name in counts) or type(others["seed"]) is not int:
+            raise ValueError("expected numbers of rows and examples, and a seed")
+        if not isinstance(others["identity"], dict) or not isinstance(others["left_out"], list):
+            raise TypeError("expected the digests of a model and a list of parameters")
         return cls(encoding=encoding, layouts=layouts, **others)
 
     def _contents(self) -> dict[str, Any]:

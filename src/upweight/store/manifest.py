@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from upweight.core.archive import MALFORMED
 from upweight.core.partial_files import lock, remove_partial_files
 from upweight.store.shard_files import Receipt, full_disk, sync_folder
 
@@ -26,7 +27,7 @@ def read_manifests(folder: Path) -> dict[tuple[str, int], Receipt]:
         for position, line in enumerate(content[: whole_lines(content)].splitlines()):
             try:
                 receipt = Receipt.of(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except MALFORMED as error:
                 raise ValueError(
                     f"line {position + 1} of {path} is damaged ({error}); restore it or build anew"
                 ) from error

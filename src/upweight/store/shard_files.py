@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.archive import as_plain
+from upweight.core.archive import MALFORMED, as_plain
 from upweight.core.files import open_atomically
 
 LABEL = "upweight"  # the one key of the metadata: with two, safetensors orders them anew in every process
@@ -115,7 +115,7 @@ def read_file(folder: Path, receipt: Receipt) -> tuple[dict[str, NDArray[Any]], 
     try:
         arrays = load(content)
         label = json.loads(_metadata(content)[LABEL])
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, *MALFORMED) as error:
         raise ValueError(f"{receipt.file} is damaged or was not written by upweight ({error})") from error
     expected = {"phase": receipt.phase, "number": receipt.number, "identity": receipt.identity}
     others = [name for name, value in expected.items() if label.get(name) != value]

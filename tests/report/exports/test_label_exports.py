@@ -282,6 +282,19 @@ def test_decisions_that_cannot_be_carried_out_are_refused_whole(suspects, tmp_pa
         uw.LabelTable().read(written(tmp_path / "no.csv", "id,label\n1,2\n"), train)
 
 
+@pytest.mark.parametrize("form", [uw.LabelStudioTasks(), uw.ArgillaRecords()], ids=lambda form: type(form).__name__)
+@pytest.mark.parametrize("suspects", ["row"], indirect=True)
+def test_entries_of_another_type_are_refused_in_a_sentence(form, suspects, tmp_path):
+    path = tmp_path / "export.json"
+    entry = {"id": '"1"', "data": {"upweight_id": "1"}, "annotations": [], "responses": {"label": []}}
+    wrong = [3, "x", [[]], [{"result": 3}], [{"result": [{"from_name": "label", "type": "choices"}]}], {"label": [3]}]
+    contents = [json.dumps([{**entry, "annotations": value, "responses": value}]) for value in wrong]
+    for content in (*contents, "[" * 100_000):
+        path.write_text(content)
+        with pytest.raises(ValueError, match=r"export\.json"):
+            form.read(path, suspects.train)
+
+
 def test_classes_of_one_name_cannot_be_told_apart(suspects, tmp_path):
     from dataclasses import replace
 
@@ -309,6 +322,8 @@ def test_the_commands_go_there_and_back(tmp_path):
     table = written(tmp_path / "filled.csv", "\n".join(filled))
     ran = run("import-labels", task, table, "--form", "table", "-o", tmp_path / "patch.json")
     assert "3 relabelled, 0 dropped" in ran.stdout
+    again = run("import-labels", task, table, "--form", "table", "-o", tmp_path / "patch.json", code=2)
+    assert "decisions in it would be lost" in words(again.stderr)
     assert {d.id for d in uw.Patch.load(tmp_path / "patch.json").decisions} == {0, 1, 2}
     assert "3 relabelled" in run("patch", task, tmp_path / "patch.json").stdout
     wrong = written(tmp_path / "wrong.csv", "id,decision\n99,1\n")

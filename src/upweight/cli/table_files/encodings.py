@@ -12,7 +12,9 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+WESTERN = ("cp1252", "latin-1")  # in which every byte has a meaning, if only as a control character
 MARK = "\ufeff"
+MAX_NUL_SHARE = 1e-4  # of the characters of a text
 END_OF_FILE = "\x1a"  # the last character of text files of DOS
 PROBED_BYTES = 4096  # in which zero bytes are counted
 MIN_ZERO_SHARE = 0.3  # of the bytes on one side of UTF-16 without a mark
@@ -22,26 +24,42 @@ MAX_FOREIGN_SHARE = 0.2  # of the letters beyond ASCII
 WORD_BEYOND_ASCII = re.compile(r"\w*[^\W\x00-\x7f]\w*")
 
 
-def decode(data: bytes, encoding: str | None, name: str) -> tuple[str, str, str | None]:
-    """(text without its mark, encoding, a sentence if the encoding is a guess).
+def decode(data: bytes, encoding: str | None, name: str) -> tuple[str, str, list[str]]:
+    """(text without its mark, encoding, sentences: that the encoding is a guess, and that there are NUL characters).
 
     Raises:
         ValueError: the bytes are not text in this encoding, or in none of those that are tried; the message says where
             and names `--encoding`.
     """
+    text, encoding, notes = _decoded(data, encoding, name)
+    notes += _nul_note(text, encoding, name)
+    return text.removeprefix(MARK).rstrip(END_OF_FILE), encoding, notes
+
+
+def _decoded(data: bytes, encoding: str | None, name: str) -> tuple[str, str, list[str]]:
     if encoding is not None:
-        return *_decode_as(data, encoding, name), None
+        return *_decode_as(data, encoding, name), []
     marked = next((each for mark, each in MARKS if data.startswith(mark)), None) or _utf_16_without_mark(data)
     if marked is not None:
-        return *_decode_as(data, marked, name), None
+        return *_decode_as(data, marked, name), []
     try:
-        return *_checked(data.decode("utf-8"), "utf-8", name), None
+        return data.decode("utf-8"), "utf-8", []
     except UnicodeDecodeError as error:
         _require_western(data, error, name)
-    text = _decode_as(data, "cp1252", name)[0]
+    western = next(each for each in WESTERN if _has_all(each, data))
+    text = data.decode(western)
     word = WORD_BEYOND_ASCII.search(text)
     example = f" (it has words like {word[0][:40]!r})" if word else ""
-    return text, "cp1252", f"{name} is not UTF-8 and was read as cp1252{example}; --encoding names another."
+    return text, western, [f"{name} is not UTF-8 and was read as {western}{example}; --encoding names another."]
+
+
+def _has_all(encoding: str, data: bytes) -> bool:
+    """Whether all bytes have a meaning in this encoding."""
+    try:
+        data.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _decode_as(data: bytes, encoding: str, name: str) -> tuple[str, str]:
@@ -59,18 +77,22 @@ def _decode_as(data: bytes, encoding: str, name: str) -> tuple[str, str]:
         ) from None
     except (LookupError, TypeError, AssertionError):  # codecs that are not of text, such as hex
         raise ValueError(f"{encoding} is not an encoding of text; say --encoding utf-8, cp1252, …") from None
-    return _checked(text.removeprefix(MARK), encoding, name)
+    return text, encoding
 
 
-def _checked(text: str, encoding: str, name: str) -> tuple[str, str]:
-    """The same, without an end-of-file mark. Raises ValueError if the text has NUL characters, which no table has."""
-    if "\0" in text:
-        line = text[: text.index("\0")].count("\n") + 1
+def _nul_note(text: str, encoding: str, name: str) -> list[str]:
+    """A sentence about a few NUL characters, as mails have. Raises ValueError for many, which no text has."""
+    count = text.count("\0")
+    if not count:
+        return []
+    line = text[: text.index("\0")].count("\n") + 1
+    if count > MAX_NUL_SHARE * len(text):
         raise ValueError(
             f"expected {name} to be text, got a NUL character in line {line} as {encoding}: the file is damaged or "
             "binary, or its encoding is another, to be named with --encoding"
         )
-    return text.rstrip(END_OF_FILE), encoding
+    characters = "a NUL character, in" if count == 1 else f"{count:,} NUL characters, the first in"
+    return [f"{name} has {characters} line {line}, which is read as a part of the text."]
 
 
 def _utf_16_without_mark(data: bytes) -> str | None:

@@ -76,9 +76,9 @@ def read_table(path: Path, options: ReadingOptions | None = None, targets: Colle
     if kind != "text":
         frame, notes = read_frame(data, kind, options.columns, path.name)
         return Table(frame, form, None, tuple(notes))
-    text, encoding, guess = decode(data, options.encoding, path.name)
+    text, encoding, notes = decode(data, options.encoding, path.name)
     rows = _rows(text, replace(form, encoding=encoding), options, path.name)
-    return _typed(rows, options, targets, path.name, [guess] if guess else [])
+    return _typed(rows, options, targets, path.name, notes)
 
 
 def _require_no_options(options: ReadingOptions, kind: Kind, name: str) -> None:

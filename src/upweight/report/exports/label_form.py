@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from upweight.applications.patch import Patch, checksum
 from upweight.applications.suspects import Suspects
+from upweight.core.archive import MALFORMED
 from upweight.core.examples import Examples
 from upweight.core.files import open_regular
 from upweight.report.exports.choices import Choices
@@ -50,13 +53,29 @@ class LabelForm(ABC):
         with open_regular(path) as file:
             content = file.read()
         choices = Choices(train, _is_regression(train))
-        return patch_of(self._read(content, str(path), train, choices), train, choices, str(path))
+        with read_as(str(path)):
+            decided = self._read(content, str(path), train, choices)
+        return patch_of(decided, train, choices, str(path))
 
     @abstractmethod
     def _write(self, export: ExportFolder, suspects: Suspects, choices: Choices) -> None: ...
 
     @abstractmethod
     def _read(self, content: bytes, name: str, train: Examples, choices: Choices) -> list[Decided]: ...
+
+
+@contextmanager
+def read_as(name: str) -> Iterator[None]:
+    """Turn what goes wrong with entries of other types than a tool writes into a ValueError that names the file."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except MALFORMED as error:
+        raise ValueError(
+            f"{name} has entries that this form does not have ({error}); export it from the tool again. Nothing was "
+            "changed"
+        ) from error
 
 
 def exported_items(suspects: Suspects, choices: Choices) -> list[Item]:
