@@ -175,6 +175,9 @@ def test_unlabelled_examples_get_predicted_labels(data):
     assert result.names[0] == 12 and "new ones" in " ".join(result.diagnostics["notes"])
     wrong = result.train.y[12:] != y[62:262]
     assert result.weights[wrong].mean() < result.weights[~wrong].mean()
+    single = float(result.gain_beside("one weight").described.split()[1])
+    start = uw.reweight(model, train, validation, unlabelled=unlabelled, reweighting=uw.Reweighting(steps=1, rate=1e-9))
+    np.testing.assert_allclose(start.weights, single, atol=2e-3)
     given = uw.reweight(model, train, validation, unlabelled=unlabelled.replaced(y=y[62:262]))
     np.testing.assert_array_equal(given.train.y[12:], y[62:262])
 

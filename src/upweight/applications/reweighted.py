@@ -23,7 +23,7 @@ class Reweighted(Tabular):
     """What `reweight` returns.
 
     Attributes:
-        weights: the learned weights, (k,), from 0 to `Reweighting.largest`; 1 where training began.
+        weights: the learned weights, (k,), from 0 to `Reweighting.largest`.
         names: what each belongs to: an id, or the name of a group.
         of: "examples", "groups" or "unlabelled examples".
         slopes: where the derivatives came from, as `Reweighting.slopes`.

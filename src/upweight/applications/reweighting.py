@@ -26,7 +26,7 @@ class Reweighting:
             lowered (any model, few groups). None for the first of "influence", "metagradient" and "retraining" that
             the model allows.
         steps: how often the weights change.
-        rate: how far a weight may move in one step. Weights begin at 1.
+        rate: how far a weight may move in one step.
         largest: no weight becomes larger.
         damping: of the last layer's Hessian, on the scale of the mean loss.
         retraining: where and how to train; its seeds are those of the comparison. None for three seeds of a network
@@ -50,7 +50,7 @@ class Reweighting:
             if not 0 < getattr(self, name) < np.inf:
                 raise ValueError(f"expected {name} > 0, got {getattr(self, name)}")
         if not 1 < self.largest < np.inf:
-            raise ValueError(f"expected largest > 1, the weight that training begins with, got {self.largest}")
+            raise ValueError(f"expected largest > 1, the weight that training examples begin with, got {self.largest}")
 
     def retraining_of(self, model: Any) -> Retraining:
         """Where and how to train this model, with the seeds of the comparison."""

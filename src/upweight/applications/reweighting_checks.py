@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,7 @@ MAX_NAMED = 5  # ids that a message names
 FEW_COPIES = 0.05  # share of a set up to which copies of others are left out, with a warning
 
 
-def require_labels(model: Any, sets: Mapping[str, Examples | None]) -> None:
+def _require_labels(sets: Mapping[str, Examples | None]) -> None:
     """Raise an error for sets that are not Examples, or validation and held-out examples without labels."""
     for name, examples in sets.items():
         if examples is None:
@@ -32,6 +31,7 @@ def kept_apart(sets: Mapping[str, Examples | None]) -> tuple[dict[str, Examples 
 
     Training and unlabelled examples may be alike. Raises ValueError if more than `FEW_COPIES` of a set are copies.
     """
+    _require_labels(sets)
     kept, warnings = dict(sets), []
     for first, second in combinations(sets, 2):
         examples, others = kept[first], kept[second]

@@ -17,8 +17,8 @@ SHOWN = 12  # examples with the lowest weights, and as many with the highest
 MAX_GROUPS = 200
 COURSE_ROWS = 6  # steps whose validation measurement is shown
 DEFINITION = (
-    "Training begins with weight 1 for every example. Weights move along the derivative of the mean validation "
-    "measurement in each of them; an example of weight 0 is as good as absent."
+    "Weights begin at 1, those of unlabelled examples at the best single weight. They move along the derivative of the "
+    "mean validation measurement in each of them; an example of weight 0 is as good as absent."
 )
 GAIN = (
     "Mean measurement of the held-out examples with the learned weights minus that with others, and its 90 % interval "
