@@ -17,7 +17,6 @@ from torch.nn.functional import cross_entropy
 from upweight.applications.last_layer import LastLayer, last_layer_slopes
 from upweight.applications.weight_steps import WeightSteps
 
-SURE = 0.95  # confidence from which a pseudo-label counts
 BATCH = 64  # labelled pictures of one step
 RATE, DECAY, MOMENTUM = 0.03, 5e-4, 0.9
 
@@ -37,13 +36,17 @@ class Split:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how wide: steps, unlabelled pictures per labelled one, steps between two updates of the weights."""
+    """How long and how wide: steps, unlabelled pictures per labelled one, steps between two updates of the weights.
+
+    `sure` is the confidence from which a pseudo-label counts.
+    """
 
     steps: int
     ratio: int
     every: int
     width: int
     rate: float = 0.4
+    sure: float = 0.95
     damping: float = 1.0
 
 
@@ -75,7 +78,7 @@ def trained(split: Split, plan: Plan, seed: int, weight: float, learned: bool) -
     weights, steps = np.full(len(split.unlabelled), float(weight)), WeightSteps(plan.rate, 2.0)
     for step in range(plan.steps):
         if learned and step and step % plan.every == 0:
-            weights = steps.taken(weights, _slopes(net, split, weights, plan.damping))
+            weights = steps.taken(weights, _slopes(net, split, weights, plan))
         chosen = torch.from_numpy(rng.integers(len(split.x), size=BATCH))
         loss = _loss(net, split, chosen, rng, plan, weights)
         optimiser.zero_grad()
@@ -106,22 +109,22 @@ def _loss(
     with torch.no_grad():
         confidence, labels = net(weak(pictures, split.flips)).softmax(dim=1).max(dim=1)
     outputs = net(torch.cat([x, strong(pictures, split.flips)]))
-    losses = cross_entropy(outputs[BATCH:], labels, reduction="none") * (confidence >= SURE)
+    losses = cross_entropy(outputs[BATCH:], labels, reduction="none") * (confidence >= plan.sure)
     shares = torch.from_numpy(weights[drawn]).to(losses)
     return cross_entropy(outputs[:BATCH], split.y[chosen]) + (shares * losses).mean()
 
 
-def _slopes(net: SmallNet, split: Split, weights: NDArray[np.float64], damping: float) -> NDArray[np.float64]:
+def _slopes(net: SmallNet, split: Split, weights: NDArray[np.float64], plan: Plan) -> NDArray[np.float64]:
     """By influence on the last layer: of strongly augmented pictures with the labels that weak ones get."""
     features, probabilities = _answers(net, weak(split.unlabelled, split.flips))
-    classes, sure = probabilities.argmax(axis=1), probabilities.max(axis=1) >= SURE
+    classes, sure = probabilities.argmax(axis=1), probabilities.max(axis=1) >= plan.sure
     features, probabilities = _answers(net, strong(split.unlabelled, split.flips))
     x, y = split.validation
     validation = LastLayer.of(*_answers(net, x), y.numpy())
     slopes = np.zeros(len(weights))
     if sure.any():
         unlabelled = LastLayer.of(features[sure], probabilities[sure], classes[sure])
-        slopes[sure] = last_layer_slopes(unlabelled, weights[sure], validation, damping)
+        slopes[sure] = last_layer_slopes(unlabelled, weights[sure], validation, plan.damping)
     return slopes
 
 

@@ -18,7 +18,7 @@ UNLABELLED, VALIDATION, TEST = 5_000, 1_000, 5_000
 SINGLE = (0.3, 1.0, 2.0)
 PLANS = {
     "mnist": Plan(steps=300, ratio=2, every=25, width=8),
-    "cifar": Plan(steps=300, ratio=2, every=25, width=12),
+    "cifar": Plan(steps=250, ratio=1, every=25, width=8, sure=0.7),
 }
 SEEDS = {"mnist": 3, "cifar": 1}
 READ = {"mnist": mnist, "cifar": cifar}
@@ -96,7 +96,8 @@ def result(kind: str, numbers: dict[str, Any]) -> Result:
         settings=f"FixMatch with {plan.steps} steps of 64 labelled and {64 * plan.ratio} of {UNLABELLED:,} unlabelled "
         f"pictures, a net of three convolutions (width {plan.width}), SGD with a cosine rate of .03; {VALIDATION:,} "
         f"labelled validation pictures choose the single weight and give the slopes; {TEST:,} test pictures; "
-        f"{len(rows)} seed{'s'[: len(rows) > 1]}. Augmentations: shifts, flips (CIFAR-10), rotations, brightness, contrast, cutout.",
+        f"{len(rows)} seed{'s'[: len(rows) > 1]}. Pseudo-labels count from a confidence of {plan.sure:g}. Augmentations: "
+        "shifts, flips (CIFAR-10), rotations, brightness, contrast, cutout.",
         section="Learned weights: Ren, Yeh & Schwing (2020)",
         name=kind,
         command=f"PYTHONPATH=. python -m experiments.reweighting {kind} --data DIR",
