@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from experiments.discover import data
-from experiments.discover.missing import missing_pictures, missing_table
+from experiments.discover.missing import missing_pictures, missing_table, missing_texts
 from experiments.results import Result, Row
 
 import upweight as uw
@@ -45,6 +45,7 @@ def measured(kind: str, folder: Path) -> dict[str, Any]:
     }
     missing: dict[str, Callable[[int], float]] = {
         "tables": missing_table,
+        "texts": partial(missing_texts, folder=folder),
         "pictures": partial(missing_pictures, folder=folder),
     }
     return {

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 from experiments.discover import data
+from experiments.koh_liang.data import enron
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
 import upweight as uw
 from upweight.applications.query_support import support_of
 
+WORDS = 30  # of a mail, about as many as reviews have
 FROM_DOMAIN = 50  # of 200 queries
 
 
@@ -34,6 +36,19 @@ def missing_pictures(seed: int, folder: Path) -> float:
     queries = uw.Examples(np.concatenate([x, others.x]), np.concatenate([np.ones(len(x), dtype=int), others.y]))
     model = uw.explainable(planted.estimator, planted.train)
     return area(model, planted.train, queries, np.arange(len(queries)) < len(x))
+
+
+def missing_texts(seed: int, folder: Path) -> float:
+    """The AUC of e-mails (Enron) among film reviews, if the training set has only reviews."""
+    planted = data.text(seed, False, folder)
+    mails, is_spam = enron(folder)
+    chosen = np.random.default_rng(seed).choice(np.flatnonzero(is_spam == 0), FROM_DOMAIN, replace=False)
+    bodies = [" ".join(mails[i].partition("\n")[2].lower().split()[:WORDS]) for i in chosen]
+    others = planted.fresh.take(np.arange(200 - FROM_DOMAIN))
+    labels = np.concatenate([np.ones(len(bodies), dtype=int), others.y])
+    queries = uw.Examples([*bodies, *others.x], labels)
+    model = uw.explainable(planted.estimator, planted.train)
+    return area(model, planted.train, queries, np.arange(len(queries)) < len(bodies))
 
 
 def area(model: uw.Measurable, train: uw.Examples, queries: uw.Examples, is_missing: np.ndarray) -> float:

@@ -96,8 +96,8 @@ def result(kind: str, numbers: dict[str, Any]) -> Result:
         settings=f"FixMatch with {plan.steps} steps of 64 labelled and {64 * plan.ratio} of {UNLABELLED:,} unlabelled "
         f"pictures, a net of three convolutions (width {plan.width}), SGD with a cosine rate of .03; {VALIDATION:,} "
         f"labelled validation pictures choose the single weight and give the slopes; {TEST:,} test pictures; "
-        f"{len(rows)} seed{'s'[: len(rows) > 1]}. Pseudo-labels count from a confidence of {plan.sure:g}. Augmentations: "
-        "shifts, flips (CIFAR-10), rotations, brightness, contrast, cutout.",
+        f"{len(rows)} seed{'s'[: len(rows) > 1]}. Pseudo-labels count from a confidence of {plan.sure:g}. "
+        "Augmentations: shifts, flips (CIFAR-10), rotations, brightness, contrast, cutout.",
         section="Learned weights: Ren, Yeh & Schwing (2020)",
         name=kind,
         command=f"PYTHONPATH=. python -m experiments.reweighting {kind} --data DIR",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
@@ -48,6 +50,8 @@ def test_a_planted_shortcut_is_found_in_words_and_confirmed_by_retraining(found)
     assert group.confirmed and group.p < 0.01 and group.labels == {"yes": len(group.ids)}
     assert set(group.typical) <= set(group.ids) and set(group.helped) <= set(result.confirming)
     assert "flag = 1" in result.sentence and result.after > result.before
+    hostile = replace(result, groups=(replace(group, conditions=("\x1b[31mflag = 1",)),))
+    assert "\\x1b[31mflag" in hostile.sentence and "\x1b" not in hostile.sentence
     without = train.without(list(group.ids))
     refit = uw.explainable(LogisticRegression(tol=1e-8).fit(without.x, without.y), without)
     confirming = found[3].select(list(result.confirming))
@@ -125,6 +129,18 @@ def test_the_search_finds_the_group_that_a_loop_over_all_pairs_finds():
     np.testing.assert_allclose(
         t_values(-scores @ target[:, None]), [-(s := scores[:, target].sum(axis=1)).mean() / (s.std(ddof=1) / 30**0.5)]
     )
+
+
+def test_texts_of_another_domain_have_many_unknown_words():
+    rng = np.random.default_rng(0)
+    words = [f"word{i}" for i in range(30)]
+    texts = [" ".join(rng.choice(words, 8)) + f" once{i}" * (i % 4 == 0) for i in range(80)]
+    train = uw.Examples(texts, np.arange(80) % 2)
+    model = uw.explainable(make_pipeline(CountVectorizer(), LogisticRegression()).fit(texts, train.y), train)
+    support = support_of(model, train, uw.Examples(["word1 word2 word3 word4", "stock price fell word5"]))
+    shares = [1 / (1 + len(set(text.split()[:8]))) if i % 4 == 0 else 0.0 for i, text in enumerate(texts)]
+    np.testing.assert_allclose(support.factor, [0.0, 0.75 / np.mean(shares)])
+    assert support.share.tolist() == [1.0, 0.0]
 
 
 def uw_conditions(member):

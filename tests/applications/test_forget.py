@@ -328,6 +328,8 @@ def test_bad_requests_are_refused_in_a_sentence(table, network):
         uw.forget(model, train, [])
     with pytest.raises(ValueError, match="none of class 1 is left"):
         uw.forget(model, train, np.flatnonzero(y == 1))
+    with pytest.raises(TypeError, match=r"expected ids as a list, got 3; pass \[3\]"):
+        uw.forget(model, train, 3)
     with pytest.raises(TypeError, match="expected ids as a list"):
         uw.forget(model, train, "17")
     with pytest.raises(ValueError, match="unseen examples with labels"):

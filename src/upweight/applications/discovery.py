@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples, Id
+from upweight.core.printable import printable
 from upweight.core.scores import Unit
 from upweight.core.tabular import Tabular
 
@@ -111,8 +112,8 @@ class Discovery(Tabular):
             after those before it. Without a model that can be retrained, groups by scores, not confirmed.
         rejected: groups that the search proposed and retraining did not confirm.
         unsupported: queries that few training examples are near to; None if there are none, or no features.
-        outlier_factor: (m,) how much sparser the training examples are around each query than around its neighbours;
-            None without features.
+        outlier_factor: (m,) how much sparser the training examples are around each query than around its neighbours,
+            or how many more unknown words a text has than is usual; None without features.
         before: mean measurement of the queries that were not searched, with all training examples.
         after: the same without all groups.
         searched, confirming: ids of the queries of the search, and of those that it did not see.
@@ -149,11 +150,11 @@ class Discovery(Tabular):
         """The result for a reader."""
         missing = ""
         if self.unsupported is not None:
-            common = f" ({self.unsupported.condition})" if self.unsupported.condition else ""
+            common = f" ({printable(self.unsupported.condition)})" if self.unsupported.condition else ""
             missing = f" {len(self.unsupported.ids):,} queries{common} have few training examples near them."
         if not self.groups:
             return f"No group of training examples is behind these queries.{missing}"
-        named = "; ".join(f"{group.name} ({len(group.ids):,})" for group in self.groups)
+        named = "; ".join(f"{printable(group.name)} ({len(group.ids):,})" for group in self.groups)
         if not self.groups[0].confirmed:
             return f"By the scores alone, these groups harm the queries: {named}.{missing}"
         return (

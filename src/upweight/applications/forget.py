@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,8 @@ def forget(
     require(model, [Measurable], "forget", train)
     if isinstance(ids, str):
         raise TypeError(f"expected ids as a list, got the text {ids!r}; pass [{ids!r}]")
+    if not isinstance(ids, Iterable):
+        raise TypeError(f"expected ids as a list, got {ids!r}; pass [{ids!r}]")
     positions = np.unique(train.positions(list(ids)))
     require_part(train, "to forget", positions)
     remaining = np.ones(len(train), dtype=bool)
