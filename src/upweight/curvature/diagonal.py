@@ -66,12 +66,4 @@ class FittedDiagonal(Curvature):
     @property
     def diagnostics(self) -> dict[str, Any]:
         """Kind, solver, size and damping."""
-        return {
-            "curvature": "diagonal of the empirical Fisher",
-            "solver": "division",
-            "parameters": self.summed.network.size,
-            "damping": self.summed.mean_damping,
-            "damping_from": self.summed.damping_from,
-            **self.summed.facts_of_choice,
-            "warnings": list(self.summed.notes),
-        }
+        return self.summed.diagnostics("diagonal of the empirical Fisher", "division")

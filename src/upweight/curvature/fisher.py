@@ -107,16 +107,9 @@ class FittedFisher(Curvature):
     @property
     def diagnostics(self) -> dict[str, Any]:
         """Kind, solver, size, damping, and the rank correlation of scores at other dampings."""
-        return {
-            "curvature": "empirical Fisher (true labels)",
-            "solver": f"dual form, Cholesky of {len(self.gram):,} × {len(self.gram):,}",
-            "parameters": self.summed.network.size,
-            "damping": self.summed.mean_damping,
-            "damping_from": self.summed.damping_from,
-            **self.summed.facts_of_choice,
-            "warnings": list(self.summed.notes),
-            "damping_rank_correlation": self.rank_correlation,
-        }
+        solver = f"dual form, Cholesky of {len(self.gram):,} × {len(self.gram):,}"
+        facts = self.summed.diagnostics("empirical Fisher (true labels)", solver)
+        return {**facts, "damping_rank_correlation": self.rank_correlation}
 
     def _rank_correlation(self, dual: Array) -> dict[str, float]:
         """Rank correlation of the scores with those at a third and at three times the damping."""

@@ -82,6 +82,18 @@ class SummedObjective:
         """What diagnostics say about the choice of curvature; nothing if it was named."""
         return {"curvature_choice": self.choice} if self.choice else {}
 
+    def diagnostics(self, curvature: str, solver: str) -> dict[str, Any]:
+        """Diagnostics of a fitted curvature: its kind, solver, size and damping, and the notes about its choice."""
+        return {
+            "curvature": curvature,
+            "solver": solver,
+            "parameters": self.network.size,
+            "damping": self.mean_damping,
+            "damping_from": self.damping_from,
+            **self.facts_of_choice,
+            "warnings": list(self.notes),
+        }
+
     @property
     def weighted(self) -> tuple[Examples, Array]:
         """The training examples and their weights."""

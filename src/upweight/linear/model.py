@@ -20,6 +20,7 @@ from upweight.core.forecast import Forecast
 from upweight.core.forgettable import Forgettable, Unlearned
 from upweight.core.head_objective import HeadObjective
 from upweight.core.identity import digests
+from upweight.core.labels import require_labels
 from upweight.core.measurement import Measurement, TrainingLoss
 from upweight.core.model import Movable, Parametric, Perturbable, Predictions
 from upweight.core.objective import Objective
@@ -107,8 +108,7 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
         return cache.get_or_make(train, lambda: self._make_problem(train))
 
     def _make_problem(self, train: Examples) -> Problem:
-        if train.y is None:
-            raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
+        require_labels(train)
         weighting = Weighting(self.objective, self.class_weights, self.counts_examples)
         problem = training_problem(train, self._features(train), self.family, self.theta, weighting)
         if not self.is_hypothetical:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
 from upweight.core.measurement import Measurement
+from upweight.models.fitted_estimators import not_fitted
 from upweight.models.tree_inputs import TreeInputs
-from upweight.models.tree_reading import library_of, not_fitted, read_trees, unsupported_objective
+from upweight.models.tree_reading import library_of, read_trees, unsupported_objective
 from upweight.models.tree_spec import TreeSpec, times_classes
 from upweight.trees.boosting import MIN_HESSIAN, LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
@@ -65,7 +66,7 @@ def read(estimator: Any, train: Examples, measure: Measurement, *, loss: Boostin
 def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss | None) -> TreeSpec:
     """The trees of a fitted CatBoost model; `steps` come before it in a pipeline."""
     if not estimator.is_fitted():
-        raise not_fitted(estimator)
+        raise not_fitted(type(estimator).__name__)
     parameters = estimator.get_all_params()
     loss = loss or _loss(str(parameters["loss_function"]), estimator)
     ensemble = _ensemble(estimator, loss)

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from upweight.core.examples import Examples
 from upweight.core.measurement import Measurement
 from upweight.models.estimator_clones import unfitted_clone
+from upweight.models.fitted_estimators import not_fitted
 from upweight.models.tree_inputs import TreeInputs
-from upweight.models.tree_reading import known_format, library_of, not_fitted, read_trees, unsupported_objective
+from upweight.models.tree_reading import known_format, library_of, read_trees, unsupported_objective
 from upweight.models.tree_spec import TreeSpec, WrittenLeaves, class_weights_of, held_class_weights, times_classes
 from upweight.trees.boosting import LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
@@ -118,7 +119,7 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
 
     is_native = hasattr(estimator, "dump_model")
     if not is_native and not getattr(estimator, "fitted_", False):
-        raise not_fitted(estimator)
+        raise not_fitted(type(estimator).__name__)
     booster = estimator if is_native else estimator.booster_
     library = f"LightGBM {lightgbm.__version__}"
     with known_format(library):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from upweight.core.contents import relevant
 from upweight.core.examples import Examples
+from upweight.core.labels import require_labels
 from upweight.core.measurement import Measurement
 from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.models.pipeline import last_step, steps_before
@@ -46,8 +47,7 @@ def read_trees(
     Raises:
         ValueError: the leaf values do not give the library's own margins, or do not follow from the training set.
     """
-    if train.y is None:
-        raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
+    require_labels(train)
     reading = _Reading(read_spec, estimator, train, measure, loss)
     return _with_training(reading(), train)
 
@@ -147,11 +147,6 @@ def _with_training(model: TreeModel, train: Examples) -> TreeModel:
             "base value for every row (init_score, base_margin) is not supported"
         )
     return replace(model, notes=(*model.notes, *training.notes))
-
-
-def not_fitted(estimator: Any) -> ValueError:
-    """The error for an estimator that is not fitted."""
-    return ValueError(f"this {type(estimator).__name__} is not fitted; call fit(x, y) on the training set first")
 
 
 def unsupported_objective(

@@ -14,8 +14,9 @@ from upweight.core.examples import Examples
 from upweight.core.input_kinds import columns_of
 from upweight.core.measurement import Measurement
 from upweight.models.estimator_clones import retrain_clone
+from upweight.models.fitted_estimators import not_fitted
 from upweight.models.tree_inputs import TreeInputs
-from upweight.models.tree_reading import known_format, library_of, not_fitted, read_trees, unsupported_objective
+from upweight.models.tree_reading import known_format, library_of, read_trees, unsupported_objective
 from upweight.models.tree_spec import TreeSpec, leaf_lookup
 from upweight.trees.boosting import LeafRule
 from upweight.trees.boosting_loss import BoostingLoss, LogLinkLoss
@@ -89,7 +90,7 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
 
     is_native = hasattr(estimator, "save_raw")
     if not is_native and not estimator.__sklearn_is_fitted__():
-        raise not_fitted(estimator)
+        raise not_fitted(type(estimator).__name__)
     booster = estimator if is_native else estimator.get_booster()
     library = f"XGBoost {xgboost.__version__}"
     with known_format(library):

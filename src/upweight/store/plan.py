@@ -10,6 +10,7 @@ from math import prod
 import torch
 
 from upweight.core.examples import Examples
+from upweight.core.forecast import bytes_in_words
 from upweight.curvature.label_expectation import draws_per_example, expected_gradients
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.curvature.unfactored_parameters import MAX_ROTATED_AXIS
@@ -58,7 +59,7 @@ class StorePlan:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.rows:,} rows of {self.bytes_per_row:,} bytes ({_size(self.bytes)}) in {self.shards:,} files: "
+            f"{self.rows:,} rows of {self.bytes_per_row:,} bytes ({bytes_in_words(self.bytes)}) in {self.shards:,} files: "
             f"{self.encoding}.",
             f"About {_duration(self.seconds)} to build.",
             f"Rows are about {self.coverage:.1%} of the trainable numbers.",
@@ -128,7 +129,7 @@ def batch_size(network: Network, train: Examples, memory: int | None = None) -> 
     of_example = COPIES_OF_GRADIENTS * BYTES_OF_A_NUMBER * max(1, inspection.floats)
     if of_example > memory:
         raise ValueError(
-            f"the gradient of one example takes about {_size(of_example)} while it is encoded, and memory={memory:,} "
+            f"the gradient of one example takes about {bytes_in_words(of_example)} while it is encoded, and memory={memory:,} "
             "has no room for it; give more, or a smaller net"
         )
     return min(inspection.batch_size, memory // of_example)
@@ -159,14 +160,6 @@ def estimated_seconds(summed: SummedObjective, train: Examples, sample: int) -> 
 def _captured(network: Network, train: Examples) -> CapturedBatch:
     inspection = inspect(network, "loss", train)
     return capture(network, "loss", train.take(range(min(pilot_size(len(train)), inspection.batch_size))), inspection)
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
-        count /= 1000
-    raise AssertionError
 
 
 def _duration(seconds: float) -> str:

@@ -15,6 +15,7 @@ from upweight.core.estimator_model import EstimatorModel
 from upweight.core.examples import Examples
 from upweight.core.forgettable import Unlearned
 from upweight.core.identity import digests
+from upweight.core.labels import require_labels
 from upweight.core.measurement import Measurement, TrainingLoss
 from upweight.core.model import Measurable, Predictions
 from upweight.core.picklable import require_picklable
@@ -152,10 +153,9 @@ class TreeModel(Boosted, Averaged, EstimatorModel):
 
     def grown(self, train: Examples) -> Boosting | Forest:
         """The training examples with the rule by which leaf values follow from them."""
-        if train.y is None:
-            raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
+        labels = require_labels(train)
         require_any_weight(train)
-        targets, weights = self.loss.encode(train.y).T, sample_weights(train)
+        targets, weights = self.loss.encode(labels).T, sample_weights(train)
         cache: DataCache[Boosting | Forest] = self._cache.setdefault("grown", DataCache(1))
         return cache.get_or_make(train, lambda: self.grow(self.leaves(train), np.ascontiguousarray(targets), weights))
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import clone, is_classifier, is_regressor
-from sklearn.exceptions import NotFittedError
-from sklearn.utils.validation import check_is_fitted
 
 from upweight.core.examples import Examples
 from upweight.core.input_kinds import is_sparse
+from upweight.core.labels import require_labels
 from upweight.core.measurement import Measurement
+from upweight.models.fitted_estimators import require_fitted
 from upweight.models.pipeline import last_step, steps_before
 from upweight.models.refit.model import RefitModel
 from upweight.models.refit.outputs import Outputs, outputs_of
@@ -45,10 +45,9 @@ def read(estimator: Any, train: Examples, measure: Measurement, *, reason: str =
             labels, or takes no sample weights and the training set has some.
     """
     name = type(last_step(estimator)).__name__
-    if train.y is None:
-        raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
+    labels = require_labels(train)
     _require_cloneable(estimator, name)
-    _require_fitted(estimator, name)
+    require_fitted(estimator, name)
     _require_features(estimator, name)
     has_classes = _kind(estimator) == "classifier"
     _require_labels(train, name, has_classes)
@@ -58,14 +57,14 @@ def read(estimator: Any, train: Examples, measure: Measurement, *, reason: str =
             "Examples without weights"
         )
     try:
-        outputs = outputs_of(estimator, train.x, train.y, has_classes)
+        outputs = outputs_of(estimator, train.x, labels, has_classes)
         training_outputs = outputs.of(estimator, train.x)
     except Exception as error:  # an estimator may raise anything
         raise ValueError(
             f"this {name} cannot predict the training examples ({type(error).__name__}: {error}); pass the inputs in "
             "the form in which they went into fit()"
         ) from error
-    outputs.family.encode(train.y)  # raises for labels that it was never trained on
+    outputs.family.encode(labels)  # raises for labels that it was never trained on
     model = RefitModel(
         name, estimator, outputs, measure, training_outputs, False, _notes(estimator, name, outputs, reason)
     )
@@ -80,13 +79,6 @@ def _require_cloneable(estimator: Any, name: str) -> None:
             f"expected an estimator that sklearn.base.clone can copy, since it is explained by refitting; this {name} "
             f"cannot be cloned ({error}). Its constructor has to store its arguments unchanged"
         ) from error
-
-
-def _require_fitted(estimator: Any, name: str) -> None:
-    try:
-        check_is_fitted(estimator)
-    except NotFittedError:
-        raise ValueError(f"this {name} is not fitted; call fit(x, y) on the training set first") from None
 
 
 def _require_features(estimator: Any, name: str) -> None:

@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from sklearn.exceptions import NotFittedError
-from sklearn.utils.validation import check_is_fitted
-
 from upweight.core.examples import Examples
+from upweight.core.labels import require_labels
 from upweight.core.measurement import Measurement
 from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.core.parameter_measurement import ParameterMeasurement
 from upweight.core.weights import sample_weights
+from upweight.models.fitted_estimators import require_fitted
 from upweight.models.pipeline import last_step, steps_before
 from upweight.models.sklearn import naive_bayes
 from upweight.models.sklearn.closed_form_model import ClosedFormModel, require_same_outputs, whole_weights
@@ -54,12 +53,8 @@ def reads(estimator: Any) -> bool:
 def read(estimator: Any, train: Examples, measure: Measurement) -> ClosedFormModel:
     """The fitted estimator as a ClosedFormModel."""
     final, name = last_step(estimator), type(last_step(estimator)).__name__
-    try:
-        check_is_fitted(final)
-    except NotFittedError:
-        raise ValueError(f"this {name} is not fitted; call fit(x, y) on the training set first") from None
-    if train.y is None:
-        raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
+    require_fitted(final, name)
+    require_labels(train)
     if isinstance(measure, ParameterMeasurement):
         raise TypeError(
             f"a {name} has no coefficients; measure the loss, the margin or a function of the outputs of this one"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from upweight.linear.losses.squared import SquaredLoss
+from upweight.models.fitted_estimators import not_fitted
 from upweight.models.sklearn.closed_form_model import Array, ClosedForm
 from upweight.models.sklearn.closed_form_spec import FormSpec
 
@@ -18,7 +19,7 @@ from upweight.models.sklearn.closed_form_spec import FormSpec
 def gaussian_process(estimator: Any) -> FormSpec:
     """GaussianProcessRegressor: measured by its posterior mean."""
     if not hasattr(estimator, "X_train_"):
-        raise ValueError("this GaussianProcessRegressor is not fitted; call fit(x, y) on the training set first")
+        raise not_fitted(type(estimator).__name__)
     noise = np.asarray(estimator.alpha, dtype=np.float64)
     form = partial(GaussianProcessForm, kernel=estimator.kernel_, alpha=noise, is_centred=bool(estimator.normalize_y))
     outputs = 1 if np.ndim(estimator.y_train_) == 1 else np.shape(estimator.y_train_)[1]

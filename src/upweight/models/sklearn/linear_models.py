@@ -10,19 +10,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 from sklearn.utils.class_weight import compute_class_weight
-from sklearn.utils.validation import check_is_fitted
 
 from upweight.core.examples import Examples
 from upweight.core.input_kinds import is_sparse
+from upweight.core.labels import require_labels
 from upweight.core.measurement import Measurement
 from upweight.core.objective import Objective
 from upweight.core.weights import weighted_positions
 from upweight.linear.design import Design
 from upweight.linear.features import Features
 from upweight.linear.model import LinearModel
+from upweight.models.fitted_estimators import require_fitted
 from upweight.models.pipeline import last_step
 from upweight.models.sklearn.cross_validated import chosen_estimator
 from upweight.models.sklearn.forgetting import Forgetting
@@ -87,12 +87,8 @@ def read(
     final = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
     name = type(final).__name__
     final, choice_notes = chosen_estimator(final)
-    try:
-        check_is_fitted(final)
-    except NotFittedError:
-        raise ValueError(f"this {name} is not fitted; call fit(x, y) on the training set first") from None
-    if train.y is None:
-        raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
+    require_fitted(final, name)
+    require_labels(train)
     inputs = _inputs(estimator, final)
     chosen = (
         Pipeline([*estimator.steps[:-1], (estimator.steps[-1][0], final)]) if isinstance(estimator, Pipeline) else final

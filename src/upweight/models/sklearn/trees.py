@@ -14,12 +14,13 @@ from upweight.core.input_kinds import as_array
 from upweight.core.measurement import Measurement
 from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.models.estimator_clones import retrain_clone
+from upweight.models.fitted_estimators import not_fitted
 from upweight.models.pipeline import last_step
 from upweight.models.sklearn.boosting_losses import loss_of
 from upweight.models.sklearn.histogram_trees import histogram_spec
 from upweight.models.sklearn.tree_leaves import forest_with, gradient_boosting_with, writer
 from upweight.models.tree_inputs import TreeInputs
-from upweight.models.tree_reading import not_fitted, read_trees
+from upweight.models.tree_reading import read_trees
 from upweight.models.tree_spec import TreeSpec, active, class_weights_of, held_class_weights, leaf_lookup
 from upweight.trees.boosting import LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
@@ -66,7 +67,7 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
     """The trees of a fitted estimator; `steps` come before it in a pipeline. `loss` is not used: it has its own."""
     kind = type(estimator).__name__
     if not hasattr(estimator, TREE_ATTRIBUTES[kind]):
-        raise not_fitted(estimator)
+        raise not_fitted(type(estimator).__name__)
     names = getattr(estimator, "feature_names_in_", None)
     inputs = TreeInputs(steps, estimator.n_features_in_, None if names is None or steps else tuple(map(str, names)))
     if kind.startswith("Hist"):
