@@ -59,8 +59,8 @@ class StorePlan:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.rows:,} rows of {self.bytes_per_row:,} bytes ({bytes_in_words(self.bytes)}) in {self.shards:,} files: "
-            f"{self.encoding}.",
+            f"{self.rows:,} rows of {self.bytes_per_row:,} bytes ({bytes_in_words(self.bytes)}) in {self.shards:,} "
+            f"files: {self.encoding}.",
             f"About {_duration(self.seconds)} to build.",
             f"Rows are about {self.coverage:.1%} of the trainable numbers.",
         ]
@@ -129,8 +129,8 @@ def batch_size(network: Network, train: Examples, memory: int | None = None) -> 
     of_example = COPIES_OF_GRADIENTS * BYTES_OF_A_NUMBER * max(1, inspection.floats)
     if of_example > memory:
         raise ValueError(
-            f"the gradient of one example takes about {bytes_in_words(of_example)} while it is encoded, and memory={memory:,} "
-            "has no room for it; give more, or a smaller net"
+            f"the gradient of one example takes about {bytes_in_words(of_example)} while it is encoded, and "
+            f"memory={memory:,} has no room for it; give more, or a smaller net"
         )
     return min(inspection.batch_size, memory // of_example)
 
