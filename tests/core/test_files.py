@@ -123,3 +123,9 @@ def test_empty_and_damaged_files_of_the_own_kind_may_be_replaced(tmp_path):
         for old in (b"", b"damaged"):
             (tmp_path / name).write_bytes(old)
             assert destination(tmp_path / name, contents) == (tmp_path / name).resolve()
+
+
+@each_writer
+def test_a_folder_that_does_not_exist_is_named(name, tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no folder around it; make it first"):
+        WRITERS[name](tmp_path / "nowhere" / OWN_NAME[name])

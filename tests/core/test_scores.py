@@ -255,3 +255,7 @@ def test_scores_know_the_training_examples_that_they_are_of(tmp_path):
                 same_scores.require_train(other)
     replace(scores, train_contents=None).require_train(train.replaced(y=1 - y))  # of an earlier version
     scores.require_train(train.take([1, 0]).replaced(y=[0, 0]))  # a selection is not known
+    turned = train.take(np.arange(len(train))[::-1])
+    scores.require_train(turned)
+    with pytest.raises(ValueError, match="these training examples have other inputs, labels or weights"):
+        scores.require_train(turned.replaced(y=1 - turned.y))

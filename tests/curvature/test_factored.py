@@ -147,13 +147,30 @@ def test_the_damping_is_chosen_and_reported() -> None:
 
 
 @pytest.mark.parametrize("recipe", [uw.Hessian(), uw.GaussNewton()], ids=str)
-def test_without_added_damping_scores_of_a_convex_net_are_effects(recipe: Any) -> None:
+def test_without_added_damping_scores_of_a_convex_net_are_effects_near_its_optimum(recipe: Any) -> None:
     model, train, queries = problem("softmax regression", l2=1.0)
-    scores = uw.Influence(curvature=recipe).fit(model, train).attribute(queries)
-    assert scores.unit == uw.Unit.EFFECT
-    assert scores.diagnostics["damping"] == pytest.approx(0.0)
+    untrained = uw.Influence(curvature=recipe).fit(model, train).attribute(queries)
+    assert untrained.diagnostics["damping"] == pytest.approx(0.0)
+    assert untrained.unit == uw.Unit.RANK
+    to_optimum(model, train, l2=1.0)
+    assert uw.Influence(curvature=recipe).fit(model, train).attribute(queries).unit == uw.Unit.EFFECT
     damped = uw.Influence(curvature=recipe, damping=0.5).fit(model, train).attribute(queries)
     assert damped.unit == uw.Unit.RANK
+
+
+def to_optimum(model: uw.TorchModel, train: uw.Examples, l2: float) -> None:
+    """Train the net to the optimum of its mean loss with l2."""
+    network = model.network
+    batch, parameters = network.batch(train), list(network.net.parameters())
+    optimiser = torch.optim.LBFGS(parameters, max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        loss = network.loss(network.net, batch).mean() + l2 / 2 * sum((p**2).sum() for p in parameters)
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
 
 
 def test_other_examples_with_the_ids_of_training_examples_are_not_taken_for_them() -> None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: E402, N812
 from torch import Tensor, nn  # noqa: E402
 
 import upweight as uw  # noqa: E402
+from upweight.curvature.smallest_eigenvalue import is_bounded_below  # noqa: E402
 
 N, WIDTH, L2 = 60, 4, 1e-2
 RECIPES = [uw.GaussNewton(), uw.Hessian()]
@@ -47,7 +48,8 @@ def test_effects_at_the_optimum_of_least_squares_are_those_of_real_refits(recipe
     assert scores.unit == uw.Unit.EFFECT
     assert scores.diagnostics["damping"] == 0.0
     assert "at an optimum" in scores.diagnostics["damping_from"]
-    assert (scores.values * truth).sum() / (scores.values**2).sum() == pytest.approx(1, abs=0.1)
+    assert (scores.values * truth).sum() / (scores.values**2).sum() == pytest.approx(1, abs=0.05)
+    assert scores.diagnostics["correction"] == "leverage"
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=str)
@@ -97,3 +99,75 @@ def test_the_optimum_of_a_net_with_two_layers_is_found(weighted: bool) -> None:
     train = uw.Examples(x[:N], y[:N], weights=weights)
     for recipe in RECIPES:
         assert model.curvature(train, recipe, None).diagnostics["damping"] == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("recipe", [*RECIPES, uw.KFAC(), uw.EKFAC()], ids=str)
+@pytest.mark.parametrize("loss", ["absolute", "pinball", "hinge", "insensitive"])
+def test_a_loss_that_is_linear_in_the_outputs_has_no_curvature_of_its_own_to_invert(recipe: Any, loss: str) -> None:
+    """With an l2 alone, influences were a thousandth to a thirtieth of the effects, in EFFECT."""
+
+    def losses(net: nn.Module, batch: Any) -> Tensor:
+        z = net(batch.x)[:, 0]
+        return {
+            "absolute": (z - batch.y).abs(),
+            "pinball": torch.maximum(0.3 * (batch.y - z), 0.7 * (z - batch.y)),
+            "hinge": F.relu(1 - batch.y.sign() * z),
+            "insensitive": F.relu((z - batch.y).abs() - 0.1),
+        }[loss]
+
+    x, y = table()
+    net = nn.Linear(WIDTH, 1).double()
+    model, train = uw.TorchModel(net, losses, objective=uw.Objective("mean", l2=L2)), uw.Examples(x[:N], y[:N])
+    with pytest.raises(ValueError, match=r"linear in the outputs.*would not know the data; use curvature=Empirical"):
+        uw.Influence(curvature=recipe).fit(model, train)
+    damped = uw.Influence(curvature=recipe, damping=0.1).fit(model, train).attribute(train.take([0, 1]))
+    assert damped.unit == uw.Unit.RANK
+
+
+@pytest.mark.parametrize("recipe", [None, *RECIPES], ids=str)
+def test_a_net_far_from_its_optimum_has_ranks_although_its_l2_needs_no_damping(recipe: Any) -> None:
+    """Slopes against training to the end were .1 to 1.6, in EFFECT."""
+    x, y = table()
+    torch.manual_seed(0)
+    model = uw.TorchModel(nn.Linear(WIDTH, 1).double(), squared_error, objective=uw.Objective("mean", l2=30.0))
+    scores = uw.Influence(curvature=recipe).fit(model, uw.Examples(x[:N], y[:N])).attribute(uw.Examples(x[N:], y[N:]))
+    assert scores.diagnostics["damping"] == 0.0
+    assert scores.unit == uw.Unit.RANK
+    assert any("not at the optimum" in warning for warning in scores.diagnostics["warnings"])
+
+
+@pytest.mark.parametrize(("l2", "is_at_optimum"), [(0.1, True), (1e-5, False)])
+@pytest.mark.parametrize("precision", [torch.float64, torch.float32], ids=str)
+def test_the_hessian_of_a_larger_net_is_bounded_by_lanczos(l2: float, is_at_optimum: bool, precision: Any) -> None:
+    """Least squares in 3,200 parameters; with the small l2 the condition number is beyond what the products bound."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((40, 50)), rng.standard_normal((40, 64))
+    weights = np.linalg.solve(2 * x.T @ x / 40 + l2 * np.eye(50), 2 * x.T @ y / 40)
+    net = nn.Linear(50, 64, bias=False).to(precision)
+    net.weight.data = torch.tensor(weights.T).to(precision)
+    model = uw.TorchModel(
+        net, lambda net, batch: ((net(batch.x) - batch.y) ** 2).sum(1), objective=uw.Objective("mean", l2=l2)
+    )
+    number = str(precision).removeprefix("torch.")
+    train = uw.Examples(x.astype(number), y.astype(number))
+    fitted = uw.Influence(curvature=uw.Hessian()).fit(model, train)
+    assert (fitted.diagnostics["damping"] == 0.0) == is_at_optimum
+    assert (fitted.unit == uw.Unit.EFFECT) == is_at_optimum
+    notes = [warning for warning in fitted.diagnostics["warnings"] if "first order" in warning]
+    assert len(notes) == is_at_optimum  # 40 examples have a mean leverage of .6
+
+
+@pytest.mark.parametrize("lowest", [-1e-3, 1e-9, 1e-3])
+def test_a_lowest_eigenvalue_that_is_not_large_enough_is_found(lowest: float) -> None:
+    """In a diagonal matrix of which all other eigenvalues lie between 1 and 2."""
+
+    class Diagonal:
+        def __init__(self) -> None:
+            self.network, self.size = linear(np.ones(WIDTH)).network, WIDTH
+            self.values = torch.tensor([1.0, 2.0, lowest, 1.5], dtype=torch.float64)
+
+        def product(self, blocks: Any) -> dict[str, Tensor]:
+            return {name: block * self.values for name, block in blocks.items()}
+
+    assert is_bounded_below(Diagonal(), 0.0, 1e6) == (lowest > 1e-4)  # type: ignore[arg-type]
+    assert is_bounded_below(Diagonal(), 0.1, 1e6)  # type: ignore[arg-type]

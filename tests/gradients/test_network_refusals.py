@@ -139,3 +139,11 @@ def test_sharded_parameters_are_refused(tmp_path):
 def test_parameters_without_values_are_refused():
     with pytest.raises(ValueError, match="'weight' is on the meta device"):
         Network(nn.Linear(5, CLASSES, device="meta"), cross_entropy)
+
+
+@pytest.mark.parametrize("method", [uw.Influence(), uw.GradDot()], ids=["influence", "gradients"])
+@pytest.mark.parametrize("label", [CLASSES, -1])
+def test_labels_beyond_the_outputs_are_refused_in_a_sentence(label, method):
+    train = EXAMPLES.replaced(y=np.array([label, *EXAMPLES.y[1:]]))
+    with pytest.raises(ValueError, match=r"number classes from 0"):
+        method.fit(uw.TorchModel(mlp().double(), cross_entropy), train).attribute(train)

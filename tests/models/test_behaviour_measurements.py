@@ -180,6 +180,14 @@ def test_wrong_settings_are_refused_in_a_sentence():
             uw.AnswerProbability(tokens_of_one)
     with pytest.raises(ValueError, match="answers that differ"):
         uw.AnswerProbability([[3], [4], [3]])
+    with pytest.raises(ValueError, match="token ids of at least one answer"):
+        uw.AnswerProbability([[3, -1]])
+    for answer in ([VOCABULARY], [3, VOCABULARY + 40]):  # the last token is predicted only, others are looked up too
+        with pytest.raises(ValueError, match=r"Encode|encode the answers with the tokenizer of this net"):
+            language_model(measure=uw.AnswerProbability([[2], answer], call)).measure(QUERIES)
+    foreign = QUERIES.replaced(x=[[*x[:-1], VOCABULARY + 5] for x in QUERIES.x])
+    with pytest.raises(ValueError, match=r"token ids.*to be among those that it knows.*out of range"):
+        language_model(measure=uw.LogProbability(LOSS)).measure(foreign)
     for span in (3, (3,)):
         with pytest.raises(ValueError, match="start < stop"):
             uw.LogProbability(LOSS, span)

@@ -90,3 +90,25 @@ def test_what_has_no_positions_is_refused() -> None:
         uw.indexed(DataLoader(Stream()))
     with pytest.raises(TypeError, match="the plain loader, before it is"):
         uw.indexed([1, 2])  # type: ignore[arg-type]
+
+
+class Named(Dataset[Any]):
+    """Examples under names, as a dict has them."""
+
+    def __init__(self) -> None:
+        self.items = {"a": torch.zeros(2), "b": torch.ones(2)}
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.items[name]
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_a_sampler_of_names_is_refused_in_a_sentence(batched: bool) -> None:
+    size = {"batch_size": 2} if batched else {"batch_size": None}
+    loader = DataLoader(Named(), sampler=["a", "b"], **size)  # type: ignore[arg-type]
+    assert len(list(loader)) == (1 if batched else 2)
+    with pytest.raises(TypeError, match=r"a sampler that gives positions 0, 1, …, got 'a'.*ids of your own"):
+        list(uw.indexed(loader))

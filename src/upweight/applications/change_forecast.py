@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.applications.changes import Change
-from upweight.core.curvature import Curvature, ExactCurvature
+from upweight.core.curvature import Curvature, ExactCurvature, gives_effects
 from upweight.core.departure import Departure, departure_of, warnings_of
 from upweight.core.examples import Examples
 from upweight.core.scores import Unit, require_finite
@@ -59,8 +59,9 @@ class ChangeForecast:
 
     @property
     def unit(self) -> Unit:
-        """EFFECT if the curvature gives calibrated sizes, else RANK."""
-        return Unit.EFFECT if self.curvature.calibrated else Unit.RANK
+        """EFFECT if the curvature gives calibrated sizes at these parameters, else RANK."""
+        is_effect = gives_effects(self.curvature, lambda: self.model.gradient_norm(self.train))
+        return Unit.EFFECT if is_effect else Unit.RANK
 
     @property
     def diagnostics(self) -> dict[str, Any]:

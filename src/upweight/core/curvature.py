@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from upweight.core.rows import Rows
 from upweight.core.saved_state import NOTHING_SAVED, SavedState
 
 PAIR_BLOCK = 64  # rows per solve if each is multiplied only with its partner
+NEAR_OPTIMUM = 0.1  # gradient norm, relative to that of random data, up to which influences have the size of effects
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,10 @@ class Curvature(ABC):
     @abstractmethod
     def calibrated(self) -> bool:
         """Whether (H + λ)⁻¹ is that of the training objective, so that influences have the measurement's unit."""
+
+    def mean_leverage(self) -> float | None:
+        """An estimate of the mean leverage of the training examples; None if it is not known."""
+        return None
 
     def paired(self, left: Rows, right: Rows) -> NDArray[np.float64]:
         """leftᵢᵀ (H + λ)⁻¹ rightᵢ for two sets of rows of the same examples, shape (n,)."""
@@ -184,3 +189,15 @@ class ExactCurvature(Curvature):
     @abstractmethod
     def step_cost(self) -> tuple[float, float]:
         """Floating-point operations: (assembly and factorisation, one Newton step of one removal)."""
+
+
+def gives_effects(curvature: Curvature, gradient_norm: Callable[[], float | None]) -> bool:
+    """Whether influences by this curvature have the size of effects: it is calibrated, and the model near its optimum.
+
+    Far from the optimum the effect of a removal is that on the rest of the training, which no curvature knows. Where
+    the parameters of an `ExactCurvature` are, Newton steps and their own warnings take care of.
+    """
+    if not curvature.calibrated or isinstance(curvature, ExactCurvature):
+        return curvature.calibrated
+    norm = gradient_norm()
+    return norm is None or norm <= NEAR_OPTIMUM

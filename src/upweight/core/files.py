@@ -64,6 +64,8 @@ def destination(path: str | Path, contents: Contents | None = None, inputs: Iter
     try:
         existing = os.stat(path)
     except FileNotFoundError:
+        if not target.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "there is no folder around it; make it first", str(path)) from None
         return target
     if stat.S_ISDIR(existing.st_mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder: give the name of a file", str(path))

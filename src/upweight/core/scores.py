@@ -108,10 +108,14 @@ class Scores(Plottable, Tabular):
             )
 
     def require_train(self, train: Examples) -> None:
-        """Raise ValueError if these are the ids of the training examples in this order, with other contents."""
+        """Raise ValueError if these are the ids of all training examples, in any order, with other contents."""
         ids, contents = self.train_contents or (None, None)
-        if contents is None or self.train_ids.tolist() != train.ids.tolist() or ids != checksum(self.train_ids):
+        if contents is None or ids != checksum(self.train_ids) or len(train) != len(self.train_ids):
             return  # not known for a selection of the training examples
+        if self.train_ids.tolist() != train.ids.tolist():
+            if set(self.train_ids.tolist()) != set(train.ids.tolist()):
+                return
+            train = train.select(self.train_ids)
         if contents != train.checksum():
             raise ValueError(
                 "these training examples have other inputs, labels or weights than those of the scores; "

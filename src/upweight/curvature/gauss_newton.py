@@ -14,6 +14,7 @@ from upweight.curvature.ekfac import FittedEKFAC
 from upweight.curvature.inverted import InvertedCurvature
 from upweight.curvature.leverage import SavedSlopes, correct_leverage
 from upweight.curvature.operators import GaussNewtonOperator
+from upweight.curvature.optimum import NONE_AT_OPTIMUM
 from upweight.curvature.solvers import prepare
 from upweight.curvature.solvers.cg import ConjugateGradients
 from upweight.curvature.solvers.direct import CholeskySolver
@@ -60,7 +61,7 @@ class FittedGaussNewton(InvertedCurvature):
         self.inverse: Inverse | DualForm
         inverse = saved.part("inverse")
         if saved.facts.get("is_dual"):
-            self.inverse = DualForm(Roots(operator, limits.dual_trace, inverse.part("roots")), inverse)
+            self.inverse = DualForm(Roots(operator, _dual_share(summed), inverse.part("roots")), inverse)
             return
         operator.require_second_derivatives()
         if isinstance(solver, CG):
@@ -113,8 +114,10 @@ def _direct(operator: GaussNewtonOperator, allow_cg: bool, saved: SavedState) ->
     """
     n, limits = len(operator.summed.train), operator.summed.limits
     rows = f"more than {limits.dual_rows:,}"
-    if not saved and n * operator.outputs_per_example**2 <= limits.hessian_numbers:
-        roots = Roots(operator, limits.dual_trace)
+    # Where no shift is needed, the dual form, which divides by it, has none.
+    has_dual = operator.shift > 0 or operator.summed.damping_from != NONE_AT_OPTIMUM
+    if not saved and has_dual and n * operator.outputs_per_example**2 <= limits.hessian_numbers:
+        roots = Roots(operator, _dual_share(operator.summed))
         if len(roots) <= limits.dual_rows:
             return DualForm(roots)
         rows = f"{len(roots):,}"
@@ -126,3 +129,8 @@ def _direct(operator: GaussNewtonOperator, allow_cg: bool, saved: SavedState) ->
         f"a direct solver has no room for {operator.size:,} parameters (at most {limits.matrix_parameters:,}), nor its "
         f"dual form for {rows} directions of {n:,} examples (at most {limits.dual_rows:,}); use solver=CG()"
     )
+
+
+def _dual_share(summed: SummedObjective) -> float:
+    """The share of the trace that the dual form holds: all of it where no damping covers what is left out."""
+    return 1.0 if summed.damping_from == NONE_AT_OPTIMUM else summed.limits.dual_trace

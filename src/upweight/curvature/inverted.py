@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import Rows
 from upweight.core.saved_state import SavedState
 from upweight.curvature.early_stopping import earlier_gradients
+from upweight.curvature.solvers.algebra import standard_normal, to_blocks
 from upweight.curvature.solvers.dual import DualForm
 from upweight.curvature.solvers.inverse import Inverse
 from upweight.curvature.summed_objective import SummedObjective
+from upweight.gradients.outputs import NoOutputsError, outputs
+from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
 
@@ -42,6 +46,23 @@ class InvertedCurvature(Curvature):
     def solve(self, rows: Rows) -> Solved:
         """(H + λ)⁻¹ rows; lazy in the dual form."""
         return self.inverse.solve(rows)
+
+    def mean_leverage(self) -> float:
+        """tr A (A + shift)⁻¹ / n of each output, estimated along one random direction."""
+        network = self.summed.network
+        v = standard_normal(network, 1, torch.Generator().manual_seed(0))
+        solved = self.solve(TensorRows(network, to_blocks(network, v))).rows.dense()
+        shifted = float(v.double().cpu().numpy()[0] @ solved[0])
+        trace = network.size - self.inverse.shift * shifted
+        return float(trace / (self.summed.copies.sum() * self._outputs_per_example()))
+
+    def _outputs_per_example(self) -> int:
+        network, first = self.summed.network, self.summed.train.take(np.arange(1))
+        try:
+            with network.preserved():
+                return int(outputs(network, network.batch(first), first.ids).values[0].numel())
+        except NoOutputsError:
+            return 1
 
     def earlier(self, rows: Rows) -> tuple[float, Rows] | None:
         """What gradients were earlier in the training; None unless the damping is matched to the training time."""

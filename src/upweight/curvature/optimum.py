@@ -1,4 +1,4 @@
-"""Whether a small net is at a well-conditioned minimum of its objective, where influence needs no damping."""
+"""Whether a net is at a well-conditioned minimum of its objective, where influence needs no damping."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from upweight.core.blocks import blocks
 from upweight.curvature.linear_head import linear_head_matrix
 from upweight.curvature.operators import HessianOperator
+from upweight.curvature.smallest_eigenvalue import is_bounded_below
 from upweight.curvature.solvers.direct import assemble
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_rows import CapturedRows
@@ -28,12 +29,14 @@ NONE_AT_OPTIMUM = "none: the net is at an optimum, where the exact Hessian is po
 def is_at_optimum(summed: SummedObjective) -> bool:
     """Whether the gradient vanishes and the exact Hessian, ridge included, is well conditioned.
 
-    The gradient is checked first, by one ordinary backward pass. A net with more than `limits.dense_parameters` is not
-    checked: its Hessian would take as many products as it has parameters.
+    The gradient is checked first, by one ordinary backward pass. The Hessian of a net with more than
+    `limits.dense_parameters` is not assembled; its smallest eigenvalue is bounded by Lanczos iterations.
     """
-    if summed.network.size > summed.limits.dense_parameters or not _gradient_norm(summed) <= MAX_GRADIENT_NORM:
+    if not _gradient_norm(summed) <= MAX_GRADIENT_NORM:
         return False
     try:
+        if summed.network.size > summed.limits.dense_parameters:
+            return is_bounded_below(HessianOperator(summed), summed.ridge, MAX_CONDITION)
         matrix = linear_head_matrix(summed)
         matrix = assemble(HessianOperator(summed)) if matrix is None else matrix
     except (RuntimeError, SecondDerivativeError):

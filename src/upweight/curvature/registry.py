@@ -71,6 +71,8 @@ def build(
         return _build_default(model, train, damping, limits)
     if isinstance(recipe, WithinBudget):
         return _build_within(model, train, recipe, damping, limits)
+    if not damping and isinstance(recipe, GaussNewton | Hessian | KFAC | EKFAC):
+        _require_curved_loss(_undamped(model, train, limits), recipe)
     try:
         return _build(model, train, recipe, damping, limits)
     except NoOutputsError as error:
@@ -78,6 +80,19 @@ def build(
             f"{error}. {type(recipe).__name__}() needs that; use curvature=EmpiricalFisher(), DataInf(), Hessian(), "
             "Diagonal() or Identity()"
         ) from error
+
+
+def _require_curved_loss(undamped: SummedObjective, recipe: CurvatureRecipe) -> None:
+    """Raise NoCurvatureError if nothing but an l2 could be inverted, or a Hessian that misses the kinks of the loss."""
+    try:
+        require_curved_loss(undamped)
+    except NoCurvatureError as error:
+        raise NoCurvatureError(
+            f"{error}, so {type(recipe).__name__}() would not know the data; use curvature=EmpiricalFisher(), "
+            "DataInf() or Identity(), or give a damping (the scores are a ranking then)"
+        ) from error
+    except (NoOutputsError, SecondDerivativeError):  # what is impossible is said where the curvature is built
+        return
 
 
 def first_choice(summed: SummedObjective, recipe: CurvatureRecipe | None) -> CurvatureRecipe:

@@ -21,6 +21,7 @@ from upweight.gradients.preserve_model import preserve_model
 
 Quantity = Literal["loss", "measure"]
 PerExampleFunction = Callable[[Any, Any], Tensor]
+OUT_OF_RANGE = ("out of range in self", "is out of bounds", "smaller than num_classes")  # of torch's look-ups
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -218,6 +219,13 @@ class Network:
                     f"{quantity}(net, batch) fails ({str(error).splitlines()[0]}). Integer inputs stay integers, "
                     "because they may be token ids: for images, convert x to floats in the Examples, scaled as in the "
                     "training (for example x / 255), or pass TorchModel(…, collate=f)"
+                ) from error
+            if isinstance(error, IndexError | RuntimeError) and any(words in str(error) for words in OUT_OF_RANGE):
+                raise ValueError(
+                    "expected token ids, labels and other whole numbers by which the net looks something up to be among "
+                    f"those that it knows, got {describe(batch)}, with which {quantity}(net, batch) fails "
+                    f"({str(error).splitlines()[0]}). Encode texts with the tokenizer of this net, and number "
+                    "classes from 0"
                 ) from error
             y = batch.y if isinstance(batch, Batch) else None
             if isinstance(error, RuntimeError) and isinstance(y, Tensor) and y.ndim == 2 and y.shape[1] == 1:

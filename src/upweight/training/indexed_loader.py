@@ -80,9 +80,24 @@ class _IndexedCollate:
     def __call__(self, items: Any) -> tuple[Tensor, Any]:
         if not self.is_batched:  # the sampler gave the positions of whole batches
             positions, batch = items
-            return torch.as_tensor(positions).reshape(-1), self.collate(batch)
+            return _as_positions(positions), self.collate(batch)
         positions, batch = zip(*items, strict=True)
-        return torch.tensor(positions), self.collate(list(batch))
+        return _as_positions(positions), self.collate(list(batch))
+
+
+def _as_positions(positions: Any) -> Tensor:
+    """(batch,) whole numbers. Raises TypeError if a sampler gives other keys, such as names."""
+    try:
+        numbers = torch.as_tensor(positions).reshape(-1)
+    except (TypeError, ValueError, RuntimeError):
+        numbers = torch.empty(0)
+    if not len(numbers) or numbers.is_floating_point() or numbers.dtype == torch.bool:
+        example = next(iter(positions), None) if isinstance(positions, Sequence) else positions
+        raise TypeError(
+            f"expected a sampler that gives positions 0, 1, …, got {example!r}: this data set has other keys; let its "
+            "items carry ids of your own, and pass these to trajectory.record(batch=…)"
+        )
+    return numbers
 
 
 def _original(dataset: Any, position: Any) -> Any:
@@ -91,4 +106,5 @@ def _original(dataset: Any, position: Any) -> Any:
         many = isinstance(position, Sequence)
         position = [dataset.indices[p] for p in position] if many else dataset.indices[position]
         dataset = dataset.dataset
-    return position if isinstance(position, Sequence) else int(position)
+    is_key = isinstance(position, Sequence) or not hasattr(position, "__index__")
+    return position if is_key else int(position)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Attributor
 from upweight.core.blocks import blocks
-from upweight.core.curvature import Curvature, ExactCurvature, Solved
+from upweight.core.curvature import Curvature, ExactCurvature, Solved, gives_effects
 from upweight.core.examples import Examples, Id
 from upweight.core.group_removal import GroupEffects, GroupRemoval
 from upweight.core.inverse_hvp import InverseHVP
@@ -34,8 +34,9 @@ from upweight.methods.parts.newton_removal import (
 Array = NDArray[np.float64]
 TRAIN_BLOCK = 1024  # training examples whose scores are held in memory at once
 MEASURED_BLOCK = 64  # training examples that are measured at once, each at its own parameters
+SMALL_LEVERAGE = 0.05  # mean leverage up to which effects of first order have no warning
 OFF_OPTIMUM = 1e-3  # gradient norm, relative to that of random data, above which an answer has a warning
-# The same for a solver that stopped by itself, if scores are taken at the optimum: a query for which that predicts
+# Gradient norm for a solver that stopped by itself, if scores are taken at the optimum: a query for which that predicts
 # something else has a warning of its own.
 OFF_OPTIMUM_IF_CONVERGED = 0.1
 
@@ -68,8 +69,10 @@ class FittedInfluence(
         train: Examples,
         curvature: Curvature,
     ) -> None:
-        super().__init__(recipe, model, train, Unit.EFFECT if curvature.calibrated else Unit.RANK, original_model)
+        super().__init__(recipe, model, train, Unit.RANK, original_model)
         self.curvature = curvature
+        if gives_effects(curvature, lambda: self.gradient_norm):
+            self.unit = Unit.EFFECT
         self.plain_rows: Rows = model.loss_rows(train)
         self.rows = self.plain_rows
         self.early_stopping = curvature.earlier(self.plain_rows)
@@ -199,7 +202,7 @@ class FittedInfluence(
                 f"{self._of_leverage_one(self.undetermined)}: without it the data do not determine the model, and "
                 "scores are those of the parameters of smallest norm then."
             )
-        sentences += self._held_warnings() + self._off_optimum_warnings()
+        sentences += self._held_warnings() + self._first_order_warnings() + self._off_optimum_warnings()
         return {
             **facts,
             "gradient_norm": self.gradient_norm,
@@ -215,6 +218,23 @@ class FittedInfluence(
         if held is None or others <= 0:
             return []
         return [f"For {others:,} examples, those whose removal moves the model least, {held}."]
+
+    def _first_order_warnings(self) -> list[str]:
+        """That effects are of first order because the solver has no leverages, if these are not small."""
+        if self._mean_leverage is None or self._mean_leverage <= SMALL_LEVERAGE:
+            return []
+        return [
+            "Scores are first order, because this solver has no leverages to correct them with: real effects are "
+            f"larger by 1/(1 − leverage), and the mean leverage is about {self._mean_leverage:.2g}. Up to 15,000 "
+            "parameters solver=Direct() has them."
+        ]
+
+    @cached_property
+    def _mean_leverage(self) -> float | None:
+        is_asked = self.recipe.described().get("correction", "auto") is not None
+        if self.unit != Unit.EFFECT or self.rows is not self.plain_rows or not is_asked:
+            return None
+        return self.curvature.mean_leverage()
 
     def _off_optimum_warnings(self) -> list[str]:
         """A warning that the original model is not at its optimum on these examples, with the likely cause."""

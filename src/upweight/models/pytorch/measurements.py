@@ -94,7 +94,7 @@ class AnswerProbability:
             answers = tuple(tuple(int(token) for token in answer) for answer in self.answers)
         except (TypeError, ValueError):  # texts, or the tokens of one answer
             answers = ()
-        if not answers or not all(answers):
+        if not answers or not all(answers) or min(map(min, answers)) < 0:
             raise ValueError(
                 f"expected the token ids of at least one answer, none of them empty, got {self.answers!r}; encode "
                 "texts with your tokenizer, without special tokens"
@@ -109,10 +109,21 @@ class AnswerProbability:
         return f"log-probability of {self.name or ('the answer' if count == 1 else f'one of {count} answers')} (nats)"
 
     def __call__(self, net: Any, batch: Any) -> Tensor:
-        """The log-probability of the class of answers, (m,)."""
+        """The log-probability of the class of answers, (m,). Raises ValueError for tokens beyond the vocabulary."""
         ids, mask = _prompts(batch)
+        embeddings = net.get_input_embeddings() if hasattr(net, "get_input_embeddings") else None
+        self._require_known(getattr(embeddings, "num_embeddings", None))
         each = torch.stack([self._one(net, ids, mask, answer) for answer in self.answers])
         return torch.logsumexp(each, dim=0)
+
+    def _require_known(self, vocabulary: int | None) -> None:
+        """Raise ValueError if an answer has a token that is not among so many; None if the number is not known."""
+        last = max(max(answer) for answer in self.answers)
+        if vocabulary is not None and last >= vocabulary:
+            raise ValueError(
+                f"expected answers of tokens 0 to {vocabulary - 1}, which the net knows, got token {last}; encode the "
+                "answers with the tokenizer of this net"
+            )
 
     def _one(self, net: Any, ids: Tensor, mask: Tensor, answer: Sequence[int]) -> Tensor:
         count, length = ids.shape
@@ -124,6 +135,7 @@ class AnswerProbability:
         extended = torch.cat([ids, ids.new_zeros(count, len(answer))], 1).scatter(1, at, tokens)
         present = torch.cat([mask, mask.new_zeros(count, len(answer))], 1).scatter(1, at, torch.ones_like(at).bool())
         logits = (self.logits or _logits)(net, extended, present.to(ids.dtype))
+        self._require_known(logits.shape[-1])
         before = logits.gather(1, (at - 1)[..., None].expand(-1, -1, logits.shape[-1]))
         return before.log_softmax(-1).gather(2, tokens[..., None].long())[..., 0].sum(1)
 
