@@ -222,8 +222,8 @@ class Network:
                 ) from error
             if isinstance(error, IndexError | RuntimeError) and any(words in str(error) for words in OUT_OF_RANGE):
                 raise ValueError(
-                    "expected token ids, labels and other whole numbers by which the net looks something up to be among "
-                    f"those that it knows, got {describe(batch)}, with which {quantity}(net, batch) fails "
+                    "expected token ids, labels and other whole numbers by which the net looks something up to be "
+                    f"among those that it knows, got {describe(batch)}, with which {quantity}(net, batch) fails "
                     f"({str(error).splitlines()[0]}). Encode texts with the tokenizer of this net, and number "
                     "classes from 0"
                 ) from error
