@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from upweight.engines import work_list
-from upweight.engines.work_list import Rank, WorkList, run_as_rank, run_here
+from upweight.engines.work_list import Patience, Rank, WorkList, run_as_rank, run_here
 
 
 class Pieces(WorkList):
-    """Pieces in memory; `late` is finished by another rank after so many looks."""
+    """Pieces in memory; `late` is finished by another rank after this many checks."""
 
     phases = ("first", "second")
 
@@ -46,17 +45,15 @@ def test_one_process_makes_what_is_missing_in_order_and_reports_it():
     assert reports[:2] == [("first", 1, 5), ("first", 2, 5)] and reports[-1] == ("second", 1, 1)
 
 
-def test_a_rank_waits_for_the_pieces_of_the_others_before_the_next_phase(monkeypatch):
-    monkeypatch.setattr(work_list, "LONGEST_PAUSE", 0.01)
+def test_a_rank_waits_for_the_pieces_of_the_others_before_the_next_phase():
     pieces = Pieces(late=[("x", 0)] * 9 + [("first", 0), ("first", 2), ("first", 4), ("second", 0)])
-    run_as_rank(pieces, Rank(1, 2))
+    run_as_rank(pieces, Rank(1, 2), patience=Patience(longest_pause=0.01))
     assert pieces.made == [("first", 1), ("first", 3)] and pieces.late == []
 
 
-def test_a_rank_that_nobody_answers_gives_up_and_names_the_piece(monkeypatch):
-    monkeypatch.setattr(work_list, "PATIENCE_SECONDS", 0.02)
+def test_a_rank_that_nobody_answers_gives_up_and_names_the_piece():
     with pytest.raises(TimeoutError, match="for first 1, which another rank should have made"):
-        run_as_rank(Pieces(), Rank(0, 2))
+        run_as_rank(Pieces(), Rank(0, 2), patience=Patience(seconds=0.02))
 
 
 def test_a_rank_is_read_from_the_variables_of_torchrun():

@@ -37,10 +37,11 @@ def expand_options(command: Callable[..., None]) -> Callable[..., None]:
     return expanded
 
 
-def _options(group: type) -> list[inspect.Parameter]:
+@functools.cache
+def _options(group: type) -> tuple[inspect.Parameter, ...]:
     """The fields of the dataclass as keyword-only parameters."""
     hints = get_type_hints(group, include_extras=True)
-    return [
+    return tuple(
         inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
@@ -48,4 +49,4 @@ def _options(group: type) -> list[inspect.Parameter]:
             annotation=hints[field.name],
         )
         for field in fields(group)
-    ]
+    )

@@ -7,11 +7,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from upweight.core.progress import Progress, no_progress
-
-PATIENCE_SECONDS = 3600.0  # how long a rank waits for a new file of another rank before it gives up
-LONGEST_PAUSE = 1.0  # seconds between two checks for the files of others
 
 
 class WorkList(ABC):
@@ -64,18 +62,33 @@ class Rank:
         return [number for number in numbers if number % self.count == self.number]
 
 
+class Patience(NamedTuple):
+    """How a rank waits for the files of the others.
+
+    Attributes:
+        seconds: how long it waits for a new file before it gives up.
+        longest_pause: seconds between two checks, at most.
+    """
+
+    seconds: float = 3600.0
+    longest_pause: float = 1.0
+
+
+AN_HOUR = Patience()
+
+
 def run_here(work: WorkList, progress: Progress = no_progress) -> None:
     """Make everything that is missing, in this process."""
     run_as_rank(work, Rank(0, 1), progress)
 
 
-def run_as_rank(work: WorkList, rank: Rank, progress: Progress = no_progress) -> None:
+def run_as_rank(work: WorkList, rank: Rank, progress: Progress = no_progress, patience: Patience = AN_HOUR) -> None:
     """Make the missing pieces of this rank, and wait for those of the others: phase after phase.
 
     Ranks meet in the files alone; there is no collective. If a rank dies, its launcher ends the others (torchrun does,
     and `srun --kill-on-bad-exit`), and the same call goes on.
 
-    Raises TimeoutError if no other rank finishes a piece for an hour.
+    Raises TimeoutError if no other rank finishes a piece for an hour (see `Patience`).
     """
     for phase in work.phases:
         missing, count = work.missing(phase), work.count(phase)
@@ -88,30 +101,30 @@ def run_as_rank(work: WorkList, rank: Rank, progress: Progress = no_progress) ->
                 missing = work.missing(phase)
             progress(phase, count - len(missing), count)
         if rank.count > 1:
-            _wait_for_others(work, phase, progress)
+            _wait_for_others(work, phase, progress, patience)
 
 
-def wait_until(is_done: Callable[[], bool], what: str) -> None:
-    """Return when it is done by another process. Raises TimeoutError if that takes more than an hour."""
+def wait_until(is_done: Callable[[], bool], what: str, patience: Patience = AN_HOUR) -> None:
+    """Return when another process has done it. Raises TimeoutError if that takes longer than an hour."""
     start, pause = time.monotonic(), 0.01
     while not is_done():
-        if time.monotonic() - start > PATIENCE_SECONDS:
-            raise TimeoutError(_impatience(what))
+        if time.monotonic() - start > patience.seconds:
+            raise TimeoutError(_impatience(what, patience))
         time.sleep(pause)
-        pause = min(LONGEST_PAUSE, 1.5 * pause)
+        pause = min(patience.longest_pause, 1.5 * pause)
 
 
-def _wait_for_others(work: WorkList, phase: str, progress: Progress) -> None:
+def _wait_for_others(work: WorkList, phase: str, progress: Progress, patience: Patience) -> None:
     missing, count = work.missing(phase), work.count(phase)
     while missing:
         before = missing
-        wait_until(lambda before=before: work.missing(phase) != before, f"{phase} {before[0]}")  # type: ignore[misc]
+        wait_until(lambda before=before: work.missing(phase) != before, f"{phase} {before[0]}", patience)  # type: ignore[misc]
         missing = work.missing(phase)
         progress(phase, count - len(missing), count)
 
 
-def _impatience(what: str) -> str:
-    minutes = PATIENCE_SECONDS / 60
+def _impatience(what: str, patience: Patience) -> str:
+    minutes = patience.seconds / 60
     return (
         f"waited {minutes:.0f} minutes for {what}, which another rank should have made: it died, or was not started; "
         "start all ranks again (torchrun, or srun --kill-on-bad-exit), and the same call goes on"
