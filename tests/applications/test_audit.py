@@ -14,7 +14,6 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression, Ridge
 
 import upweight as uw
-from upweight.applications import nearest_copies
 from upweight.applications.audit import is_quick
 from upweight.applications.group_columns import group_columns
 from upweight.applications.nearest_copies import FeatureSpace, equal_rows, lower_tail
@@ -328,15 +327,14 @@ def test_the_support_of_a_class_and_of_a_number() -> None:
     assert set(result.flagged) == set("abcde") and "equal" in result.of("b").sentence
 
 
-def test_neighbours_and_copies_equal_a_search_over_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nearest_copies, "PAIRS", 500)
+def test_neighbours_and_copies_equal_a_search_over_all_pairs() -> None:
     rng = np.random.default_rng(0)
     train, queries = rng.normal(size=(90, 3)) + 1e6, rng.normal(size=(20, 3)) + 1e6
     queries[3] = train[17]
     present = np.arange(5, 90)
     pairs = np.linalg.norm(train[present][:, None] - train[present][None], axis=2) + np.diag(np.full(85, np.inf))
     for form in (np.asarray, sparse.csr_matrix):
-        space = FeatureSpace(form(train), form(queries), present)
+        space = FeatureSpace(form(train), form(queries), present, max_distances=500)
         if form is np.asarray:
             np.testing.assert_allclose(space.neighbour_distances(), pairs.min(axis=1), rtol=1e-9)
         blocks = np.concatenate([squares for _, squares in space.blocks()])

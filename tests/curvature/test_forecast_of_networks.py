@@ -10,7 +10,7 @@ import upweight as uw
 torch = pytest.importorskip("torch")
 
 from support.network_families import cnn, cross_entropy, digits, mlp  # noqa: E402
-from upweight.core import forecast as said  # noqa: E402
+from upweight.core import forecast  # noqa: E402
 from upweight.curvature.forecast import forecast_answer, forecast_fit  # noqa: E402
 from upweight.curvature.pilot import Pilot  # noqa: E402
 from upweight.curvature.summed_objective import SummedObjective  # noqa: E402
@@ -50,7 +50,7 @@ def test_convolutions_have_one_too():
 
 @pytest.mark.parametrize("recipe", [uw.Influence(), uw.Influence(curvature=uw.WithinBudget(passes=500))], ids=str)
 def test_the_forecast_of_the_default_is_that_of_the_curvature_that_is_chosen(recipe, monkeypatch):
-    monkeypatch.setattr("upweight.models.pytorch.forecast_network.SMALL", 0)
+    monkeypatch.setattr("upweight.models.pytorch.forecast_network.SMALL_WORK", 0)
     net = torch.nn.Sequential(torch.nn.Linear(64, 60), torch.nn.Tanh(), torch.nn.Linear(60, 10))
     wide = uw.TorchModel(net.double(), cross_entropy)
     assert recipe.fit(wide, TRAIN).diagnostics["curvature_choice"].startswith("EKFAC()")
@@ -67,9 +67,9 @@ def test_a_pilot_looks_at_one_example_in_a_hundred(pilot):
 @pytest.mark.parametrize("recipe", [uw.Influence(), uw.RelatIF(curvature=uw.EKFAC()), uw.GradDot()], ids=str)
 def test_a_fit_that_is_forecast_gives_the_same_scores(recipe, monkeypatch, capsys):
     plain = recipe.fit(model(), TRAIN).attribute(QUERIES).values
-    monkeypatch.setattr("upweight.models.pytorch.forecast_network.SMALL", 0)
-    monkeypatch.setattr(said, "LONG_SECONDS", 0.0)
-    monkeypatch.setattr(said.Forecast, "seconds", 60.0)
+    monkeypatch.setattr("upweight.models.pytorch.forecast_network.SMALL_WORK", 0)
+    monkeypatch.setattr(forecast, "LONG_SECONDS", 0.0)
+    monkeypatch.setattr(forecast.Forecast, "seconds", 60.0)
     fitted = recipe.fit(model(), TRAIN)
     np.testing.assert_array_equal(fitted.attribute(QUERIES).values, plain)
     err = capsys.readouterr().err

@@ -19,7 +19,7 @@ def fitted_model(columns=6, n=60):
 def test_a_long_factorisation_has_a_price_and_a_short_one_has_none(monkeypatch):
     model, train = fitted_model()
     assert model.forecast(uw.Influence(), train) is None
-    monkeypatch.setattr(forecast, "SMALL", 0.0)
+    monkeypatch.setattr(forecast, "SMALL_OPERATIONS", 0.0)
     price = model.forecast(uw.Influence(), train)
     assert set(price.parts) == {"Hessian", "factorisation", "leverages"} and price.bytes == 8 * 7**2
     assert "leverages" not in model.forecast(uw.Influence(correction=None), train).parts

@@ -9,7 +9,7 @@ import numpy as np
 
 LEAST_CHARACTERS = 8  # letters and digits of a span
 LEAST_TOKENS = 3
-MOST = 12  # spans of two texts
+MAX_SPANS = 12  # spans of two texts
 
 
 class CommonSpan(NamedTuple):
@@ -42,7 +42,7 @@ def common_spans(first: Sequence[str], second: Sequence[str]) -> list[CommonSpan
         if free[inside].all() and _characters(second[inside]) >= LEAST_CHARACTERS:
             free[inside] = False
             spans.append(CommonSpan(int(rows[place]) - length + 1, start, length))
-        if len(spans) == MOST:
+        if len(spans) == MAX_SPANS:
             break
     return spans
 

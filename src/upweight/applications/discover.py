@@ -21,7 +21,7 @@ from upweight.methods.registry import first_choice
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-FAR = 0.01  # share of training examples that are as far, up to which a query has few supporters
+FEW_SUPPORTERS_SHARE = 0.01  # share of training examples that are as far, up to which a query has few supporters
 FEWEST_QUERIES = 20
 
 
@@ -95,9 +95,9 @@ def _unsupported(model: Measurable, queries: Examples, share: Array, seed: int) 
     """The queries that are farther away than nearly all training examples, if there are more than chance gives."""
     from scipy.stats import binom
 
-    far, expected = share <= FAR, FAR * len(queries)
-    p = float(binom.sf(int(far.sum()) - 1, len(queries), FAR))
-    if p > FAR:
+    far, expected = share <= FEW_SUPPORTERS_SHARE, FEW_SUPPORTERS_SHARE * len(queries)
+    p = float(binom.sf(int(far.sum()) - 1, len(queries), FEW_SUPPORTERS_SHARE))
+    if p > FEW_SUPPORTERS_SHARE:
         return None
     conditions = conditions_of(model, queries, {}, seed)
     common = (conditions.member & far).sum(axis=1) / np.maximum((conditions.member | far).sum(axis=1), 1)

@@ -23,9 +23,9 @@ from upweight.core.weights import weighted_positions
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-LEVEL = 0.9  # of intervals
-TRIED = 2  # groups of one round that are retrained
-TYPICAL = 8  # ids that are named
+INTERVAL_LEVEL = 0.9  # of intervals
+CANDIDATES_RETRAINED = 2  # groups of one round that are retrained
+TYPICAL_NAMED = 8  # ids that are named
 SEARCHED_UP_TO = 3.0  # mean sizes of a measurement up to which the rise of a query counts in the search
 TESTED_UP_TO = 1.0  # the same in the test
 
@@ -122,7 +122,7 @@ class GroupRounds:
         if not self.can_retrain:
             self.groups += [self._described(c, fitted, scores.values, None) for c in candidates[: self.search.most]]
             return False
-        for candidate in candidates[:TRIED]:
+        for candidate in candidates[:CANDIDATES_RETRAINED]:
             retrained = self._without(candidate.member)
             if retrained is None:
                 continue
@@ -172,22 +172,22 @@ class GroupRounds:
         if retrained is not None:
             rises = retrained.measure(self.confirming) - self.model.measure(self.confirming)
             effect, freedom = float(rises.mean()), len(rises) - 1
-            half = float(rises.std(ddof=1) / np.sqrt(len(rises)) * student.ppf(0.5 + LEVEL / 2, freedom))
+            half = float(rises.std(ddof=1) / np.sqrt(len(rises)) * student.ppf(0.5 + INTERVAL_LEVEL / 2, freedom))
             interval = (effect - half, effect + half)
             p = float(student.sf(t_values(self._bounded(rises, TESTED_UP_TO)[:, None])[0], freedom))
-            helped = np.argsort(-rises, kind="stable")[:TYPICAL]
+            helped = np.argsort(-rises, kind="stable")[:TYPICAL_NAMED]
         scale = float(np.abs(self.model.measure(self.confirming)).mean())
         return DiscoveredGroup(
             conditions=tuple(self.conditions.names[j] for j in candidate.conditions),
             ids=tuple(self.train.ids[members].tolist()),
             labels=self._labels(members),
-            typical=tuple(self.train.ids[strongest[:TYPICAL]].tolist()),
+            typical=tuple(self.train.ids[strongest[:TYPICAL_NAMED]].tolist()),
             predicted=predicted,
             effect=effect,
             interval=interval,
             p=p,
             helped=tuple(self.confirming.ids[helped].tolist()),
-            confirmed=bool(p <= self.search.level / TRIED and effect >= self.search.least * scale),
+            confirmed=bool(p <= self.search.level / CANDIDATES_RETRAINED and effect >= self.search.least * scale),
         )
 
     def _labels(self, members: NDArray[np.intp]) -> dict[Any, int]:

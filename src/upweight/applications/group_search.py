@@ -12,7 +12,7 @@ from upweight.applications.conditions import Conditions
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-WIDTH = 6  # groups that are extended by another condition
+BEAM_WIDTH = 6  # groups that are extended by another condition
 FIRST = 200  # groups of one condition whose effect is followed, after first-order sums
 EXACT = 48  # the same for groups of more conditions
 MAX_CONDITIONS = 3
@@ -74,7 +74,7 @@ class GroupSearch:
             candidates |= {
                 candidate.member.tobytes(): candidate for candidate in extended if self._fits(candidate.member)
             }
-            beam = _distinct(sorted(extended, key=lambda c: -c.quality))[:WIDTH]
+            beam = _distinct(sorted(extended, key=lambda c: -c.quality))[:BEAM_WIDTH]
         good = sorted((c for c in candidates.values() if c.t >= LEAST_T and c.effect > 0), key=lambda c: -c.quality)
         return _distinct([self._simplest(c, good) for c in good])
 

@@ -17,7 +17,7 @@ from upweight.core.progress import Progress
 from upweight.core.weights import example_counts, sample_weights
 
 Array = NDArray[np.float64]
-VALUES = 20_000_000  # scores held at once
+MAX_HELD_SCORES = 20_000_000  # scores held at once
 MIN_CLASS = 10  # training examples of a label, below which the spread of their influences means nothing
 MIN_QUERIES = 40  # queries from which their usual heaviness can be estimated
 UPPER = 0.9  # quantile between which and the median the usual heaviness is measured
@@ -63,9 +63,9 @@ def tails_of(fitted: Fitted[Any, Any], queries: Examples, k: int, report: Progre
     equal = _equal(train, queries, np.flatnonzero(counts))
     heaviness, z_values, rare = np.zeros(len(queries)), dict[int, Array](), dict[Any, None]()
     warnings = dict[str, None]()
-    can_hold = len(queries) * len(train) <= VALUES
+    can_hold = len(queries) * len(train) <= MAX_HELD_SCORES
     report("attribute", 0, len(queries))
-    for block in blocks(len(queries), max(1, VALUES // len(train))):
+    for block in blocks(len(queries), max(1, MAX_HELD_SCORES // len(train))):
         rows = np.arange(block.start, block.stop)
         scores = fitted.attribute(queries.take(rows))
         warnings |= dict.fromkeys(map(str, scores.diagnostics.get("warnings", ())))

@@ -19,7 +19,7 @@ from upweight.retraining.retraining import Retraining
 Array = NDArray[np.float64]
 FALL = 0.75  # of the cutoff, from one training to the next
 LOWEST = 2.0  # the z-value down to which the cutoff falls
-LARGEST = 0.5  # share of the examples of its label that may be removed for a target
+MAX_REMOVED_SHARE = 0.5  # share of the examples of its label that may be removed for a target
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +161,7 @@ class Mitigator:
         """What to remove next: the positions above a cutoff that falls, strongest first."""
         order = np.argsort(-z, kind="stable")
         is_left = self.weights[order] > 0
-        most = int(LARGEST * np.isfinite(z).sum()) - int((np.isfinite(z[order]) & ~is_left).sum())
+        most = int(MAX_REMOVED_SHARE * np.isfinite(z).sum()) - int((np.isfinite(z[order]) & ~is_left).sum())
         order = order[(z[order] >= LOWEST) & is_left][: max(0, most)]
         cutoff = float(z[order[0]]) if len(order) else LOWEST
         while len(order):
@@ -178,7 +178,7 @@ class Mitigator:
         present = weighted_positions(self.train)
         for label, count in zip(*np.unique(self.train.y[self.removed], return_counts=True), strict=True):
             same = present[self.train.y[present] == label]
-            weights[rng.choice(same, min(int(count), int(LARGEST * len(same))), replace=False)] = 0.0
+            weights[rng.choice(same, min(int(count), int(MAX_REMOVED_SHARE * len(same))), replace=False)] = 0.0
         return weights
 
     def _label(self, model: Any, target: Examples) -> tuple[Any, float | None]:

@@ -19,7 +19,7 @@ from upweight.core.input_kinds import columns_of, is_sparse, take_rows
 from upweight.core.weights import weighted_positions
 
 Array = NDArray[np.float64]
-PAIRS = 5_000_000  # distances held at once
+MAX_DISTANCES = 5_000_000  # that are held at once
 NEIGHBOURS = 2_000  # training examples whose nearest other one is searched for
 NEAR = 0.2  # of the usual distance between neighbours, up to which an example is nearly equal
 TAIL = 0.1  # of the training examples, those nearest to another one, that give the tail's exponent
@@ -50,8 +50,8 @@ class NearestExample:
 class FeatureSpace:
     """Euclidean distances between features, (n, d) of the training examples and (m, d) of the queries."""
 
-    def __init__(self, train: Any, queries: Any, present: NDArray[np.intp]) -> None:
-        self.present = present
+    def __init__(self, train: Any, queries: Any, present: NDArray[np.intp], max_distances: int = MAX_DISTANCES) -> None:
+        self.present, self.max_distances = present, max_distances
         centre = 0.0 if is_sparse(train) else np.asarray(train, dtype=np.float64)[present].mean(axis=0)
         self.train = _centred(train, centre)[present]
         self.queries = _centred(queries, centre)
@@ -65,7 +65,7 @@ class FeatureSpace:
 
     def blocks(self) -> Iterator[tuple[slice, Array]]:
         """(queries, their squared distances to the training examples that are present), block by block."""
-        for block in blocks(self.queries.shape[0], max(1, PAIRS // len(self.present))):
+        for block in blocks(self.queries.shape[0], max(1, self.max_distances // len(self.present))):
             yield block, self.distances(self.queries[block])
 
     def of_training(self, positions: NDArray[np.intp]) -> Any:
@@ -83,7 +83,7 @@ class FeatureSpace:
         if count > NEIGHBOURS:
             chosen = np.sort(np.random.default_rng(seed).choice(count, NEIGHBOURS, replace=False))
         nearest = np.empty(len(chosen))
-        for block in blocks(len(chosen), max(1, PAIRS // count)):
+        for block in blocks(len(chosen), max(1, self.max_distances // count)):
             squares = self.distances(self.train[chosen[block]])
             squares[np.arange(len(squares)), chosen[block]] = np.inf
             nearest[block] = self.exact(self.train[chosen[block]], squares.argmin(axis=1))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from upweight.applications.audit_results import UNKNOWN, GroupColumn
 from upweight.applications.example_kernels import finite_features
 from upweight.applications.explain import Explanation
-from upweight.applications.nearest_copies import PAIRS, FeatureSpace
+from upweight.applications.nearest_copies import MAX_DISTANCES, FeatureSpace
 from upweight.applications.supported_labels import train_labels
 from upweight.core.blocks import blocks
 from upweight.core.capability_checks import can
@@ -110,7 +110,7 @@ def supports_of(
         own_groups: the group of each prediction in each column, (columns, m).
         rows: the features of each prediction, as in `ground.space`; None without features.
     """
-    size = len(values) if ground.space is None else max(1, PAIRS // len(ground.present))
+    size = len(values) if ground.space is None else max(1, MAX_DISTANCES // len(ground.present))
     supports: list[Support] = []
     for block in blocks(len(values), size):
         squares = None if ground.space is None else ground.space.distances(rows[block])

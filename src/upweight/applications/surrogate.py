@@ -15,7 +15,7 @@ Selection = Literal["auto", "forward", "largest", "all"]
 RIDGE = 1.0  # of the surrogate
 SELECTION_RIDGE = 0.01  # of the fit on all features, by which the largest are chosen
 MAX_FORWARD = 6  # features up to which "auto" selects forward
-SAME = 1e-15  # difference between outputs, as a share of the largest, that is rounding
+OUTPUT_ROUNDING = 1e-15  # difference between outputs, as a share of the largest, that is rounding
 NEGLIGIBLE = 1e-12  # share of a feature's variance that the chosen ones leave, below which it adds nothing
 
 
@@ -123,7 +123,7 @@ def weighted_r2(outputs: Array, predictions: Array, weights: Array) -> float:
 
 def is_constant(outputs: Array) -> bool:
     """Whether outputs are the same to fifteen digits."""
-    return bool(np.ptp(outputs) <= SAME * np.abs(outputs).max())
+    return bool(np.ptp(outputs) <= OUTPUT_ROUNDING * np.abs(outputs).max())
 
 
 def _selected(neighbourhood: Neighbourhood, features: int, selection: Selection) -> NDArray[np.intp]:

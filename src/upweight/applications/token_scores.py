@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 Decode = Callable[[NDArray[Any]], Sequence[str]]
 CONTEXT = 4  # tokens before a token with which it is decoded
 QUERY_BLOCK = 8  # queries whose vectors of all parameters are held at once
-SAME = 1e-3  # relative difference between a score and the sum over its tokens above which there is a warning
+SUM_TOLERANCE = 1e-3  # relative difference between a score and the sum over its tokens above which there is a warning
 
 
 def token_scores(
@@ -205,7 +205,7 @@ def _query_values(
         outside = np.ones(len(values), dtype=bool)
         outside[slice(*span)] = False
         values[outside] = 0.0
-    adds_up = abs(values.sum() - scores.sum()) <= SAME * float(np.abs(scores).sum())
+    adds_up = abs(values.sum() - scores.sum()) <= SUM_TOLERANCE * float(np.abs(scores).sum())
     return values if adds_up else None
 
 
@@ -246,7 +246,7 @@ def _unequal(sequences: dict[Id, tuple[SequenceTokens, ...]]) -> list[str]:
     pairs = [s for each in sequences.values() for s in each]
     size = max((abs(s.score) for s in pairs), default=0.0)
     worst = max((abs(s.total - s.score) for s in pairs), default=0.0)
-    if worst <= SAME * size:
+    if worst <= SUM_TOLERANCE * size:
         return []
     return [
         f"The tokens of a sequence add up to its score only within {worst / size:.1g} of the largest score: the net "

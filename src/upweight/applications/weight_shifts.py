@@ -13,7 +13,7 @@ from upweight.applications.weight_slopes import FreeWeights
 from upweight.core.examples import Examples
 
 Array = NDArray[np.float64]
-MOST = 8  # conditions that are named
+MAX_CONDITIONS_NAMED = 8  # conditions that are named
 FEWEST = 10  # examples inside and outside of a condition
 CLEAR = 4.0  # standard errors of the difference from which a condition is named
 
@@ -65,7 +65,7 @@ def weight_shifts(model: Any, train: Examples, free: FreeWeights, weights: Array
     shifts: dict[str, WeightShift] = {}
     for place in np.argsort(-np.abs(errors), kind="stable").tolist():
         column = conditions.columns[usable[place]].removesuffix(" ≤").removesuffix(" >")
-        if len(shifts) == MOST or abs(errors[place]) < CLEAR:
+        if len(shifts) == MAX_CONDITIONS_NAMED or abs(errors[place]) < CLEAR:
             break
         if column not in shifts:
             name = conditions.names[usable[place]]

@@ -32,7 +32,7 @@ from upweight.gradients.outputs import NoOutputsError
 
 PILOT_SHARE = 0.01  # of the examples
 MAX_PILOT_EXAMPLES = 512
-COPIES, BYTES = 4, 4  # of captured numbers
+COPIES_OF_CAPTURED, BYTES_OF_A_NUMBER = 4, 4  # of captured numbers
 PAIRED_EXAMPLES = 128  # copies of the pilot's gradients in a product that is timed
 PRODUCT_WIDTH = 512  # of the matrices whose product is timed
 TIMED_SECONDS, MAX_CALLS = 0.02, 20  # of the repetitions of one step
@@ -140,7 +140,11 @@ class Pilot:
         """Bytes of the gradients that are captured and streamed at a time, with a few copies of them."""
         floats = self.inspection.floats
         batch = min(self.inspection.batch_size, len(self.summed.train)) * floats
-        return float(COPIES * BYTES * (batch + min(len(self.summed.train) * floats, MAX_STREAMED_NUMBERS)))
+        return float(
+            COPIES_OF_CAPTURED
+            * BYTES_OF_A_NUMBER
+            * (batch + min(len(self.summed.train) * floats, MAX_STREAMED_NUMBERS))
+        )
 
     def held_passes(self, rows: int) -> float:
         """Passes over the streamed side of a product whose other side, held in memory, has this many rows."""

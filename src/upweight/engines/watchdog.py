@@ -8,7 +8,7 @@ from pathlib import Path
 
 PATIENCE = 30.0  # a silent training may take this many times as long as the longest other one
 SILENT_SECONDS = 60.0  # a silent training may always take this long
-BUSY = 20.0  # the factor of both for a training that uses the processor
+BUSY_FACTOR = 20.0  # the factor of both for a training that uses the processor
 
 
 class Watchdog:
@@ -37,7 +37,7 @@ class Watchdog:
         if used != before:
             self._progress[process] = used, now
             since = now
-        return now - max(since, started) > limit or now - started > BUSY * limit
+        return now - max(since, started) > limit or now - started > BUSY_FACTOR * limit
 
 
 def processor_seconds(process: int) -> float:

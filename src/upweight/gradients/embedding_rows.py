@@ -20,7 +20,7 @@ from upweight.gradients.preserve_model import without_graph
 Array = NDArray[np.float64]
 BATCH_EXAMPLES = 4096
 MOVED = 0.1  # how far the chosen rows are moved to see which examples use them, in standard deviations of the table
-SAME = 1e-5  # relative difference up to which two values of a loss are the same
+LOSS_TOLERANCE = 1e-5  # relative difference up to which two values of a loss are the same
 
 
 class EmbeddingRows(nn.Module):
@@ -112,7 +112,7 @@ def require_same_values(whole: Network, restricted: Network, quantity: Quantity,
     """Raise ValueError if the restricted network has other values, as where a function uses the table itself."""
     try:
         before, after = (values(network, quantity, examples) for network in (whole, restricted))
-        is_same = np.allclose(before, after, rtol=SAME, atol=SAME)
+        is_same = np.allclose(before, after, rtol=LOSS_TOLERANCE, atol=LOSS_TOLERANCE)
     except (RuntimeError, IndexError):  # a function that reads the table gets one of other rows
         is_same = False
     if not is_same:

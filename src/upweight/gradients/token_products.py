@@ -31,7 +31,7 @@ from upweight.gradients.token_loss import SplitLoss, Text, TokenLoss
 Array = NDArray[np.float64]
 MAX_BATCH_EXAMPLES = 8  # of a pass over a network of which nothing is known
 Blocks = Mapping[str, Tensor]  # name → (*shape)
-SAME = 1e-4  # relative difference up to which the products of positions add up to those of the whole module
+PRODUCT_TOLERANCE = 1e-4  # relative difference up to which products of positions add up to those of the module
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,7 +218,7 @@ def _add_call(
             count, positions
         )
         whole = each.sum(1) if call.kind.positional else _products(call, inputs, slope, vector)
-        if torch.allclose(each.sum(1), whole, rtol=SAME, atol=SAME * float(each.abs().max())):
+        if torch.allclose(each.sum(1), whole, rtol=PRODUCT_TOLERANCE, atol=PRODUCT_TOLERANCE * float(each.abs().max())):
             values[:, :positions] += each
             return
         rest += whole  # a module that mixes positions

@@ -13,7 +13,7 @@ from upweight.core.forecast import Forecast
 from upweight.linear.problem import Problem
 from upweight.linear.solver_choice import is_factored
 
-SMALL = 2e10  # operations that take a second or two at most: no forecast
+SMALL_OPERATIONS = 2e10  # operations that take a second or two at most: no forecast
 PROBED = 768  # rows of the matrix that is factored to know the speed
 SPARSE_SLOWDOWN = 20.0  # of products of single numbers beside those of a matrix
 INVERSION = 2.0  # operations of inverting a factor, in factorisations
@@ -35,7 +35,7 @@ def forecast_fit(problem: Problem, recipe: Hessian | None, with_leverages: bool)
     operations = {"Hessian": assembly, "factorisation": factorisation}
     if with_leverages:
         operations["leverages"] = INVERSION * factorisation + assembly
-    if sum(operations.values()) < SMALL:
+    if sum(operations.values()) < SMALL_OPERATIONS:
         return None
     rate = _operations_per_second()
     return Forecast({name: count / rate for name, count in operations.items()}, 8.0 * blocks * height**2)

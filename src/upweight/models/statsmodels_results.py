@@ -19,7 +19,7 @@ from upweight.core.examples import Examples
 TIGHT = {"fit_intercept": False, "tol": 1e-9, "max_iter": 10_000}
 POWERS = {"Poisson": 1.0, "Gamma": 2.0, "InverseGaussian": 3.0}  # family with a log link → power of its variance
 REFITTED = ("Probit", "RLM", "NegativeBinomial", "GLM")  # refitted by statsmodels itself if there is no estimator
-SAME = 1e-4  # relative difference of predictions up to which an estimator has the results' predictions
+PREDICTION_TOLERANCE = 1e-4  # relative difference of predictions up to which an estimator has the results' predictions
 
 
 class StatsmodelsEstimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -95,7 +95,9 @@ def as_estimator(results: Any) -> tuple[Any, tuple[str, ...]]:
     mean = estimator.predict_proba(train.x) if hasattr(estimator, "predict_proba") else estimator.predict(train.x)
     expected = np.asarray(results.predict(model.exog))
     mean = mean[:, 1] if expected.ndim == 1 and mean.ndim == 2 else mean
-    if not np.allclose(mean, expected, rtol=SAME, atol=SAME * float(np.abs(expected).max())):
+    if not np.allclose(
+        mean, expected, rtol=PREDICTION_TOLERANCE, atol=PREDICTION_TOLERANCE * float(np.abs(expected).max())
+    ):
         raise ValueError(
             f"expected {name} results at the maximum of their likelihood, got predictions that {name} without further "
             "options does not give; fit it with fit(), without regularisation or constraints"

@@ -31,7 +31,7 @@ FACTOR_EXAMPLES = 10_000
 FACTOR_PARTS = 4  # files of the sums over the sample for the factors
 SHARD_BYTES = 1 << 24
 MAX_SHARD_ROWS = 1 << 17
-ROOM = 1.1  # of the disk, over the bytes of the rows
+DISK_MARGIN = 1.1  # of the disk, over the bytes of the rows
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ class Store:
 
     def _require_room(self, header: Header) -> None:
         """Raise OSError if the rows have no room on the disk."""
-        needed, free = int(ROOM * header.rows * header.bytes_per_row), shutil.disk_usage(self.path).free
+        needed, free = int(DISK_MARGIN * header.rows * header.bytes_per_row), shutil.disk_usage(self.path).free
         if needed > free:
             raise OSError(
                 f"the store in {self.path} needs about {needed:,} bytes, the disk has {free:,}: choose fewer "

@@ -24,7 +24,7 @@ from upweight.gradients.outputs import Outputs, outputs
 
 Array = NDArray[np.float64]
 BATCH_SIZE = 256  # examples of one forward pass
-HISTORY = 30  # steps that L-BFGS remembers
+LBFGS_HISTORY = 30  # steps that L-BFGS remembers
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,7 @@ class NetworkResponses:
                 shifted_value, slope = self._value_and_gradient(self.trained + size * step, remaining, terms)
                 return (shifted_value - value) / size**2, slope / size
 
-            options = {"maxiter": steps, "maxfun": 3 * steps, "maxcor": HISTORY, "gtol": 1e-8, "ftol": 1e-16}
+            options = {"maxiter": steps, "maxfun": 3 * steps, "maxcor": LBFGS_HISTORY, "gtol": 1e-8, "ftol": 1e-16}
             try:
                 minimum = minimize(scaled, np.zeros_like(gradient), jac=True, method="L-BFGS-B", options=options)
             except ValueError as error:  # the losses at the trained parameters were finite

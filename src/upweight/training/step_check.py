@@ -16,7 +16,7 @@ from upweight.training.initial_network import preserve_random_state
 from upweight.training.optimiser_settings import OptimiserSettings
 from upweight.training.optimiser_step import OptimiserState, clip_factor, state_names
 from upweight.training.run import Run, set_parameter_views
-from upweight.training.step_evidence import MOMENTS, WIDTH, Sketches, moment_sketches, read_evidence, sketch
+from upweight.training.step_evidence import MOMENTS, SKETCH_WIDTH, Sketches, moment_sketches, read_evidence, sketch
 from upweight.training.trajectory import Trajectory
 
 MAX_CHECKED_STEPS = 64
@@ -199,7 +199,7 @@ class StepCheck:
 
     @cached_property
     def _widths(self) -> list[int]:
-        return [min(size, WIDTH) for size in self._sizes]
+        return [min(size, SKETCH_WIDTH) for size in self._sizes]
 
     def _gradient_difference(
         self, t: int, tensors: dict[str, Tensor], evidence: dict[str, Sketches], gradient: Tensor

@@ -1,8 +1,8 @@
 """A few numbers per parameter of a step, from which it can be seen later whether training made the step as replayed.
 
-A parameter of more than `WIDTH` numbers is stored as a sketch of `WIDTH` numbers: sums of its numbers with fixed random
-signs. A sketch is linear, so sketches of two checkpoints can be subtracted; its length is that of the parameter on
-average (the count sketch, Charikar, Chen & Farach-Colton 2002).
+A parameter of more than `SKETCH_WIDTH` numbers is stored as a sketch of `SKETCH_WIDTH` numbers: sums of its numbers
+with fixed random signs. A sketch is linear, so sketches of two checkpoints can be subtracted; its length is that of
+the parameter on average (the count sketch, Charikar, Chen & Farach-Colton 2002).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from upweight.gradients.network import unwrap
 from upweight.training.checkpoint_file import EVIDENCE, STATE
 
-WIDTH = 32  # numbers in the sketch of one parameter
+SKETCH_WIDTH = 32  # numbers in the sketch of one parameter
 FIRST_SIGNS = 1 << 20  # random signs that are held in memory
 MOMENTS = ("momentum_buffer", "exp_avg")  # the first moments of SGD and of Adam
 
@@ -79,13 +79,13 @@ def moment_sketches(tensors: Mapping[str, Tensor]) -> Sketches:
 
 
 def sketch(tensor: Tensor) -> Tensor:
-    """At most `WIDTH` numbers in float64 that stand for a tensor; the tensor itself if it has no more."""
+    """At most `SKETCH_WIDTH` numbers in float64 that stand for a tensor; the tensor itself if it has no more."""
     flat = tensor.reshape(-1).cpu().double()
-    if len(flat) <= WIDTH:
+    if len(flat) <= SKETCH_WIDTH:
         return flat.clone()
-    padded = torch.zeros(-(-len(flat) // WIDTH) * WIDTH, dtype=torch.float64)
+    padded = torch.zeros(-(-len(flat) // SKETCH_WIDTH) * SKETCH_WIDTH, dtype=torch.float64)
     torch.mul(flat, _signs(len(flat)), out=padded[: len(flat)])
-    return padded.view(-1, WIDTH).sum(dim=0)
+    return padded.view(-1, SKETCH_WIDTH).sum(dim=0)
 
 
 def _signs(count: int) -> Tensor:

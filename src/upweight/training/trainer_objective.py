@@ -16,7 +16,7 @@ from upweight.training.micro_batches import MicroBatch
 from upweight.training.replay_record import RunFacts
 
 Array = NDArray[np.float64]
-SAME = 0.05  # how far a ratio of two losses may be from the expected one, in bf16 as well
+LOSS_RATIO_TOLERANCE = 0.05  # how far a ratio of two losses may be from the expected one, in bf16 as well
 
 
 class ItemsProbe:
@@ -61,7 +61,7 @@ class ItemsProbe:
                         buffer.copy_(before)
         ratio = float(again.detach()) / float(loss.detach()) if again is not None and float(loss.detach()) else np.nan
         if np.isfinite(ratio):
-            self.divides = abs(ratio - 0.5) < SAME
+            self.divides = abs(ratio - 0.5) < LOSS_RATIO_TOLERANCE
 
     def accumulation(self, has_items: bool) -> str:
         """What the objective is a mean over, as in `RunFacts`."""

@@ -14,11 +14,11 @@ from upweight.core.examples import Examples
 
 Array = NDArray[np.float64]
 Positions = NDArray[np.intp]
-WIDTH = 0.25  # of the kernel
+KERNEL_WIDTH = 0.25  # of the kernel
 NUMBERS_TOGETHER = 2**24  # of pictures in memory at a time
 FEWEST = 8  # superpixels; if quickshift makes fewer, SLIC is asked for more
 PIXELS_EACH = 4  # of a superpixel that SLIC is asked for, at least
-MOST = 50  # superpixels that SLIC is asked for
+SLIC_SUPERPIXELS = 50  # superpixels that SLIC is asked for
 
 
 class PictureFeatures(InterpretableFeatures):
@@ -40,7 +40,7 @@ class PictureFeatures(InterpretableFeatures):
         self.segments = _segmented(shown, segments)
         self._masks = _masks(self.segments, self._picture.shape, shown.shape)
         self.names = tuple(f"superpixel {j}" for j in range(len(self._masks)))
-        self.width = WIDTH if width is None else width
+        self.width = KERNEL_WIDTH if width is None else width
         self._train = None if train is None else np.asarray(train.x)
         self._hidden = self._picture.astype(np.float64)
         for mask in self._masks:
@@ -129,7 +129,7 @@ def _superpixels(picture: NDArray[Any]) -> NDArray[Any]:
     labels = np.asarray(segmentation.quickshift(colours, kernel_size=4, max_dist=200, ratio=0.2, rng=0))
     if len(np.unique(labels)) >= FEWEST:
         return labels
-    number = int(np.clip(labels.size // PIXELS_EACH, 2, MOST))
+    number = int(np.clip(labels.size // PIXELS_EACH, 2, SLIC_SUPERPIXELS))
     return np.asarray(segmentation.slic(colours, n_segments=number, start_label=0))
 
 

@@ -15,7 +15,7 @@ from upweight.core.weights import sample_weights
 Array = NDArray[np.float64]
 Positions = NDArray[np.intp]
 QUARTILES = (25, 50, 75)
-WIDTH = 0.75  # of the kernel, times √d
+KERNEL_WIDTH = 0.75  # of the kernel, times √d
 
 
 class TableFeatures(InterpretableFeatures):
@@ -45,7 +45,7 @@ class TableFeatures(InterpretableFeatures):
             numbers = train_codes[:, j]
             self._edges[j] = np.unique(np.nanpercentile(numbers, QUARTILES))
         self.names = tuple(self._name(j) for j in range(codes.shape[1]))
-        self.width = WIDTH * np.sqrt(codes.shape[1]) if width is None else width
+        self.width = KERNEL_WIDTH * np.sqrt(codes.shape[1]) if width is None else width
         self._query = self._binned(codes[-1:])
         self._zero = self._described(codes[-1:])
 

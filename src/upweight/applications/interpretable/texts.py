@@ -15,7 +15,7 @@ from upweight.core.examples import Examples
 Array = NDArray[np.float64]
 Positions = NDArray[np.intp]
 BETWEEN_WORDS = re.compile(r"(\W+)")
-WIDTH = 25.0  # of the kernel, for distances times 100
+KERNEL_WIDTH = 25.0  # of the kernel, for distances times 100
 PERCENT = 100.0
 
 
@@ -33,7 +33,7 @@ class TextFeatures(InterpretableFeatures):
         self.names = tuple(dict.fromkeys(word for word in self.pieces[::2] if word))
         if not self.names:
             raise ValueError(f"expected a text with at least one word, got {query.x[0]!r}")
-        self.width = WIDTH if width is None else width
+        self.width = KERNEL_WIDTH if width is None else width
         self._train: Sequence[str] = [] if train is None else train.x
         self._places = {word: j for j, word in enumerate(self.names)}
 
@@ -93,7 +93,7 @@ class SparseFeatures(InterpretableFeatures):
         names = [f"x{j}" for j in range(self._row.shape[1])] if query.names is None else query.names
         values = np.asarray(self._row[:, self._columns].toarray())[0]
         self.names = tuple(f"{names[j]} = {value:.4g}" for j, value in zip(self._columns, values, strict=True))
-        self.width = WIDTH if width is None else width
+        self.width = KERNEL_WIDTH if width is None else width
         self._values = values
         self._train = None if train is None else train.x.tocsr()
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from upweight.linear.representer_head import RepresenterHead, fit_head
 
 Array = NDArray[np.float64]
-EVERY = 10  # one of this many training examples is held out to try a head on
+HELD_OUT_STRIDE = 10  # one of this many training examples is held out to try a head on
 DIGITS = 6  # to which two projected features are the same, relative to their standard deviation
 
 
@@ -63,7 +63,7 @@ def _split(features: Any, chosen: NDArray[np.intp]) -> tuple[NDArray[np.intp], N
     """
     projected = np.asarray(features[chosen] @ np.random.default_rng(0).standard_normal(features.shape[1])).ravel()
     rank = np.unique(np.round(projected / (np.std(projected) or 1.0), DIGITS), return_inverse=True)[1]
-    is_held_out = rank % EVERY == min(EVERY // 2, int(rank.max()))
+    is_held_out = rank % HELD_OUT_STRIDE == min(HELD_OUT_STRIDE // 2, int(rank.max()))
     return chosen[is_held_out], chosen[~is_held_out]
 
 

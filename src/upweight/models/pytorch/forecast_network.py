@@ -13,7 +13,7 @@ from upweight.core.model import Measurable
 from upweight.core.weights import sample_weights
 from upweight.gradients.network import Network
 
-SMALL = 10**7  # examples × parameters below which a pilot is not worth its time
+SMALL_WORK = 10**7  # examples × parameters below which a pilot is not worth its time
 
 logger = logging.getLogger("upweight")
 
@@ -25,7 +25,7 @@ class ForecastNetwork(Measurable):
 
     def forecast(self, recipe: Any, train: Examples, queries: int | None = None) -> Forecast | None:
         """What fitting the recipe takes, or attributing this many queries; None if the work is small or not known."""
-        if len(train) * self.network.size < SMALL or hasattr(recipe, "store"):
+        if len(train) * self.network.size < SMALL_WORK or hasattr(recipe, "store"):
             return None
         described = recipe.described()
         is_pairwise = any(name in described for name in ("curvature", "layers", "modules"))

@@ -31,7 +31,7 @@ from upweight.models.refit.seeds import is_seeded, seeded_clone
 from upweight.models.unlearning import REFITTED, step_records
 
 Array = NDArray[np.float64]
-SAME = 1e-9  # share of the largest output by which outputs of two trainings may differ by rounding
+OUTPUT_TOLERANCE = 1e-9  # share of the largest output by which outputs of two trainings may differ by rounding
 MAX_DRIFT = 1e-3  # share of the largest output by which refitting may miss the given model
 LEFT_OUT_STRIDE = 4  # every fourth example is left out to see whether seeds matter
 MAX_DRIFT_IN_NOISE = 3.0  # differences between two seeds by which refitting may miss a random model
@@ -185,7 +185,10 @@ class RefitModel(Refittable, EstimatorModel, Bagged):
         scale = max(1.0, float(np.abs(given).max()))
         drift = float(np.abs(self.outputs.of(fitted, train.x) - given).max())
         noise = self._seed_noise(train)
-        is_random, notes = noise > SAME * scale, [f"Fitting this {self.name} warns: {text}" for text in warned[:2]]
+        is_random, notes = (
+            noise > OUTPUT_TOLERANCE * scale,
+            [f"Fitting this {self.name} warns: {text}" for text in warned[:2]],
+        )
         if not is_random and drift > MAX_DRIFT * scale:
             raise ValueError(self._not_reproduced(drift))
         if is_random and drift > (MAX_DRIFT * scale if is_seeded(self.predictor) else MAX_DRIFT_IN_NOISE * noise):

@@ -33,7 +33,7 @@ COMPUTED = frozenset({"coef_", "intercept_"})
 OF_COLUMNS_AND_CLASSES = frozenset(
     {"classes_", "n_features_in_", "feature_names_in_", "_base_loss", "_label_binarizer"}
 )
-FAR = 1e-9  # gradient norm, relative to gradients with random signs, from which the Hessian is factored again
+FAR_GRADIENT_NORM = 1e-9  # relative to gradients with random signs; from it on, the Hessian is factored again
 REPORTS = frozenset({"n_iter_", "rank_", "singular_", "solver_"})
 
 
@@ -135,7 +135,7 @@ def _moved(
 ) -> tuple[LinearModel, dict[str, Any]]:
     """The model at the optimum under these weights (n,), and how near to it the Newton steps ended."""
     parameters, taken = retrained_optimum(start, weights)
-    if taken.residual[0] > FAR:
+    if taken.residual[0] > FAR_GRADIENT_NORM:
         parameters, taken = retrained_optimum(start.reoptimised(), weights)
     moved = replace(model.with_parameters(parameters), is_hypothetical=True, at_optimum=None)
     return moved, {"gradient_norm": float(taken.residual[0]), "newton_steps": taken.steps}

@@ -17,7 +17,7 @@ from upweight.linear.losses.squared import SquaredLoss
 from upweight.models.sklearn.closed_form_model import Array, ClosedForm
 from upweight.models.sklearn.closed_form_spec import FormSpec
 
-TIE = 1e-8  # relative difference of distances up to which neighbours are equally near
+TIE_TOLERANCE = 1e-8  # relative difference of distances up to which neighbours are equally near
 FITTED_METRICS = ("seuclidean", "mahalanobis")  # which take a scale from the data unless it is given
 
 
@@ -116,7 +116,7 @@ class NeighbourForm(ClosedForm):
             near, far = (np.minimum(first + step, rows.shape[1] - 1) for step in (0, 1))
             places = np.arange(len(rows))
             gap = distances[places, far] - distances[places, near]
-            determined &= (near == far) | (gap > TIE * distances[places, far])
+            determined &= (near == far) | (gap > TIE_TOLERANCE * distances[places, far])
         return determined
 
     @cached_property
