@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.applications.example_kernels import finite_features
-from upweight.applications.nearest_copies import FeatureSpace
+from upweight.applications.nearest_copies import MAX_DISTANCES, FeatureSpace
 from upweight.applications.predicted_labels import class_labels
 from upweight.core.blocks import blocks, require_count
 from upweight.core.capability_checks import require
@@ -19,7 +19,6 @@ from upweight.core.model import Embeddable
 from upweight.core.weights import weighted_positions
 
 NEIGHBOURS = 50  # or the size of the smallest class, if that is smaller
-PAIRS = 5_000_000  # distances held at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +100,7 @@ def deep_knn(model: Embeddable, train: Examples, k: int | None = None) -> DeepKN
 def _neighbours(space: FeatureSpace, k: int) -> Iterator[tuple[slice, NDArray[np.intp]]]:
     """(rows, the k nearest other rows of each, (rows, k)), block by block."""
     count = space.train.shape[0]
-    for rows in blocks(count, max(1, PAIRS // count)):
+    for rows in blocks(count, max(1, MAX_DISTANCES // count)):
         squares = space.distances(space.train[rows])
         squares[np.arange(len(squares)), np.arange(rows.start, rows.stop)] = np.inf
         yield rows, np.argpartition(squares, k - 1, axis=1)[:, :k]
