@@ -12,9 +12,10 @@ import torch.nn.functional as F  # noqa: E402, N812
 from torch import nn  # noqa: E402
 
 import upweight as uw  # noqa: E402
-from upweight.curvature.linear_head import linear_head_matrix  # noqa: E402
+from support.curved_nets import with_limits  # noqa: E402
+from upweight.curvature.linear_head import _weighted_gram, linear_head_matrix  # noqa: E402
 from upweight.curvature.operators import HessianOperator  # noqa: E402
-from upweight.curvature.solvers.direct import assemble  # noqa: E402
+from upweight.curvature.solvers.direct import _factor, assemble  # noqa: E402
 from upweight.curvature.summed_objective import SummedObjective  # noqa: E402
 
 
@@ -73,3 +74,37 @@ class Squashed(nn.Linear):
 def test_other_nets_are_left_to_products(make) -> None:
     torch.manual_seed(0)
     assert linear_head_matrix(summed(make())) is None
+
+
+def test_a_wide_head_is_factored_although_other_nets_of_its_size_are_not() -> None:
+    rng, n = np.random.default_rng(0), 120
+    x, y = rng.normal(size=(n + 4, 150)), rng.integers(0, 3, n + 4)
+    torch.manual_seed(0)
+    model = uw.TorchModel(nn.Linear(150, 3).double(), cross_entropy)
+    train, queries = uw.Examples(x[:n], y[:n], weights=rng.uniform(0, 2, n)), uw.Examples(x[n:], y[n:])
+    recipe, limits = uw.Influence(curvature=uw.GaussNewton(), damping=0.02), {"dense_parameters": 100, "dual_rows": 10}
+    exact = recipe.fit(model, train).attribute(queries)
+    factored = recipe.fit(with_limits(model, **limits), train).attribute(queries)
+    iterated = recipe.fit(with_limits(model, **limits, head_parameters=100), train).attribute(queries)
+    assert factored.diagnostics["solver"] == "Cholesky"
+    assert iterated.diagnostics["solver"].startswith("conjugate gradients")
+    np.testing.assert_allclose(factored.values, exact.values, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(iterated.values, exact.values, atol=2e-3 * np.abs(exact.values).max())
+
+
+@pytest.mark.parametrize("width", [1, 63, 64, 150])
+def test_a_weighted_gram_matrix_is_symmetric_for_any_width(width) -> None:
+    a, w = torch.randn(20, width).double(), torch.randn(20).double()  # weights of either sign
+    out = torch.full((width, width), torch.nan).double()
+    _weighted_gram(a, w, out)
+    torch.testing.assert_close(out, a.T @ torch.diag(w) @ a)
+
+
+@pytest.mark.parametrize("lowest", [-2.0, -1.0, -1 + 1e-9, -0.5, 0.0])
+def test_a_factor_is_made_once_only_where_the_lowest_eigenvalue_is_clear(lowest) -> None:
+    rotation = torch.linalg.qr(torch.randn(60, 60).double())[0]
+    matrix = rotation @ torch.diag(torch.tensor([lowest, *np.linspace(0, 50, 59)])) @ rotation.T
+    factor = _factor(matrix, 1.0, 1e-6)  # the lowest eigenvalue of the shifted matrix is 1 + lowest
+    assert (factor is not None) == (1 + lowest > 1e-4)
+    if factor is not None:
+        torch.testing.assert_close(factor @ factor.T, matrix + torch.eye(60).double())

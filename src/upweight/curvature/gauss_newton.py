@@ -13,6 +13,7 @@ from upweight.core.saved_state import NOTHING_SAVED, SavedState
 from upweight.curvature.ekfac import FittedEKFAC
 from upweight.curvature.inverted import InvertedCurvature
 from upweight.curvature.leverage import SavedSlopes, correct_leverage
+from upweight.curvature.linear_head import is_linear_head
 from upweight.curvature.operators import GaussNewtonOperator
 from upweight.curvature.optimum import NONE_AT_OPTIMUM
 from upweight.curvature.solvers import prepare
@@ -34,8 +35,9 @@ class FittedGaussNewton(InvertedCurvature):
 
     Args:
         summed: the objective.
-        recipe: names the solver. None is the direct one for up to 3,000 parameters or 4,000 examples, then conjugate
-            gradients, preconditioned by a Nyström sketch of rank 200, or by EK-FAC if the sketch is too large.
+        recipe: names the solver. None is the direct one for up to 3,000 parameters (8,000 if the net is linear in
+            them) or 4,000 examples, then conjugate gradients, preconditioned by a Nyström sketch of rank 200, or by
+            EK-FAC if the sketch is too large.
             `Direct()` assembles the matrix of the parameters for up to 3,000 of them. Beyond that it assembles the dual
             matrix of examples × outputs, which needs no parameter-sized matrix or vector.
         damping_from: where the damping came from, as a phrase.
@@ -54,19 +56,21 @@ class FittedGaussNewton(InvertedCurvature):
         self._leverage = SavedSlopes(saved)
         operator = GaussNewtonOperator(summed)
         solver, limits = recipe.solver, summed.limits
+        inverse, is_head = saved.part("inverse"), False
         if solver is None:
             # A trained net is sure of most examples: the dual form has about two directions for each.
             fits = operator.size <= limits.dense_parameters or 2 * len(summed.train) <= limits.dual_rows
-            solver = Direct() if fits else DEFAULT_CG
+            is_head = not fits and operator.size <= limits.head_parameters and is_linear_head(summed)
+            is_head = is_head and (not inverse or "factor" in inverse.arrays)  # earlier versions saved a sketch
+            solver = Direct() if fits or is_head else DEFAULT_CG
         self.inverse: Inverse | DualForm
-        inverse = saved.part("inverse")
         if saved.facts.get("is_dual"):
             self.inverse = DualForm(Roots(operator, _dual_share(summed), inverse.part("roots")), inverse)
             return
         operator.require_second_derivatives()
         if isinstance(solver, CG):
             self.inverse = Inverse(_preconditioned(operator, solver, inverse))
-        elif isinstance(solver, Direct) and operator.size > limits.dense_parameters:
+        elif isinstance(solver, Direct) and operator.size > limits.dense_parameters and not is_head:
             self.inverse = _direct(operator, recipe.solver is None, inverse)
         else:
             self.inverse = Inverse(prepare(operator, solver, inverse))

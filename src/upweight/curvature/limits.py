@@ -13,6 +13,7 @@ class Limits:
 
     Attributes:
         dense_parameters: parameters up to which a matrix is assembled although no solver was named.
+        head_parameters: the same for a net that is linear in its parameters, whose matrix takes no passes; 512 MB.
         matrix_parameters: parameters up to which `Direct()` assembles a matrix; 15,000 take 1.8 GB.
         dual_rows: rows of the dual form at most; the matrix of 8,000 takes 512 MB.
         dual_trace: the share of the trace Σ tr(wᵢΛᵢ) that the rows of the dual form hold.
@@ -29,6 +30,7 @@ class Limits:
     """
 
     dense_parameters: int = 3000
+    head_parameters: int = 8000
     matrix_parameters: int = 15_000
     dual_rows: int = 8000
     dual_trace: float = 0.998

@@ -22,6 +22,7 @@ from upweight.gradients.network import Network
 from upweight.gradients.outputs import NoOutputsError, outputs
 
 MAX_BATCH_EXAMPLES = 4096
+STRIPS, MIN_STRIP = 8, 64  # of a symmetric product
 MAX_OUTPUTS = 128  # of one example; the cost is outputs² products of d × n, and outputs² numbers per example
 
 
@@ -83,9 +84,18 @@ def _kronecker(a: Tensor, hessians: Tensor) -> Tensor:
     out = a.new_empty(c, d, c, d, dtype=torch.float64)
     for row in range(c):
         for column in range(row, c):
-            out[row, :, column] = (a * hessians[:, row, column, None]).T @ a
+            _weighted_gram(a, hessians[:, row, column], out[row, :, column])
             out[column, :, row] = out[row, :, column]
     return out.view(c * d, c * d)
+
+
+def _weighted_gram(a: Tensor, weights: Tensor, out: Tensor) -> None:
+    """Σᵢ weightᵢ aᵢaᵢᵀ, strip by strip up to the diagonal: it is symmetric, and half of the flops are saved."""
+    width = max(MIN_STRIP, -(-a.shape[1] // STRIPS))
+    for strip in blocks(a.shape[1], width):
+        products = (a[:, strip] * weights[:, None]).T @ a[:, : strip.stop]
+        out[strip, : strip.stop] = products
+        out[: strip.start, strip] = products[:, : strip.start].T
 
 
 def _ordered(matrix: Tensor, factors: LayerFactors, network: Network) -> Tensor:
@@ -97,4 +107,4 @@ def _ordered(matrix: Tensor, factors: LayerFactors, network: Network) -> Tensor:
     if factors.bias is not None:
         by_name[factors.bias] = positions[:, -1]
     order = torch.cat([by_name[name].flatten() for name in network.names])
-    return matrix[order][:, order]
+    return matrix[order[:, None], order]

@@ -22,6 +22,7 @@ from upweight.core.curvature_recipes import (
     Nystrom,
 )
 from upweight.core.examples import Examples
+from upweight.curvature.linear_head import is_linear_head
 from upweight.curvature.operators import GaussNewtonOperator, HessianOperator, Operator
 from upweight.curvature.solvers.roots import Roots
 from upweight.curvature.summed_objective import SummedObjective
@@ -160,7 +161,8 @@ class Pilot:
         if not is_iterative and self.network.size <= limits.dense_parameters:
             return "direct"
         if is_iterative or (solver is None and (isinstance(recipe, Hessian) or 2 * n > limits.dual_rows)):
-            return "CG"
+            fits = not is_iterative and not isinstance(recipe, Hessian) and self.network.size <= limits.head_parameters
+            return "direct" if fits and is_linear_head(self.summed) else "CG"
         if not isinstance(recipe, Hessian) and self.roots * n <= limits.dual_rows:
             return "dual"
         return "CG" if solver is None else "direct"
