@@ -216,3 +216,10 @@ def test_notes_say_what_a_reader_has_to_know() -> None:
     assert "28 frozen parameters" in notes(untrained, sequences())
     assert "the sum over its target tokens. The Trainer" in notes(tiny("gpt2"), sequences())
     assert "every sequence counts alike" in notes(tiny("gpt2"), sequences(), tokens="mean")
+
+
+def test_positions_of_a_shuffled_data_set_are_noted() -> None:
+    note = "shuffled, filtered or selected from another"
+    assert note in notes(tiny("gpt2"), sequences().shuffle(seed=0))
+    assert note not in notes(tiny("gpt2"), sequences().select(range(4)))
+    assert note not in notes(tiny("gpt2"), sequences().shuffle(seed=0), ids="key")

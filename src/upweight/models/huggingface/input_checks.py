@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from upweight.core.dataset_rows import is_dataset
 from upweight.core.examples import Examples
 from upweight.models.huggingface.adapter_checks import untrained_adapters
 from upweight.models.huggingface.collation import Collate, base_of, moved_positions, no_tokens, tokenizer_of
@@ -28,7 +29,7 @@ def check_inputs(
     _require_columns(train, collate)
     table = _input_embedding(net)
     tokenizer = tokenizer_of(collate.collator)
-    notes = list(_vocabulary_notes(tokenizer, table))
+    notes = [*_position_notes(train), *_vocabulary_notes(tokenizer, table)]
     if "input_ids" in column_names(train.x):
         notes += _token_notes(net, train, table)
         _require_padding_on_the_right(train, collate, tokenizer)
@@ -38,6 +39,15 @@ def check_inputs(
     require_gradient(net, train, collate, loss)
     untrained = untrained_adapters(net)
     return tuple(notes if untrained is None else [*notes, untrained])
+
+
+def _position_notes(train: Examples) -> Iterator[str]:
+    is_reordered = is_dataset(train.x) and train.x._indices is not None  # its rows in Arrow are others
+    if is_reordered and np.array_equal(train.ids, np.arange(len(train))):
+        yield (
+            "Ids are positions in a data set that was shuffled, filtered or selected from another, so they name other "
+            "rows there: to have the same names everywhere, add a column of ids before, and pass ids='column'."
+        )
 
 
 def _require_columns(train: Examples, collate: Collate) -> None:
