@@ -14,6 +14,7 @@ from typing import Any
 HERE = Path(__file__).parent
 ORDER = (
     "networks",
+    "published",
     "metagradients",
     "batch norm",
     "retraining",
