@@ -29,8 +29,8 @@ class Reweighting:
         rate: how far a weight may move in one step.
         largest: no weight becomes larger.
         damping: of the last layer's Hessian, on the scale of the mean loss.
-        retraining: where and how to train; its seeds are those of the comparison. None for three seeds of a network
-            and one of a model whose training ends at an optimum.
+        retraining: where and how to train; its seeds are those of the comparison. None for three seeds of a network,
+            and one in this process for a model whose training ends at an optimum.
 
     Raises ValueError for unknown `slopes`, and numbers that are not positive.
     """
@@ -56,4 +56,6 @@ class Reweighting:
         """Where and how to train this model, with the seeds of the comparison."""
         if self.retraining is not None:
             return self.retraining
-        return Retraining(seeds=1 if model.converges or model.has_one_run else SEEDS)
+        if model.converges:
+            return Retraining(processes=1)
+        return Retraining(seeds=1 if model.has_one_run else SEEDS)
