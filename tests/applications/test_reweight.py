@@ -293,6 +293,10 @@ def test_bad_inputs_are_refused_in_a_sentence(data, model):
     refused(ValueError, "got texts", lambda: run(unlabelled=uw.Examples(["a text", "another"])))
     refused(ValueError, "got numbers of shape (2,)", lambda: run(unlabelled=uw.Examples(np.ones((4, 2)))))
     refused(ValueError, "unlabelled ones, got 60 of 60", lambda: run(unlabelled=uw.Examples(validation.x)))
+    ridge = uw.explainable(Ridge().fit(train.x, train.x[:, 0]), train.replaced(y=train.x[:, 0]))
+    numbers = {"train": train.replaced(y=train.x[:, 0]), "validation": validation.replaced(y=validation.x[:, 0])}
+    with pytest.raises(ValueError, match="that predicts numbers; pass unlabelled examples with labels"):
+        uw.reweight(ridge, *numbers.values(), unlabelled=uw.Examples(np.ones((4, 3))))
     refused(TypeError, "upweight.Examples", lambda: run(validation=validation.x))
     only_last = uw.Reweighting(slopes="last layer")
     refused(TypeError, "Steerable", lambda: run(reweighting=only_last))

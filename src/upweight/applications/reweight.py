@@ -147,5 +147,5 @@ def _warnings(before: float, after: float) -> list[str]:
         return []
     return [
         f"The mean measurement of the validation examples did not rise ({before:.4g} before, {after:.4g} after): these "
-        "weights are no better than uniform ones; try a smaller Reweighting(rate=…)."
+        "weights are no better than those at the beginning; try a smaller Reweighting(rate=…)."
     ]

@@ -80,7 +80,8 @@ class Reweighted(Tabular):
         lost, won = int((self.weights < 0.5).sum()), int((self.weights > 1.5).sum())
         words = (
             f"Of {len(self.weights):,} weights of {self.of}, {lost:,} fell below 0.5 and {won:,} rose above 1.5. Mean "
-            f"{self.measurement} of the validation examples: {self.course[0]:.4g} before, {self.course[-1]:.4g} after."
+            f"{self.measurement} of the validation examples: {_number(self.course[0])} before, "
+            f"{_number(self.course[-1])} after."
         )
         if not self.gains:
             return words
@@ -88,8 +89,8 @@ class Reweighted(Tabular):
         low, high = uniform.interval
         verdict = "better than" if low > 0 else "worse than" if high < 0 else "not clearly different from"
         return (
-            f"{words} On held-out data they are {verdict} uniform weights: {uniform.gain:+.4g} "
-            f"(90 %: {low:+.4g} to {high:+.4g}).".replace("-0", "−0")
+            f"{words} On held-out data they are {verdict} uniform weights: {_number(uniform.gain, '+')} "
+            f"(90 %: {_number(low, '+')} to {_number(high, '+')})."
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -118,3 +119,8 @@ class Reweighted(Tabular):
 
     def __repr__(self) -> str:
         return f"Reweighted({len(self.weights)} weights of {self.of} by {self.slopes}, {len(self.gains)} comparisons)"
+
+
+def _number(value: float, sign: str = "") -> str:
+    """Four digits, with a true minus."""
+    return f"{value:{sign}.4g}".replace("-", "−")
