@@ -25,7 +25,7 @@ def joined_with_unlabelled(model: Measurable, train: Examples, unlabelled: Examp
         )
     notes = []
     if unlabelled.y is None:
-        if not model.predict(train.take([0])).classes and len(np.unique(train.y)) > 2:
+        if not model.predict(train.take([0])).classes and len(np.unique(np.asarray(train.y))) > 2:
             raise ValueError(
                 "expected a classifier, whose predictions are labels for the unlabelled examples, got a "
                 f"{type(model).__name__} that predicts numbers; pass unlabelled examples with labels of your own"
