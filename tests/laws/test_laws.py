@@ -7,7 +7,7 @@ import pytest
 
 import upweight as uw
 from support.closed_form_families import CLOSED_FORMS
-from support.linear_families import PROBLEMS
+from support.linear_families import PROBLEMS, QUANTILES
 from support.network_families import NETWORKS, RECORDED, TRAINED
 from support.refit_families import BAGS, REFITS
 from support.tree_families import BOOSTERS, FORESTS
@@ -20,6 +20,9 @@ FAMILIES = [*PROBLEMS, *CLOSED_FORMS, *NETWORKS, *RECORDED, *TRAINED, *BOOSTERS,
 CASES = [case for method in uw.methods().values() for case in candidates(method, FAMILIES)]
 # Its members are random: scores of one seed, and means over seeds, are no truth for each other.
 CASES += candidates(uw.DataOOB, [BAGS])
+CASES += [
+    case for recipe in (uw.Influence, uw.LeaveOneOut) for case in candidates(recipe, [QUANTILES]) if not case.settings
+]
 # A method that retrains many times takes minutes on all families; these are the families of the quick runs.
 QUICK = {
     (uw.LeaveOneOut, ""): [*PROBLEMS, *CLOSED_FORMS, *REFITS[:1], *TRAINED, *BOOSTERS[:1]],
@@ -38,7 +41,7 @@ MAX_EXCUSED = 0.1  # share of the pairs to which a law applies that may be excus
 
 def is_quick(case: Case) -> bool:
     """Whether the pair is tested in every run, not in slow runs alone."""
-    return case.family in QUICK.get((type(case.recipe), case.settings), [*FAMILIES, BAGS])
+    return case.family in QUICK.get((type(case.recipe), case.settings), [*FAMILIES, BAGS, QUANTILES])
 
 
 PARAMETERS = [pytest.param(case, id=repr(case), marks=[] if is_quick(case) else pytest.mark.slow) for case in CASES]

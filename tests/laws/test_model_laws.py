@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from support.closed_form_families import CLOSED_FORMS
-from support.linear_families import PROBLEMS
+from support.linear_families import PROBLEMS, QUANTILES
 from support.network_families import NETWORKS, RECORDED, TRAINED
 from support.refit_families import BAGS, REFITS
 from support.tree_families import BOOSTERS, FORESTS
@@ -14,7 +14,7 @@ from upweight.testing.model_case import ModelCase
 
 
 @pytest.fixture(
-    params=[*PROBLEMS, *CLOSED_FORMS, *NETWORKS, *RECORDED, *TRAINED, *BOOSTERS, *FORESTS, *REFITS, BAGS],
+    params=[*PROBLEMS, QUANTILES, *CLOSED_FORMS, *NETWORKS, *RECORDED, *TRAINED, *BOOSTERS, *FORESTS, *REFITS, BAGS],
     ids=repr,
     scope="module",
 )

@@ -16,7 +16,13 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, WhiteKernel
 from sklearn.isotonic import IsotonicRegression
 from sklearn.naive_bayes import BernoulliNB, CategoricalNB, ComplementNB, GaussianNB, MultinomialNB
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestCentroid
+from sklearn.neighbors import (
+    KNeighborsClassifier,
+    KNeighborsRegressor,
+    NearestCentroid,
+    RadiusNeighborsClassifier,
+    RadiusNeighborsRegressor,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
@@ -71,6 +77,13 @@ CASES = {
     "neighbours": (KNeighborsClassifier(3), WINE),
     "weighted neighbours": (KNeighborsClassifier(4, weights="distance", p=1), CANCER),
     "neighbours for a target": (KNeighborsRegressor(4), DIABETES),
+    "radius neighbours": (RadiusNeighborsClassifier(0.7, outlier_label="rome"), IRIS),
+    "radius neighbours, outliers to the largest class": (
+        RadiusNeighborsClassifier(0.5, weights="distance", outlier_label="most_frequent"),
+        IRIS,
+    ),
+    "radius neighbours for a target": (RadiusNeighborsRegressor(0.16), DIABETES),
+    "weighted radius neighbours for two targets": (RadiusNeighborsRegressor(0.2, weights="distance"), TWO_TARGETS),
     "nearest centroid": (NearestCentroid(), WINE),
     "shrunken centroids": (NearestCentroid(shrink_threshold=0.4, priors="empirical"), IRIS),
     "gaussian process": (GaussianProcessRegressor(RBF(0.2), alpha=0.5, optimizer=None), DIABETES),
@@ -110,7 +123,7 @@ class Fitted:
         estimator, x, y = self.fit(kept), self.queries.x, self.queries.y
         if not hasattr(estimator, "classes_"):
             return -0.5 * ((estimator.predict(x) - y) ** 2).reshape(M, -1).sum(axis=1)
-        if isinstance(estimator, KNeighborsClassifier | DummyClassifier):
+        if isinstance(estimator, KNeighborsClassifier | RadiusNeighborsClassifier | DummyClassifier):
             return -0.5 * ((estimator.predict_proba(x) - (y[:, None] == estimator.classes_)) ** 2).sum(axis=1)
         position = np.searchsorted(estimator.classes_, y)
         return np.take_along_axis(estimator.predict_log_proba(x), position[:, None], axis=1)[:, 0]
@@ -314,3 +327,17 @@ def test_a_single_tree_is_read_as_a_forest_of_one(estimator: Any) -> None:
             if len(inside) > 1:
                 expected = votes[inside].mean() - votes[inside[inside != i]].mean()
                 assert values[q, i] == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_query_with_one_example_within_the_radius_has_no_score_of_it() -> None:
+    x = np.array([[0.0], [1.0], [1.1], [5.0], [5.1], [9.0]])
+    y = np.array([0.0, 1.0, 1.0, 0.0, 1.0, 0.0])
+    train = uw.Examples(x, y)
+    for estimator in (RadiusNeighborsClassifier(0.5), RadiusNeighborsRegressor(0.5)):
+        model = uw.explainable(estimator.fit(x, y), train)
+        scores = uw.LeaveOneOut().fit(model, train).attribute(uw.Examples([[9.2], [5.0]], [0, 0]))
+        assert np.isnan(scores.values[0]).tolist() == [False] * 5 + [True]
+        assert np.isfinite(scores.values[1]).all()
+        assert "only one training example within the radius" in scores.diagnostics["warnings"][-1]
+        with pytest.raises(ValueError, match="expected queries with a training example within the radius"):
+            model.measure(uw.Examples([[20.0]], [0]))

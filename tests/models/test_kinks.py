@@ -7,7 +7,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC, SVR, LinearSVC, LinearSVR
+from sklearn.svm import SVC, SVR, LinearSVC, LinearSVR, NuSVC, NuSVR
 
 import upweight as uw
 from upweight.linear import kink_curvature, kink_path
@@ -30,6 +30,9 @@ CASES = {
     "hinge of one class against the others": (LinearSVC(loss="hinge", **LINEAR), load_wine),
     "tube": (SVR(C=2.0, gamma=0.1, epsilon=0.3, tol=1e-9), load_diabetes),
     "tube of width 0": (SVR(C=2.0, gamma=0.1, epsilon=0.0, tol=1e-9), load_diabetes),
+    "hinge of nu": (NuSVC(nu=0.3, gamma=0.1, tol=1e-9), load_breast_cancer),
+    "hinge of nu for pairs": (NuSVC(nu=0.4, gamma=0.2, tol=1e-9, decision_function_shape="ovo"), load_wine),
+    "tube of nu": (NuSVR(nu=0.4, C=2.0, gamma=0.1, tol=1e-9), load_diabetes),
     "tube on columns": (LinearSVR(epsilon=0.2, **LINEAR), load_diabetes),
 }
 

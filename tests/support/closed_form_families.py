@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
+from sklearn.ensemble import VotingClassifier
 from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsOneClassifier
 from sklearn.naive_bayes import GaussianNB, MultinomialNB
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, RadiusNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 
 from support.linear_families import texts
 from upweight import Examples
 from upweight.testing import EstimatorFamily
-from upweight.testing.families import scaled
+from upweight.testing.families import TIGHT, scaled
 
 
 class CopiesFamily(EstimatorFamily):
@@ -55,5 +58,23 @@ CLOSED_FORMS = [
         scaled(load_wine, 6),
         lambda: KNeighborsClassifier(3, weights="distance"),
         other={"p": 1},
+    ),
+    EstimatorFamily(
+        "votes",
+        scaled(load_wine, 6),
+        lambda: VotingClassifier([("linear", LogisticRegression(**TIGHT)), ("bayes", GaussianNB())], voting="soft"),
+        other={"weights": [1, 2]},
+    ),
+    CopiesFamily(
+        "one against one",
+        scaled(load_iris, 4),
+        lambda: OneVsOneClassifier(LogisticRegression(C=0.1, **TIGHT)),
+        other={"estimator": LogisticRegression(C=0.2, **TIGHT)},
+    ),
+    NeighbourFamily(
+        "radius neighbours",
+        scaled(load_iris, 4),
+        lambda: RadiusNeighborsClassifier(1.5, outlier_label=0),
+        other={"radius": 2.0},
     ),
 ]

@@ -6,16 +6,18 @@ import numpy as np
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import (
+    ARDRegression,
     Lasso,
     LinearRegression,
     LogisticRegression,
     PoissonRegressor,
+    QuantileRegressor,
     Ridge,
     RidgeClassifier,
     SGDClassifier,
 )
 from sklearn.pipeline import make_pipeline
-from sklearn.svm import SVC, LinearSVC
+from sklearn.svm import SVC, LinearSVC, NuSVC
 
 from upweight.testing import EstimatorFamily
 from upweight.testing.copies import WeightedExamples, WeightedModels
@@ -94,6 +96,14 @@ PROBLEMS = [
         is_regression=True,
         other={"alpha": 0.02},
     ),
+    EstimatorFamily(
+        "relevance determination",
+        scaled(load_diabetes, 8, 100.0),
+        lambda: ARDRegression(tol=1e-12, max_iter=5000),
+        is_regression=True,
+        not_weighted="it takes no sample weights, and finds other precisions on copies",
+        other={"threshold_lambda": 50.0},
+    ),
     EstimatorFamily("squared hinge", scaled(load_breast_cancer, 6), lambda: LinearSVC(**TIGHT), other={"C": 2.0}),
     MachineFamily(
         "rbf machine",
@@ -102,6 +112,14 @@ PROBLEMS = [
         permuted=1e-3,  # a kernel machine's training depends on the order, to its tolerance
         weighted=1e-3,
         other={"C": 2.0},
+    ),
+    MachineFamily(
+        "machine of nu",
+        scaled(load_breast_cancer, 6),
+        lambda: NuSVC(nu=0.3, tol=1e-9),
+        permuted=1e-3,
+        weighted=1e-3,
+        other={"nu": 0.4},
     ),
     EstimatorFamily(
         "sgd",
@@ -118,3 +136,12 @@ PROBLEMS = [
         other={"C": 2.0},
     ),
 ]
+
+# Its optimum jumps from vertex to vertex, so that first-order scores say little about single removals.
+QUANTILES = EstimatorFamily(
+    "quantiles",
+    scaled(load_diabetes, 8, 100.0),
+    lambda: QuantileRegressor(quantile=0.5, alpha=0.02),
+    is_regression=True,
+    other={"alpha": 0.03},
+)

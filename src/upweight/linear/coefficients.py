@@ -48,6 +48,8 @@ class CoefficientMap:
         on_columns = (
             theta[:, :inner] if self.design.coordinates is None else self.design.coordinates.lift(theta[:, :inner])
         )
+        if self.design.scale is not None:
+            on_columns = on_columns * self.design.scale
         coding, has_intercept = self.family.coding(), self.design.intercept != 0
         intercepts = theta[:, -1] * self.design.intercept if has_intercept else np.zeros(len(theta))
         if self.design.offset is not None:
@@ -63,6 +65,8 @@ class CoefficientMap:
         on_columns = coding.T @ values
         if self.design.offset is not None:
             on_columns = on_columns - np.outer(coding.T @ intercepts, self.design.offset)
+        if self.design.scale is not None:
+            on_columns = on_columns * self.design.scale
         if self.design.coordinates is not None:
             on_columns = on_columns @ self.design.coordinates.lift(np.eye(inner)).T
         if not self.design.intercept:

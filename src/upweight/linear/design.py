@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.input_kinds import is_sparse
 from upweight.linear.features import Features
 from upweight.linear.gram_coordinates import GramCoordinates, Kernel
 
@@ -46,6 +47,8 @@ class Design:
         coordinates: the Gram coordinates that follow; None for the columns themselves.
         offset: (columns,) what is subtracted from the columns, so that numbers far from 0 that hardly vary lose no
             digits; θ then has another intercept. None for nothing.
+        scale: (columns,) what the columns are multiplied with, if each has a penalty of its own: on scaled
+            columns they are alike. None for ones.
     """
 
     inputs: Inputs
@@ -53,6 +56,7 @@ class Design:
     penalised_intercept: bool
     coordinates: GramCoordinates | None = None
     offset: Array | None = None
+    scale: Array | None = None
 
     def __call__(self, x: Any) -> Features:
         """Features of these inputs; raises ValueError for NaN, text, or another number of columns."""
@@ -61,11 +65,17 @@ class Design:
     def features_of(self, matrix: Any) -> Features:
         """Features of inputs that went through the steps."""
         features = self._features(matrix)
-        return features if self.coordinates is None else self._features(self.coordinates.transform(features.x))
+        if self.coordinates is None:
+            return features
+        return Features(self.coordinates.transform(features.x), self.intercept, self.penalised_intercept)
 
     def shifted(self, offset: Array) -> Design:
         """The same design with an offset of the columns."""
         return replace(self, offset=offset)
+
+    def scaled(self, scale: Array) -> Design:
+        """The same design with scaled columns."""
+        return replace(self, scale=scale)
 
     def in_gram_coordinates(self, matrix: Any, kernel: Kernel | None) -> Design:
         """The same design, in Gram coordinates of this training matrix."""
@@ -101,6 +111,8 @@ class Design:
         return coordinates.solve(outputs).T
 
     def _features(self, matrix: Any) -> Features:
-        return Features(
-            matrix if self.offset is None else matrix - self.offset, self.intercept, self.penalised_intercept
-        )
+        if self.offset is not None:
+            matrix = matrix - self.offset
+        if self.scale is not None:
+            matrix = matrix.multiply(self.scale) if is_sparse(matrix) else matrix * self.scale
+        return Features(matrix, self.intercept, self.penalised_intercept)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from upweight.core.curvature import NewtonSteps
 from upweight.core.threads import one_thread
 from upweight.linear.curvature import LinearCurvature
-from upweight.linear.kink_path import KinkPath, PathError
+from upweight.linear.kink_path import Intercepts, KinkPath, PathError
 from upweight.linear.solver_choice import solver_for
 
 Array = NDArray[np.float64]
@@ -30,6 +30,7 @@ class KinkCurvature(LinearCurvature):
     them.
     """
 
+    rows_per_example = 1  # of the matrix of inner products
     stuck = 0  # removals whose path could not be followed
 
     def reoptimised(self) -> LinearCurvature:
@@ -55,7 +56,7 @@ class KinkCurvature(LinearCurvature):
                 weights = row * problem.weights * (problem.ridge / float(problem.ridge_of(row[None])[0]))
                 try:
                     for c, path in enumerate(self._paths):
-                        shifts[g, c] = self._parameters(*path.to(self._used(c) * weights)) - problem.theta[c]
+                        shifts[g, c] = self._end(c, path, weights) - problem.theta[c]
                 except PathError:
                     stuck.append(g)
         flat = shifts.reshape(len(factors), -1)
@@ -106,34 +107,44 @@ class KinkCurvature(LinearCurvature):
     def _paths(self) -> list[KinkPath] | None:
         """The path of every output; None if there are too many examples, or the optimum was not found."""
         problem, features = self.problem, self.problem.features
-        if len(features) > MAX_EXAMPLES or not problem.ridge > 0:
+        if self.rows_per_example * len(features) > MAX_EXAMPLES or not problem.ridge > 0:
             return None
         gram = self._penalised_features @ self._penalised_features.T / problem.ridge
-        has_intercept = bool(features.intercept) and not features.penalised_intercept
         try:
             with one_thread():
-                return [
-                    KinkPath(
-                        gram,
-                        problem.family.kinks(problem.targets[:, c]),
-                        has_intercept,
-                        problem.outputs[:, c],
-                        self._used(c) * problem.weights,
-                    )
-                    for c in range(problem.family.outputs)
-                ]
+                return [self._path(c, gram) for c in range(problem.family.outputs)]
         except PathError:
             return None
+
+    def _path(self, c: int, gram: Array) -> KinkPath:
+        """The path of output c, from the inner products of the penalised columns over the ridge."""
+        problem = self.problem
+        return KinkPath(
+            gram,
+            problem.family.kinks(problem.targets[:, c]),
+            Intercepts.common(len(gram), int(self._has_free_intercept)),
+            problem.outputs[:, c],
+            self._used(c) * problem.weights,
+        )
+
+    def _end(self, c: int, path: KinkPath, weights: Array) -> Array:
+        """θ (d,) of output c at the optimum under these weights (n,)."""
+        return self._parameters(*path.to(self._used(c) * weights))
+
+    @property
+    def _has_free_intercept(self) -> bool:
+        features = self.problem.features
+        return bool(features.intercept) and not features.penalised_intercept
 
     def _used(self, c: int) -> Array:
         """1 for the examples that output c was trained on, (n,): those of one of its classes."""
         targets = self.problem.targets[:, c]
         return np.asarray((targets != 0).astype(np.float64) if self.problem.family.pairwise else np.ones(len(targets)))
 
-    def _parameters(self, forces: Array, intercept: float) -> Array:
-        """θ (d,) of one output from the forces of the examples and the intercept."""
+    def _parameters(self, forces: Array, intercepts: Array) -> Array:
+        """θ (d,) of one output from the forces of the examples and the intercept (1,); (0,) for none."""
         features = self.problem.features
         theta = self._penalised_features.T @ forces / self.problem.ridge
-        if features.intercept and not features.penalised_intercept:
-            theta[-1] = intercept / features.intercept
+        if self._has_free_intercept:
+            theta[-1] = intercepts[0] / features.intercept
         return np.asarray(theta)

@@ -19,6 +19,7 @@ from upweight.linear.losses.loss import Kinks
 
 Array = NDArray[np.float64]
 MAX_EVENTS = 20_000  # on one path
+MAX_STUCK = 100  # events at one time, beyond one of each example
 ROUNDING = 1e-10  # of times and of forces
 SOLVED = 1e-6  # largest relative error of a solve, beyond which the smallest solution is taken
 VIOLATION = 1e-8  # of a force or an output, relative to the weights and to the spread of outputs
@@ -31,13 +32,39 @@ class PathError(ArithmeticError):
     """The path could not be followed: the examples at kinks do not determine how their forces change."""
 
 
+@dataclass(frozen=True)
+class Intercepts:
+    """Intercepts without a penalty, each of a group of the examples.
+
+    Attributes:
+        members: (g, n) 1 for the examples whose outputs have the intercept, else 0.
+        shares: (g,) the sum of the forces of a group, in the sum of all weights: 0 for an ordinary intercept.
+    """
+
+    members: Array
+    shares: Array
+
+    @classmethod
+    def common(cls, examples: int, count: int = 1) -> Intercepts:
+        """One intercept of all examples, or none (`count` 0)."""
+        return cls(np.ones((count, examples)), np.zeros(count))
+
+    def excess(self, forces: Array, weights: Array) -> Array:
+        """How much the forces of each group exceed their sum at the optimum, (g,)."""
+        return np.asarray(self.members @ forces - self.shares * weights.sum())
+
+    def determined(self, at_kink: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Groups that have one of these examples, whose output at its kink determines the intercept, (g,)."""
+        return np.asarray(self.members[:, at_kink].any(axis=1))
+
+
 @dataclass
 class _State:
-    """Forces and outputs (n,), the intercept; of every example its segment, and the kink that it is at, or −1."""
+    """Forces and outputs (n,), intercepts (g,); of every example its segment, and the kink that it is at, or −1."""
 
     force: Array
     output: Array
-    intercept: float
+    intercept: Array
     segment: NDArray[np.intp]
     kink: NDArray[np.intp]
 
@@ -45,10 +72,12 @@ class _State:
 class KinkPath:
     """The optimum of Σ wᵢ ℓᵢ(zᵢ) + ridge/2 ‖θ‖² under changing weights, for one output z = Xθ + intercept.
 
+    There may be several intercepts, each of a group of examples, whose forces then sum to a share of all weights.
+
     Args:
         gram: (n, n) inner products of the penalised columns, divided by the ridge.
         kinks: the kinks of the losses.
-        has_intercept: whether there is an intercept without a penalty.
+        intercepts: the intercepts without a penalty.
         outputs: (n,) outputs near the optimum under `weights`.
         weights: (n,) the weights at which the path starts.
 
@@ -56,16 +85,16 @@ class KinkPath:
         PathError: the optimum could not be found from these outputs.
     """
 
-    def __init__(self, gram: Array, kinks: Kinks, has_intercept: bool, outputs: Array, weights: Array) -> None:
-        self.gram, self.kinks, self.has_intercept, self.weights = gram, kinks, has_intercept, weights
+    def __init__(self, gram: Array, kinks: Kinks, intercepts: Intercepts, outputs: Array, weights: Array) -> None:
+        self.gram, self.kinks, self.intercepts, self.weights = gram, kinks, intercepts, weights
         self.spread = float(np.ptp(kinks.places)) or 1.0
         self._outputs = outputs
         self.undetermined = 0  # ends of paths at which the intercept may be anywhere in an interval
         self._start = self._exact(outputs)
 
     @property
-    def start(self) -> tuple[Array, float]:
-        """Forces (n,) and intercept at the start."""
+    def start(self) -> tuple[Array, Array]:
+        """Forces (n,) and intercepts (g,) at the start."""
         return self._start.force, self._start.intercept
 
     @property
@@ -73,15 +102,17 @@ class KinkPath:
         """How many examples are at a kink at the start."""
         return int((self._start.kink >= 0).sum())
 
-    def to(self, weights: Array) -> tuple[Array, float]:
-        """Forces (n,) and intercept at the optimum under other weights. Raises PathError if it gets stuck."""
-        state = _State(*(np.copy(part) for part in vars(self._start).values()))  # type: ignore[arg-type]
-        state.intercept = float(state.intercept)
-        change, time = weights - self.weights, 0.0
+    def to(self, weights: Array) -> tuple[Array, Array]:
+        """Forces (n,) and intercepts (g,) at the optimum under other weights. Raises PathError if it gets stuck."""
+        state = _State(*(np.copy(part) for part in vars(self._start).values()))
+        change, time, stuck = weights - self.weights, 0.0, 0
         for _ in range(MAX_EVENTS):
             if time >= 1.0:
-                return state.force, self._centred_intercept(state, weights)
-            time = self._advance(state, change, time)
+                return state.force, self._centred_intercepts(state, weights)
+            before, time = time, self._advance(state, change, time)
+            stuck = stuck + 1 if time <= before else 0
+            if stuck > MAX_STUCK + len(weights):
+                raise PathError("events follow each other without an end")
         raise PathError(f"no end after {MAX_EVENTS} events")
 
     def _advance(self, state: _State, change: Array, time: float) -> float:
@@ -89,16 +120,16 @@ class KinkPath:
         at_kink = np.flatnonzero(state.kink >= 0)
         velocity = self._levels(state) * change
         velocity[at_kink] = 0.0
-        if self.has_intercept and not len(at_kink):
-            if abs(velocity.sum()) > ROUNDING * max(np.abs(velocity).max(), 1.0):
-                self._move_intercept(state, up=velocity.sum() > 0)
-                return time
-            slope, intercept_slope = self._times(velocity), 0.0
-        else:
-            pushed = self._times(velocity)
-            velocity[at_kink], intercept_slope = self._solve(at_kink, -pushed[at_kink], velocity.sum())
-            slope = pushed + velocity[at_kink] @ self.gram[at_kink] + intercept_slope
-            slope[at_kink] = 0.0
+        excess = self.intercepts.excess(velocity, change)
+        free = ~self.intercepts.determined(at_kink) & (np.abs(excess) > ROUNDING * max(np.abs(velocity).max(), 1.0))
+        if free.any():
+            group = int(np.argmax(free))
+            self._move_intercept(state, group, up=excess[group] > 0)
+            return time
+        pushed = self._times(velocity)
+        velocity[at_kink], intercept_slope = self._solve(at_kink, -pushed[at_kink], excess)
+        slope = pushed + velocity[at_kink] @ self.gram[at_kink] + intercept_slope @ self.intercepts.members
+        slope[at_kink] = 0.0
         weights = self.weights + time * change
         length, example, where = self._next_event(state, at_kink, velocity, slope, weights, change)
         length = min(length, 1.0 - time)
@@ -128,9 +159,11 @@ class KinkPath:
                 if times[i] < best[0]:
                     best = (float(times[i]), int(at_kink[i]), 1 if side else -1)
         others = np.flatnonzero(state.kink < 0)
+        # A copy of an example at its kink moves only by rounding.
+        moving = np.abs(slope[others]) > ROUNDING * np.abs(slope).max(initial=0.0)
         for step in (-1, 1):
             has_kink = (state.segment[others] > 0) if step < 0 else (state.segment[others] < self.kinks.places.shape[1])
-            rows = others[has_kink & (np.sign(slope[others]) == step)]
+            rows = others[has_kink & moving & (np.sign(slope[others]) == step)]
             if len(rows):
                 kink = state.segment[rows] + (0 if step > 0 else -1)
                 times = np.maximum((self.kinks.places[rows, kink] - state.output[rows]) / slope[rows], 0.0)
@@ -148,31 +181,31 @@ class KinkPath:
             state.kink[example] = state.segment[example] + (0 if where > 0 else -1)
             state.output[example] = self.kinks.places[example, state.kink[example]]
 
-    def _move_intercept(self, state: _State, up: bool) -> None:
-        """Without an example at a kink, move the intercept until one arrives there."""
-        step = 1 if up else -1
+    def _move_intercept(self, state: _State, group: int, up: bool) -> None:
+        """Without an example of the group at a kink, move its intercept until one arrives there."""
+        step, members = 1 if up else -1, self.intercepts.members[group]
         kink = state.segment + (0 if up else -1)
-        possible = (kink >= 0) & (kink < self.kinks.places.shape[1]) & (self.weights > 0)
+        possible = (kink >= 0) & (kink < self.kinks.places.shape[1]) & (self.weights > 0) & (members > 0)
         if not possible.any():
             raise PathError("no example can balance the intercept")
         rows = np.flatnonzero(possible)
         distances = np.abs(self.kinks.places[rows, kink[rows]] - state.output[rows])
         nearest = int(distances.argmin())
-        state.intercept += step * distances[nearest]
-        state.output += step * distances[nearest]
+        state.intercept[group] += step * distances[nearest]
+        state.output += step * distances[nearest] * members
         self._change_sets(state, int(rows[nearest]), step)
 
-    def _centred_intercept(self, state: _State, weights: Array) -> float:
-        """The intercept; the middle of its interval if no example is at a kink, which libsvm takes too."""
-        if not self.has_intercept or (state.kink >= 0).any():
-            return state.intercept
-        self.undetermined += 1
-        used = (weights > 0) & (np.ptp(self.kinks.forces, axis=1) > 0)
-        gaps = self.kinks.places[used] - state.output[used, None]
-        above, below = gaps[gaps > 0], gaps[gaps < 0]
-        if not len(above) or not len(below):
-            return state.intercept
-        return float(state.intercept + 0.5 * (above.min() + below.max()))
+    def _centred_intercepts(self, state: _State, weights: Array) -> Array:
+        """The intercepts; the middle of its interval if no example is at a kink, which libsvm takes too."""
+        free = np.flatnonzero(~self.intercepts.determined(np.flatnonzero(state.kink >= 0)))
+        self.undetermined += bool(len(free))
+        for group in free:
+            used = (weights > 0) & (np.ptp(self.kinks.forces, axis=1) > 0) & (self.intercepts.members[group] > 0)
+            gaps = self.kinks.places[used] - state.output[used, None]
+            above, below = gaps[gaps > 0], gaps[gaps < 0]
+            if len(above) and len(below):
+                state.intercept[group] += 0.5 * (above.min() + below.max())
+        return state.intercept
 
     def _levels(self, state: _State) -> Array:
         """Forces per weight of the segments, (n,)."""
@@ -183,15 +216,19 @@ class KinkPath:
         pushing = np.flatnonzero(forces)
         return np.asarray(forces[pushing] @ self.gram[pushing])
 
-    def _solve(self, at_kink: NDArray[np.intp], right: Array, others: float) -> tuple[Array, float]:
-        """Forces at the kinks, and the intercept, for these outputs there; forces sum to 0 with `others`."""
+    def _solve(self, at_kink: NDArray[np.intp], right: Array, excess: Array) -> tuple[Array, Array]:
+        """Forces at the kinks, and intercepts, for these outputs there; forces take away the excess (g,) of others.
+
+        The intercept of a group without an example at a kink is 0.
+        """
+        intercepts = np.zeros(len(excess))
         if not len(at_kink):
-            return np.empty(0), 0.0
-        matrix = self.gram[np.ix_(at_kink, at_kink)]
-        if self.has_intercept:
-            edge = np.ones((len(at_kink), 1))
-            matrix = np.block([[matrix, edge], [edge.T, np.zeros((1, 1))]])
-            right = np.append(right, -others)
+            return np.empty(0), intercepts
+        groups = self.intercepts.determined(at_kink)
+        edges = self.intercepts.members[np.ix_(groups, at_kink)]
+        corner = np.zeros((len(edges), len(edges)))
+        matrix = np.block([[self.gram[np.ix_(at_kink, at_kink)], edges.T], [edges, corner]])
+        right = np.append(right, -excess[groups])
         try:
             solved = np.asarray(np.linalg.solve(matrix, right), dtype=np.float64)
             is_solved = bool(np.abs(matrix @ solved - right).max() <= SOLVED * (np.abs(right).max() + 1.0))
@@ -199,7 +236,8 @@ class KinkPath:
             is_solved = False
         if not is_solved:
             solved = np.asarray(np.linalg.lstsq(matrix, right, rcond=None)[0], dtype=np.float64)
-        return (solved[:-1], float(solved[-1])) if self.has_intercept else (solved, 0.0)
+        intercepts[groups] = solved[len(at_kink) :]
+        return solved[: len(at_kink)], intercepts
 
     def _exact(self, outputs: Array) -> _State:
         """The exact optimum, from outputs near it: sets are changed until forces and outputs agree with them."""
@@ -209,9 +247,12 @@ class KinkPath:
         is_near = distance[np.arange(len(outputs)), nearest] <= NEAR * self.spread
         segment = (places < outputs[:, None]).sum(axis=1)
         used = (self.weights > 0) & (np.ptp(self.kinks.forces, axis=1) > 0)
-        state = _State(np.zeros(len(outputs)), outputs.copy(), 0.0, segment, np.where(is_near & used, nearest, -1))
+        intercepts = np.zeros(len(self.intercepts.members))
+        kink = np.where(is_near & used, nearest, -1)
+        state = _State(np.zeros(len(outputs)), outputs.copy(), intercepts, segment, kink)
         fewest, rounds = len(outputs) + 1, 0  # violations, and rounds since they became fewer
         for _ in range(REPAIRS):
+            self._determine(state, used)
             self._settle(state)
             violations = self._violations(state, used)
             if not len(violations[0]):
@@ -224,20 +265,39 @@ class KinkPath:
                 self._change_sets(state, int(violations[0][i]), int(violations[1][i]))
         raise PathError("the optimum was not found")
 
+    def _determine(self, state: _State, used: NDArray[np.bool_]) -> None:
+        """Put the example nearest to a kink there, in every group without one whose forces do not balance."""
+        at_kink = np.flatnonzero(state.kink >= 0)
+        force = self._levels(state) * self.weights
+        force[at_kink] = 0.0
+        excess, free = self.intercepts.excess(force, self.weights), ~self.intercepts.determined(at_kink)
+        for group in np.flatnonzero(free & (np.abs(excess) > ROUNDING * float(self.weights.sum()))):
+            # Forces fall from kink to kink, so that too large ones have to pass a kink upwards.
+            kink = state.segment + (0 if excess[group] > 0 else -1)
+            inside = (kink >= 0) & (kink < self.kinks.places.shape[1]) & used & (self.intercepts.members[group] > 0)
+            if not inside.any():
+                raise PathError("no example can balance the intercept")
+            rows = np.flatnonzero(inside)
+            distances = np.abs(self.kinks.places[rows, kink[rows]] - state.output[rows])
+            nearest = int(rows[distances.argmin()])
+            state.kink[nearest] = kink[nearest]
+
     def _settle(self, state: _State) -> None:
         """Forces, intercept and outputs that these sets determine."""
         at_kink = np.flatnonzero(state.kink >= 0)
         force = self._levels(state) * self.weights
         force[at_kink] = 0.0
         target, pushed = self.kinks.places[at_kink, state.kink[at_kink]], self._times(force)
-        if self.has_intercept and not len(at_kink):
-            if abs(force.sum()) > ROUNDING * float(self.weights.sum()):
-                raise PathError("no example is at a kink, and the forces do not balance")
-            state.intercept = float(np.median(self._outputs - pushed))  # it may be anywhere in an interval
-        else:
-            force[at_kink], state.intercept = self._solve(at_kink, target - pushed[at_kink], float(force.sum()))
+        excess = self.intercepts.excess(force, self.weights)
+        force[at_kink], state.intercept = self._solve(at_kink, target - pushed[at_kink], excess)
+        pushed = pushed + force[at_kink] @ self.gram[at_kink]
+        for group in np.flatnonzero(
+            ~self.intercepts.determined(at_kink)
+        ):  # its intercept may be anywhere in an interval
+            members = self.intercepts.members[group] > 0
+            state.intercept[group] = np.median((self._outputs - pushed)[members])
         state.force = force
-        state.output = pushed + force[at_kink] @ self.gram[at_kink] + state.intercept
+        state.output = pushed + state.intercept @ self.intercepts.members
         state.output[at_kink] = target
 
     def _violations(self, state: _State, used: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:

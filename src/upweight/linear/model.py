@@ -223,6 +223,7 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
                 f"the parameters of {self.name} belong to its training inputs; use model.hypothetical(new_inputs=True)"
             )
         gradients, inputs = column_gradients(self.problem(train), self.design, vectors), self.design.inputs
+        gradients = gradients if self.design.scale is None else gradients * self.design.scale
         return inputs.pull_back(train.x, gradients) if inputs.has_pullback else gradients
 
     def loss_rows(self, train: Examples) -> FactoredRows:

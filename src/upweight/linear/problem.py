@@ -75,7 +75,8 @@ class Problem:
 
     def scaled_weights(self, factors: Array) -> Array:
         """Weights under factors (n,), with λ as it is: a smaller λ is the same as more weight on all examples."""
-        return np.asarray(factors * self.weights * (self.ridge / self.ridge_of(factors)))
+        ridge = self.ridge
+        return np.asarray(factors * self.weights * (ridge / self.ridge_of(factors) if ridge > 0 else 1.0))
 
     @property
     def has_l1(self) -> bool:

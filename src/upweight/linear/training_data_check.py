@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from upweight.linear.curvature_choice import curvature_of
+from upweight.linear.losses.pinball import SmoothPinballLoss
 from upweight.linear.missing_rows import Stopping, rows_are_missing, solver_gave_up
 from upweight.linear.problem import Problem
+from upweight.linear.quantile_curvature import require_optimal_quantiles
 
 OTHER_DATA = 0.25  # ‖∇J‖, relative to random-sign gradients, above which the model was fitted on other data
 OTHER_DATA_HINGE = 0.9  # the same for the smoothed hinge, whose optimum is not exactly that of the hinge
@@ -40,6 +42,9 @@ def require_training_data(problem: Problem, solver: SolverState) -> None:
 
     `problem` is the training objective on the data, at the model's parameters.
     """
+    if isinstance(problem.family, SmoothPinballLoss):  # at a kink the gradient of the smoothed loss says nothing
+        require_optimal_quantiles(problem, solver.name)
+        return
     distance, name = problem.off_optimum, solver.name
     if solver.is_hinge:  # the problem may smooth the hinge strongly, but the model was trained with the hinge itself
         distance = min(distance, replace(problem, family=problem.family.sharp()).off_optimum)

@@ -32,6 +32,8 @@ FAMILIES = (
     "sklearn.trees",
     "sklearn.linear_models",
     "sklearn.closed_form",
+    "sklearn.compositions",
+    "pytorch.layered_perceptrons",
 )
 OPTIONS = {  # option of `explainable` → the models that it is for
     "smoothing": "support vector machines",
@@ -82,26 +84,34 @@ def explainable(
     require_any_weight(train)
     estimator, notes = _inside(estimator)
     final = last_step(estimator)
-    reader = next(_readers_of(estimator), None)
-    if reader is None:
+    readers = list(_readers_of(estimator))
+    if not readers:
         raise _unsupported(final)
     given = {"smoothing": smoothing, "objective": objective, "loss": loss, "at": at}
     options = {name: value for name, value in given.items() if value is not None}
-    read: Callable[..., Retrainable] = reader.read
-    accepted = inspect.signature(read).parameters
+    accepted = inspect.signature(readers[0].read).parameters
     for name in options:
         if name not in accepted:
             raise TypeError(f"{name}= is for {OPTIONS[name]}, got a {type(final).__name__}; leave it out")
-    try:
-        return _with_notes(read(estimator, train, as_measurement(measure), **options), notes)
-    except UnsupportedSettingsError as error:
-        if options or not refit.reads(estimator):
-            raise
+    reason: UnsupportedSettingsError | None = None
+    for reader in readers:
+        if reader is refit and reason is not None:
+            break
         try:
-            model = refit.read(estimator, train, as_measurement(measure), reason=str(error))
-        except ValueError as failure:
-            raise ValueError(f"{error}. Nor can it be refitted: {failure}") from failure
-        return _with_notes(model, notes)
+            read: Callable[..., Retrainable] = reader.read
+            return _with_notes(read(estimator, train, as_measurement(measure), **options), notes)
+        except UnsupportedSettingsError as error:
+            if options:
+                raise
+            reason = error
+    assert reason is not None
+    if not refit.reads(estimator):
+        raise reason
+    try:
+        model = refit.read(estimator, train, as_measurement(measure), reason=str(reason))
+    except ValueError as failure:
+        raise ValueError(f"{reason}. Nor can it be refitted: {failure}") from failure
+    return _with_notes(model, notes)
 
 
 def _with_notes(model: Retrainable, notes: tuple[str, ...]) -> Retrainable:

@@ -39,13 +39,16 @@ class FittedExactRemoval(GroupRemoval[Attributor, ExactRemovals]):
         if len(self.refused) == len(weighted_positions(train)):
             reason = next(iter(self.refused.values()))
             raise ValueError(f"the model cannot be trained without any of the examples: {reason}")
+        self._self_facts = AnswerFacts()
 
     def blocks(self, queries: Examples) -> Blocks:
         """The measurement with all examples minus the measurement without each one."""
-        with_all = self.model.measure(queries)[:, None]
+        with_all, undefined = self.model.measure(queries)[:, None], np.zeros(len(self.train), dtype=bool)
         for block in blocks(len(self.train), max(1, MAX_MEASUREMENTS // len(queries))):
-            yield block, with_all - self._measured_without(block, queries, with_all)
-        return self._facts(queries)
+            effects = with_all - self._measured_without(block, queries, with_all)
+            undefined[block] = np.isnan(effects).any(axis=0)
+            yield block, effects
+        return self._facts(queries, undefined)
 
     def self_values(self) -> Array:
         """The measurement of each training example with it minus without it (memorisation, Feldman 2020)."""
@@ -53,7 +56,18 @@ class FittedExactRemoval(GroupRemoval[Attributor, ExactRemovals]):
         for block in blocks(len(self.train), OWN_BLOCK):
             examples = self.train.take(np.arange(block.start, block.stop))
             without[block] = self._measured_without(block, examples, with_all[block, None]).diagonal()
-        return np.asarray(with_all - without)
+        values = np.asarray(with_all - without)
+        self._self_facts = AnswerFacts(diagnostics=self._undefined(np.isnan(values)))
+        return values
+
+    def self_facts(self) -> AnswerFacts:
+        """The undefined examples of the self-influence that was computed last."""
+        return self._self_facts
+
+    @property
+    def may_be_undefined(self) -> bool:
+        """Some queries may have no prediction without an example."""
+        return True
 
     def _measured_without(self, block: slice, queries: Examples, with_all: Array) -> Array:
         """The measurements without each example of the block, (m, block); NaN where the model cannot be trained."""
@@ -72,13 +86,19 @@ class FittedExactRemoval(GroupRemoval[Attributor, ExactRemovals]):
 
     def removed(self, member: NDArray[np.bool_], queries: Examples, form: str) -> GroupEffects:
         """The effects of whole groups, by recomputing the model without each."""
-        with_all = self.model.measure(queries)[:, None]
-        return with_all - self.model.measure_without(self.train, member, queries), self._facts(queries)
+        effects = self.model.measure(queries)[:, None] - self.model.measure_without(self.train, member, queries)
+        return effects, self._facts(queries, member[np.isnan(effects).any(axis=0)].any(axis=0))
 
-    def _facts(self, queries: Examples) -> AnswerFacts:
-        """Sentences of the model about how far to trust the answer for these queries."""
+    def _facts(self, queries: Examples, undefined: NDArray[np.bool_]) -> AnswerFacts:
+        """Sentences of the model about the answer, and the examples (n,) without which a query has no score."""
         doubts = list(self.model.doubts(self.train, queries))
-        return AnswerFacts(diagnostics={"warnings": doubts} if doubts else {})
+        warnings = {"warnings": doubts} if doubts else {}
+        return AnswerFacts(diagnostics={**warnings, **self._undefined(undefined)})
+
+    def _undefined(self, undefined: NDArray[np.bool_]) -> dict[str, Any]:
+        """The examples without a score for some query, for diagnostics; nothing if those of the fit are all."""
+        more = set(np.flatnonzero(undefined).tolist()) - set(self.refused)
+        return {"undefined": self.train.ids[[*self.refused, *sorted(more)]].tolist()} if more else {}
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:

@@ -22,10 +22,10 @@ from upweight.core.measurement import Measurement, TrainingLoss
 from upweight.core.model import Embeddable, Predictions
 from upweight.core.refittable import Bagged, Refittable, Trial
 from upweight.core.weights import checked_weights, require_classes, sample_weights
+from upweight.models.estimator_outputs import Outputs
 from upweight.models.input_checks import transform
 from upweight.models.pipeline import steps_before
 from upweight.models.refit.bags import bags_of, has_bags, member_outputs
-from upweight.models.refit.outputs import Outputs
 from upweight.models.refit.sample_weights import fit_clone, weight_keyword
 from upweight.models.refit.seeds import is_seeded, seeded_clone
 from upweight.models.unlearning import REFITTED, step_records

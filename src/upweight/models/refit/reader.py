@@ -12,10 +12,10 @@ from upweight.core.examples import Examples
 from upweight.core.input_kinds import is_sparse
 from upweight.core.labels import require_labels
 from upweight.core.measurement import Measurement
+from upweight.models.estimator_outputs import Outputs, outputs_of
 from upweight.models.fitted_estimators import require_fitted
 from upweight.models.pipeline import last_step, steps_before
 from upweight.models.refit.model import RefitModel
-from upweight.models.refit.outputs import Outputs, outputs_of
 from upweight.models.refit.sample_weights import weight_keyword
 
 

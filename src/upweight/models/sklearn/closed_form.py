@@ -23,8 +23,10 @@ from upweight.models.sklearn.isotonic import isotonic
 from upweight.models.sklearn.linear_discriminant import linear_discriminant
 from upweight.models.sklearn.nearest_centroid import nearest_centroid
 from upweight.models.sklearn.neighbours import nearest_neighbours
+from upweight.models.sklearn.online_learners import online_learner
 from upweight.models.sklearn.preprocessing import PreprocessingSteps
 from upweight.models.sklearn.quadratic_discriminant import quadratic_discriminant
+from upweight.models.sklearn.radius_neighbours import radius_neighbours
 
 SpecReader = Callable[[Any], FormSpec | Sequence[FormSpec]]  # fitted estimator → spec, or variants by its version
 SPEC_READERS: dict[str, SpecReader] = {
@@ -37,8 +39,15 @@ SPEC_READERS: dict[str, SpecReader] = {
     "QuadraticDiscriminantAnalysis": quadratic_discriminant,
     "KNeighborsClassifier": nearest_neighbours,
     "KNeighborsRegressor": nearest_neighbours,
+    "RadiusNeighborsClassifier": radius_neighbours,
+    "RadiusNeighborsRegressor": radius_neighbours,
     "NearestCentroid": nearest_centroid,
     "GaussianProcessRegressor": gaussian_process,
+    "Perceptron": online_learner,
+    "PassiveAggressiveClassifier": online_learner,
+    "PassiveAggressiveRegressor": online_learner,
+    "SGDClassifier": online_learner,
+    "SGDRegressor": online_learner,
     "IsotonicRegression": isotonic,
     "DummyClassifier": dummy_classifier,
     "DummyRegressor": dummy_regressor,
@@ -91,6 +100,7 @@ def _model(
         form=form,
         reread=partial(read, measure=measure),
         takes_weights=spec.takes_weights,
+        keeps_rows=spec.keeps_rows,
         held=spec.held,
         notes=spec.notes,
     )

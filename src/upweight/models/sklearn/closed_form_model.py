@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -73,6 +74,10 @@ class ClosedForm(ABC):
         """Whether the outputs for each input depend on the examples alone, not on their order, (m,)."""
         return np.ones(x.shape[0], dtype=bool)
 
+    def doubts(self, x: Any) -> list[str]:
+        """Sentences that a reader of the scores of these queries should know."""
+        return []
+
     def refusal(self, factors: Array) -> str | None:
         """Why the estimator cannot be fitted under these factors, beyond the loss of a class; None if it can."""
         return None
@@ -93,6 +98,7 @@ class ClosedFormModel(ExactRemovals, EstimatorModel):
         form: the closed form on the training set that the model was read with.
         reread: (fitted estimator, its training set) → the model of it.
         takes_weights: whether the estimator's `fit` takes sample weights; otherwise weight k means k copies.
+        keeps_rows: whether a removed example stays in its place with weight 0.
         held: settings that the fit chose, with which it is retrained.
         notes: warnings for the reader of the scores.
     """
@@ -107,6 +113,7 @@ class ClosedFormModel(ExactRemovals, EstimatorModel):
     form: ClosedForm
     reread: Callable[[Any, Examples], ClosedFormModel]
     takes_weights: bool
+    keeps_rows: bool = False
     held: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -142,14 +149,14 @@ class ClosedFormModel(ExactRemovals, EstimatorModel):
 
     def measure_without_each(self, train: Examples, positions: NDArray[np.intp], queries: Examples) -> Array:
         """The measurement of every query without each of these examples, (m, positions)."""
-        outputs = self._form_on(train).outputs_without(positions, self.embed(queries))
+        outputs = self.form_on(train).outputs_without(positions, self.embed(queries))
         labels = None if queries.y is None else np.repeat(queries.y, len(positions), axis=0)
         flat = outputs.reshape(-1, outputs.shape[-1])
         return self.measurement_of.value(self.loss, flat, labels).reshape(len(queries), len(positions))
 
     def measure_without(self, train: Examples, member: NDArray[np.bool_], queries: Examples) -> Array:
         """The measurement of every query without each group, (m, groups)."""
-        form, x = self._form_on(train), self.embed(queries)
+        form, x = self.form_on(train), self.embed(queries)
         measured = np.empty((len(queries), len(member)))
         for group, inside in enumerate(member):
             factors = 1.0 - inside.astype(np.float64)
@@ -166,7 +173,7 @@ class ClosedFormModel(ExactRemovals, EstimatorModel):
         alone = list(self.only_examples(train).values())
         why = "no example of its class would be left"
         counted = set(weighted_positions(train).tolist())
-        refused = {i: reason for i, reason in self._form_on(train).refusals().items() if i in counted}
+        refused = {i: reason for i, reason in self.form_on(train).refusals().items() if i in counted}
         return refused | {int(train.positions([id_])[0]): why for id_ in alone}
 
     def retrain(self, train: Examples, weights: Array, seed: int = 0) -> ClosedFormModel:
@@ -176,6 +183,13 @@ class ClosedFormModel(ExactRemovals, EstimatorModel):
         """
         weights = checked_weights(train, weights)
         require_classes(train, weights, self.loss)
+        if self.keeps_rows:
+            form = self.form_on(train)
+            final = form.fitted(weights)
+            form = replace(form, weights=weights * form.weights)
+            return replace(
+                self, predictor=_with_last_step(self.predictor, final), final=final, form=form, _cache={"fitted": final}
+            )
         remaining = train.take(np.flatnonzero(weights))
         total = weights[weights > 0] * sample_weights(remaining)
         is_weighted = bool((total != 1).any())
@@ -204,9 +218,10 @@ class ClosedFormModel(ExactRemovals, EstimatorModel):
     def doubts(self, train: Examples, queries: Examples) -> list[str]:
         """Sentences about some queries: outputs that depend on the order of examples, or that name another class."""
         x = self.embed(queries)
-        determined, sentences = self._form_on(train).is_determined(x), []
+        form = self.form_on(train)
+        determined, sentences = form.is_determined(x), form.doubts(x)
         if self.loss.classes is not None:
-            best = self.loss.classes[self.form.outputs(self._fitted, x).argmax(axis=1)]
+            best = self.loss.classes[self.loss.decide(self.form.outputs(self._fitted, x))]
             others = (np.asarray(self.predictor.predict(queries.x)) != best) & determined
             if others.any():
                 sentences.append(
@@ -229,7 +244,7 @@ class ClosedFormModel(ExactRemovals, EstimatorModel):
             self._cache["fitted"] = self.form.fitted(np.ones(len(self.form.weights)))
         return self._cache["fitted"]
 
-    def _form_on(self, train: Examples) -> ClosedForm:
+    def form_on(self, train: Examples) -> ClosedForm:
         """The closed form on these examples. Raises ValueError if the estimator was not fitted on them."""
 
         def make() -> ClosedForm:
@@ -283,14 +298,16 @@ def _largest_difference(model: ClosedFormModel, form: ClosedForm) -> float:
         return 0.0
     x = x[determined]
     z, final, loss = form.outputs(form.fitted(np.ones(count)), x), model.final, model.loss
-    if hasattr(final, "predict_joint_log_proba"):
-        ours, theirs = z, final.predict_joint_log_proba(x)
-    elif hasattr(final, "decision_function"):
-        ours, theirs = loss.expand(z), final.decision_function(x)
-    elif hasattr(final, "predict_proba"):
-        ours, theirs = loss.probabilities(z), final.predict_proba(x)
-    else:
-        ours, theirs = z, final.predict(x)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="X does not have valid feature names")
+        if hasattr(final, "predict_joint_log_proba"):
+            ours, theirs = z, final.predict_joint_log_proba(x)
+        elif hasattr(final, "decision_function"):
+            ours, theirs = loss.expand(z), final.decision_function(x)
+        elif hasattr(final, "predict_proba"):
+            ours, theirs = loss.probabilities(z), final.predict_proba(x)
+        else:
+            ours, theirs = z, final.predict(x)
     theirs = np.asarray(theirs, dtype=np.float64).reshape(ours.shape)
     with np.errstate(invalid="ignore"):
         differences = np.where(ours == theirs, 0.0, np.abs(ours - theirs))

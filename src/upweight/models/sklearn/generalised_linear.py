@@ -78,13 +78,22 @@ def huber(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> Lin
 
 
 def bayesian_ridge(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:
-    """BayesianRidge: ridge regression at the precisions that it found."""
-    l2 = float(estimator.lambda_) / float(estimator.alpha_)
+    """BayesianRidge and ARDRegression: ridge regression at the precisions that they found."""
+    penalties = np.asarray(estimator.lambda_, dtype=np.float64) / float(estimator.alpha_)
+    held = "were chosen from the data and are held fixed: removals do not change them."
+    if penalties.ndim == 0:
+        l2 = float(penalties)
+        note = f"The precisions of noise and weights (an l2 of {l2:.4g}) {held}"
+        return linear_spec_of(estimator, Objective("sum", l2), SquaredLoss(1), notes=(note,))
+    kept = estimator.lambda_ < estimator.threshold_lambda
     note = (
-        f"The precisions of noise and weights (an l2 of {l2:.4g}) were chosen from the data and are held fixed: "
-        "removals do not change them."
+        f"The precisions of noise and of every weight, by which {int((~kept).sum())} of {len(kept)} columns have no "
+        f"weight, {held}"
     )
-    return linear_spec_of(estimator, Objective("sum", l2), SquaredLoss(1), notes=(note,))
+    # An l2 of 1 on a scaled column is one of 1/scale² on the column.
+    l2 = float(np.exp(np.log(penalties[kept]).mean())) if kept.any() else 1.0
+    scale = np.where(kept, np.sqrt(l2 / penalties), 0.0)
+    return linear_spec_of(estimator, Objective("sum", l2), SquaredLoss(1), column_scale=scale, notes=(note,))
 
 
 def tweedie(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:

@@ -37,7 +37,9 @@ from upweight.models.sklearn.generalised_linear import (
 )
 from upweight.models.sklearn.kernel_ridge import kernel_ridge
 from upweight.models.sklearn.linear_spec import LinearSpec, LinearSpecReader
+from upweight.models.sklearn.nu_machines import nu_svc, nu_svr
 from upweight.models.sklearn.preprocessing import PreprocessingSteps
+from upweight.models.sklearn.quantile_regression import quantile
 from upweight.models.sklearn.stopping import may_be_unfinished, stopping_of
 from upweight.models.sklearn.support_vector_regression import linear_svr, svr
 from upweight.models.sklearn.support_vectors import linear_svc, svc
@@ -57,12 +59,16 @@ SPEC_READERS: dict[str, LinearSpecReader] = {
     "SVC": svc,
     "LinearSVR": linear_svr,
     "SVR": svr,
+    "NuSVC": nu_svc,
+    "NuSVR": nu_svr,
     "KernelRidge": kernel_ridge,
     "BayesianRidge": bayesian_ridge,
+    "ARDRegression": bayesian_ridge,
     "Lasso": elastic_net,
     "ElasticNet": elastic_net,
     "LassoLars": elastic_net,
     "HuberRegressor": huber,
+    "QuantileRegressor": quantile,
     "SGDClassifier": sgd,
 }
 
@@ -193,10 +199,13 @@ class _EstimatorRetraining:
 def _column_design(spec: LinearSpec, inputs: PreprocessingSteps) -> tuple[Design, Array]:
     """The feature map whose features are the columns themselves, and θ on them."""
     value = 0.0 if spec.intercepts is None else spec.intercept_value
-    design = Design(inputs, value, spec.penalised_intercept)
+    design, coefficients, scale = Design(inputs, value, spec.penalised_intercept), spec.coefficients, spec.column_scale
+    if scale is not None:
+        coefficients = np.divide(coefficients, scale, out=np.zeros_like(coefficients), where=scale > 0)
+        design = design.scaled(scale)
     if spec.intercepts is None:
-        return design, spec.coefficients
-    return design, np.hstack([spec.coefficients, spec.intercepts[:, None] / value])
+        return design, coefficients
+    return design, np.hstack([coefficients, spec.intercepts[:, None] / value])
 
 
 def _design(spec: LinearSpec, inputs: PreprocessingSteps, matrix: Any) -> tuple[Design, Array]:
@@ -223,7 +232,8 @@ def _without_offset(design: Design, theta: Array, matrix: Any) -> tuple[Design, 
     if not offset.any():
         return design, theta
     shifted = theta.copy()
-    shifted[:, -1] += theta[:, :-1] @ offset / design.intercept
+    on_columns = theta[:, :-1] if design.scale is None else theta[:, :-1] * design.scale
+    shifted[:, -1] += on_columns @ offset / design.intercept
     return design.shifted(offset), shifted
 
 

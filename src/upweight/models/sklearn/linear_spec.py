@@ -33,6 +33,8 @@ class LinearSpec:
         kernel: the kernel of a kernel machine.
         support: for a kernel, the support vectors and their coefficients (K, support vectors).
         counts_examples: whether the mean is over examples, whatever their weights.
+        column_scale: (columns,) what the columns are multiplied with before the l2, which is then that of every column;
+            one of scale 0 has no coefficient. None for ones.
         refit: retrains the estimator itself, as `LinearModel.refit`, if training minimised a loss that is not smooth.
         notes: warnings for the reader of scores.
     """
@@ -46,6 +48,7 @@ class LinearSpec:
     kernel: Kernel | None = None
     support: tuple[Any, Array] | None = None
     counts_examples: bool = False
+    column_scale: Array | None = None
     refit: Callable[[Features, NDArray[Any], Array], Array] | None = None
     notes: tuple[str, ...] = ()
 

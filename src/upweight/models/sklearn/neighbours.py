@@ -23,7 +23,28 @@ FITTED_METRICS = ("seuclidean", "mahalanobis")  # which take a scale from the da
 
 def nearest_neighbours(estimator: Any) -> FormSpec:
     """KNeighborsClassifier and KNeighborsRegressor."""
-    name, classes = type(estimator).__name__, getattr(estimator, "classes_", None)
+    require_metric(estimator)
+    classes = getattr(estimator, "classes_", None)
+    form = partial(
+        NeighbourForm,
+        classes=None if classes is None else len(classes),
+        neighbours=int(estimator.n_neighbors),
+        weighting=estimator.weights,
+        search=search_settings(estimator),
+    )
+    outputs = 1 if np.ndim(estimator._y) == 1 else np.shape(estimator._y)[1]
+    loss = SquaredLoss(outputs) if classes is None else ProbabilityLoss(classes)
+    return FormSpec(loss, form, takes_weights=False, is_sparse=True, takes_missing=estimator.metric == "nan_euclidean")
+
+
+def search_settings(estimator: Any) -> dict[str, Any]:
+    """The settings of the search for neighbours."""
+    return {key: getattr(estimator, key) for key in ("algorithm", "leaf_size", "metric", "p", "metric_params")}
+
+
+def require_metric(estimator: Any) -> None:
+    """Raise UnsupportedSettingsError for distances that are precomputed, or that take their scale from the data."""
+    name = type(estimator).__name__
     if estimator.metric == "precomputed":
         raise UnsupportedSettingsError(
             f"expected {name} with a metric on its inputs, got metric='precomputed', which cannot be evaluated here; "
@@ -34,17 +55,6 @@ def nearest_neighbours(estimator: Any) -> FormSpec:
             f"expected {name} with metric_params=, got metric={estimator.metric!r} alone, whose scale would change "
             "with every removal; pass the scale in metric_params"
         )
-    search = {key: getattr(estimator, key) for key in ("algorithm", "leaf_size", "metric", "p", "metric_params")}
-    form = partial(
-        NeighbourForm,
-        classes=None if classes is None else len(classes),
-        neighbours=int(estimator.n_neighbors),
-        weighting=estimator.weights,
-        search=search,
-    )
-    outputs = 1 if np.ndim(estimator._y) == 1 else np.shape(estimator._y)[1]
-    loss = SquaredLoss(outputs) if classes is None else ProbabilityLoss(classes)
-    return FormSpec(loss, form, takes_weights=False, is_sparse=True, takes_missing=estimator.metric == "nan_euclidean")
 
 
 @dataclass(frozen=True, eq=False)

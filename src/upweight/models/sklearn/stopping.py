@@ -11,7 +11,9 @@ from upweight.linear.missing_rows import Stopping
 
 BY_GRADIENT = ("lbfgs", "newton-cg", "newton-cholesky")  # solvers that stop at a largest entry of the gradient
 CLOSED_FORM = ("cholesky", "svd")
-UNKNOWN = ("SVC", "SVR", "KernelRidge", "HuberRegressor")  # whose solvers look at no gradient of the coefficients alone
+# Estimators whose solvers look at no gradient of the coefficients alone.
+UNKNOWN = ("SVC", "SVR", "NuSVC", "NuSVR", "KernelRidge", "HuberRegressor", "ARDRegression", "QuantileRegressor")
+AT_PRECISIONS = ("BayesianRidge", "ARDRegression")  # whose iterations are over precisions, at which they are exact
 NOT_SMOOTH = ("hinge", "epsilon_insensitive")
 FALLBACK = 0.9  # share of max_iter from which newton-cholesky may have stopped short of the optimum
 # Gradient at which SAG and SAGA stop, in units of tol · largest coefficient · L/n; their steps are random.
@@ -22,7 +24,7 @@ SMALLEST_CLASS = 0.5  # liblinear multiplies tol by the share of the smaller cla
 
 def may_be_unfinished(estimator: Any) -> bool:
     """Whether training may have ended before the optimum: SGD has a rule of its own, others end at max_iter."""
-    if type(estimator).__name__ == "BayesianRidge":  # its iterations are over precisions, at which it is exact
+    if type(estimator).__name__ in AT_PRECISIONS:
         return False
     used = getattr(estimator, "n_iter_", None)
     limit, used = getattr(estimator, "max_iter", None), 0 if used is None else np.max(used)

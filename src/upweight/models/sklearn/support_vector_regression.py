@@ -12,7 +12,7 @@ from sklearn.svm import SVR
 
 from upweight.core.examples import Examples
 from upweight.core.objective import Objective
-from upweight.core.weights import weighted_positions
+from upweight.core.weights import sample_weights, weighted_positions
 from upweight.linear.features import Features
 from upweight.linear.losses.epsilon_insensitive import SmoothEpsilonLoss, SquaredEpsilonLoss
 from upweight.models.sklearn.kernels import as_dense, held_width_note, named_kernel
@@ -24,7 +24,7 @@ TUBE_TOLERANCE = 0.05  # how far examples inside the tube may lie outside it, in
 def linear_svr(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:
     """LinearSVR: the squared or the smoothed ε-insensitive loss."""
     is_smooth, epsilon = estimator.loss == "squared_epsilon_insensitive", float(estimator.epsilon)
-    temperature = smoothing * _spread(train)
+    temperature = smoothing * target_spread(train)
     family = SquaredEpsilonLoss(epsilon) if is_smooth else SmoothEpsilonLoss(epsilon, temperature)
     scale = float(estimator.intercept_scaling) if estimator.fit_intercept else 1.0
     return linear_spec_of(
@@ -39,8 +39,8 @@ def linear_svr(estimator: Any, matrix: Any, train: Examples, smoothing: float) -
 
 def svr(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:
     """SVR: the smoothed ε-insensitive loss in the coordinates of its kernel."""
-    kernel, temperature = named_kernel(estimator, estimator._gamma), smoothing * _spread(train)
-    _require_support(estimator, matrix, train)
+    kernel, temperature = named_kernel(estimator, estimator._gamma), smoothing * target_spread(train)
+    require_support(estimator, matrix, train, float(estimator.epsilon))
     return LinearSpec(
         SmoothEpsilonLoss(float(estimator.epsilon), temperature),
         Objective("sum", 1.0 / estimator.C),
@@ -53,13 +53,15 @@ def svr(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> Linea
     )
 
 
-def _spread(train: Examples) -> float:
+def target_spread(train: Examples) -> float:
     """The standard deviation of the targets, which the temperature is a share of."""
     assert train.y is not None
-    return float(np.std(np.asarray(train.y, dtype=np.float64)[weighted_positions(train)])) or 1.0
+    targets, weights = np.asarray(train.y, dtype=np.float64).ravel(), sample_weights(train)
+    mean = np.average(targets, weights=weights)
+    return float(np.sqrt(np.average((targets - mean) ** 2, weights=weights))) or 1.0
 
 
-def _require_support(estimator: Any, matrix: Any, train: Examples) -> None:
+def require_support(estimator: Any, matrix: Any, train: Examples, epsilon: float) -> None:
     """Raise ValueError for rows or targets that are not those of the fit.
 
     Support vectors have to match exactly, and all other rows have to lie inside the tube.
@@ -72,12 +74,12 @@ def _require_support(estimator: Any, matrix: Any, train: Examples) -> None:
     )
     others = np.setdiff1d(np.arange(matrix.shape[0]), rows)
     if matches and len(others):
-        outside = np.abs(y[others] - estimator.predict(matrix[others])) - estimator.epsilon
-        matches = bool((outside <= TUBE_TOLERANCE * _spread(train)).all())
+        outside = np.abs(y[others] - estimator.predict(matrix[others])) - epsilon
+        matches = bool((outside <= TUBE_TOLERANCE * target_spread(train)).all())
     if not matches:
         raise ValueError(
-            "expected the data that SVR was fitted on, got rows and targets that do not fit its support vectors; pass "
-            "the same rows in the same order, with the same targets, as to fit()"
+            f"expected the data that {type(estimator).__name__} was fitted on, got rows and targets that do not fit "
+            "its support vectors; pass the same rows in the same order, with the same targets, as to fit()"
         )
 
 

@@ -49,12 +49,11 @@ def linear_svc(estimator: Any, matrix: Any, train: Examples, smoothing: float) -
 
 def svc(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:
     """SVC: the smoothed hinge in the coordinates of its kernel; one binary classifier per pair of classes."""
-    count = len(estimator.classes_)
-    pairs = np.array([(i, j) for i in range(count) for j in range(i + 1, count)])
+    count, pairs = len(estimator.classes_), class_pairs(estimator)
     kernel = named_kernel(estimator, estimator._gamma)
-    _require_support(estimator, matrix, train)
+    require_support(estimator, matrix, train)
     family = SmoothHingeLoss(len(pairs), estimator.classes_, smoothing, pairs if count > 2 else None)
-    support = (estimator.support_vectors_, _pair_coefficients(estimator, pairs))
+    support = (estimator.support_vectors_, pair_coefficients(estimator, pairs))
     return LinearSpec(
         family,
         Objective("sum", 1.0 / estimator.C),
@@ -67,7 +66,13 @@ def svc(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> Linea
     )
 
 
-def _require_support(estimator: Any, matrix: Any, train: Examples) -> None:
+def class_pairs(estimator: Any) -> NDArray[np.intp]:
+    """The two class positions of every binary classifier, (K, 2)."""
+    count = len(estimator.classes_)
+    return np.array([(i, j) for i in range(count) for j in range(i + 1, count)], dtype=np.intp)
+
+
+def require_support(estimator: Any, matrix: Any, train: Examples) -> None:
     """Raise ValueError for rows or labels that are not those of the fit.
 
     Support vectors and their classes have to match exactly, and all other rows have to lie outside the margin.
@@ -88,12 +93,12 @@ def _require_support(estimator: Any, matrix: Any, train: Examples) -> None:
         matches = bool(np.array_equal(estimator.predict(matrix[others]), y[others]))
     if not matches:
         raise ValueError(
-            "expected the data that SVC was fitted on, got rows and labels that do not fit its support vectors; pass "
-            "the same rows in the same order, with the same labels, as to fit()"
+            f"expected the data that {type(estimator).__name__} was fitted on, got rows and labels that do not fit its "
+            "support vectors; pass the same rows in the same order, with the same labels, as to fit()"
         )
 
 
-def _pair_coefficients(estimator: Any, pairs: Array) -> Array:
+def pair_coefficients(estimator: Any, pairs: Array) -> Array:
     """α y of every support vector for every pair of classes, (pairs, support vectors).
 
     libsvm stores those of pair (i, j) in row j − 1 for the vectors of class i, and in row i for those of class j.

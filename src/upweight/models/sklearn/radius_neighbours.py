@@ -1,0 +1,150 @@
+"""Radius neighbours of scikit-learn: without an example, the others within the radius vote alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.neighbors import NearestNeighbors
+
+from upweight.core.model_reader import UnsupportedSettingsError
+from upweight.linear.losses.class_scores import ProbabilityLoss
+from upweight.linear.losses.squared import SquaredLoss
+from upweight.models.sklearn.closed_form_model import Array, ClosedForm
+from upweight.models.sklearn.closed_form_spec import FormSpec
+from upweight.models.sklearn.neighbours import require_metric, search_settings
+
+
+def radius_neighbours(estimator: Any) -> FormSpec:
+    """RadiusNeighborsClassifier and RadiusNeighborsRegressor."""
+    require_metric(estimator)
+    if callable(estimator.weights):
+        raise UnsupportedSettingsError(
+            f"expected {type(estimator).__name__} with weights 'uniform' or 'distance', got a function, which takes "
+            "the distances of one query at a time"
+        )
+    classes = getattr(estimator, "classes_", None)
+    label = getattr(estimator, "outlier_label", None)
+    form = partial(
+        RadiusForm,
+        classes=None if classes is None else len(classes),
+        outlier=None if classes is None or label is None else np.asarray(classes == label, dtype=np.float64),
+        is_outlier_mode=isinstance(label, str) and label == "most_frequent",
+        radius=float(estimator.radius),
+        by_distance=estimator.weights == "distance",
+        search=search_settings(estimator),
+    )
+    outputs = 1 if np.ndim(estimator._y) == 1 else np.shape(estimator._y)[1]
+    loss = SquaredLoss(outputs) if classes is None else ProbabilityLoss(classes)
+    return FormSpec(loss, form, takes_weights=False, is_sparse=True, takes_missing=estimator.metric == "nan_euclidean")
+
+
+@dataclass(frozen=True, eq=False)
+class RadiusForm(ClosedForm):
+    """Means over all rows within a radius; a row of weight k is k rows at one place.
+
+    Attributes:
+        classes: number of classes; None for target values.
+        outlier: (classes,) the outputs for a query with nobody near; None if nothing is predicted for it.
+        is_outlier_mode: whether these are 1 for the most frequent class.
+        radius: within which rows vote.
+        by_distance: whether votes are divided by the distance.
+        search: settings of the search for neighbours.
+    """
+
+    classes: int | None
+    outlier: Array | None
+    is_outlier_mode: bool
+    radius: float
+    by_distance: bool
+    search: Mapping[str, Any]
+
+    def fitted(self, factors: Array) -> Array:
+        """The number of copies of every row, (n,)."""
+        return factors * self.weights
+
+    def outputs(self, fitted: Array, x: Any) -> Array:
+        """Shares of the votes, or mean target values, (m, K); NaN with nobody near, if that is so without removals too.
+
+        Raises ValueError for a query with nobody near of all examples.
+        """
+        votes = self._votes(x, fitted)
+        means = self._means(votes @ self._values, np.asarray(votes.sum(axis=1)).ravel(), fitted)
+        lost = np.isnan(means).any(axis=1)
+        if lost.any() and np.array_equal(fitted, self.weights):
+            raise ValueError(
+                f"expected queries with a training example within the radius of {self.radius:g}, got {int(lost.sum())} "
+                "without one, for which nothing is predicted; fit with a larger radius, or a classifier with an "
+                "outlier_label"
+            )
+        return means
+
+    def outputs_without(self, positions: NDArray[np.intp], x: Any) -> Array:
+        """Only the outputs of queries that have the example within the radius change."""
+        base = self.outputs(self.weights, x)
+        out, columns = np.repeat(base[:, None], len(positions), axis=1), self._votes(x, self.weights).tocsc()
+        for place, position in enumerate(positions.tolist()):
+            near = columns.indices[columns.indptr[position] : columns.indptr[position + 1]]
+            if len(near):
+                copies = self.weights.copy()
+                copies[position] = 0.0
+                out[near, place] = self.outputs(copies, x[near])
+        return out
+
+    def probes(self, positions: NDArray[np.intp]) -> Any:
+        """These rows of positive weight, which have themselves near."""
+        return self.x[positions[self.weights[positions] > 0]]
+
+    def doubts(self, x: Any) -> list[str]:
+        """That some queries have one example alone near."""
+        votes = self._votes(x, self.weights)
+        alone = int((np.diff(votes.indptr) == 1).sum()) if self.outlier is None else 0
+        if not alone:
+            return []
+        return [
+            f"{alone} of {x.shape[0]} queries have only one training example within the radius: without it nothing is "
+            "predicted for them, so that it has no score (NaN)."
+        ]
+
+    @cached_property
+    def _values(self) -> Array:
+        """(n, K) what each row votes for."""
+        if self.classes is not None:
+            return np.asarray(np.eye(self.classes)[self.targets])
+        return np.asarray(self.targets, dtype=np.float64).reshape(len(self.targets), -1)
+
+    @cached_property
+    def _present(self) -> NDArray[np.intp]:
+        return np.flatnonzero(self.weights)
+
+    @cached_property
+    def _index(self) -> Any:
+        return NearestNeighbors(radius=self.radius, **self.search).fit(self.x[self._present])
+
+    def _votes(self, x: Any, copies: Array) -> Any:
+        """The votes of rows for queries, sparse (m, n); rows without copies have none."""
+        distances, places = self._index.radius_neighbors(x)
+        queries = np.repeat(np.arange(len(places)), [len(part) for part in places])
+        rows = self._present[np.concatenate([*places, np.empty(0, np.intp)]).astype(np.intp)]
+        distance, counted = np.concatenate([*distances, np.empty(0)]), copies[rows] > 0
+        queries, rows, distance = queries[counted], rows[counted], distance[counted]
+        votes = copies[rows]
+        if self.by_distance:
+            same = distance == 0
+            has_same = np.bincount(queries[same], minlength=len(places)) > 0
+            with np.errstate(divide="ignore"):
+                votes = votes * np.where(has_same[queries], same, 1.0 / distance)
+        return sparse.csr_array((votes, (queries, rows)), shape=(len(places), len(self.weights)))
+
+    def _means(self, totals: Array, counts: Array, copies: Array) -> Array:
+        """totals (m, K) per vote; with nobody near the outputs of an outlier, or NaN."""
+        nobody = counts == 0
+        outlier: Any = np.nan if self.outlier is None else self.outlier
+        if self.is_outlier_mode:
+            outlier = np.eye(totals.shape[1])[(copies @ self._values).argmax()]
+        return np.where(nobody[:, None], outlier, totals / np.where(nobody, 1.0, counts)[:, None])
