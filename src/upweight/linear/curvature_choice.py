@@ -32,3 +32,12 @@ def curvature_of(problem: Problem, recipe: Hessian | None, damping: float) -> Li
     if problem.has_l1:
         return SparseCurvature(problem, recipe, damping)
     return (KinkCurvature if family.has_kinks else LinearCurvature)(problem, recipe, damping)
+
+
+def require_exact_recipe(recipe: Any, name: str) -> None:
+    """Raise TypeError for a recipe other than None and the Hessian with an exact solver."""
+    is_hessian = recipe is None or isinstance(recipe, Hessian)
+    if not is_hessian or isinstance(getattr(recipe, "solver", None), LiSSA | Arnoldi | Nystrom):
+        raise TypeError(
+            f"expected Hessian(solver=Direct() | CG()) or None for {name}, whose Hessian is exact, got {recipe!r}"
+        )

@@ -19,7 +19,7 @@ from upweight.core.identity import digests
 from upweight.core.measurement import Measurement
 from upweight.core.model import Predictions
 from upweight.core.model_reader import UnsupportedSettingsError
-from upweight.core.weights import checked_weights
+from upweight.core.weights import checked_weights, sample_weights
 from upweight.models.estimator_outputs import Outputs
 from upweight.models.input_checks import transform
 from upweight.models.sklearn.moved_members import Member, OutputsOf
@@ -42,6 +42,7 @@ class CompositionModel(ExactRemovals):
         members: the estimators inside, each with its own training examples.
         outputs: which predictions are measured, and their loss.
         measurement_of: the measurement of a query.
+        train_checksum: of the examples of the members.
         reread: (fitted wrapper, its training set) → the model of it.
         notes: sentences for the reader of scores.
         parts: the outputs of every member.
@@ -54,6 +55,7 @@ class CompositionModel(ExactRemovals):
     members: tuple[Member, ...]
     outputs: Outputs
     measurement_of: Measurement
+    train_checksum: int | None
     reread: Callable[[Any, Examples], CompositionModel]
     notes: Sequence[str] = ()
     parts: tuple[OutputsOf, ...] = ()
@@ -121,9 +123,14 @@ class CompositionModel(ExactRemovals):
         return {position: why for part in self.members for position, why in part.undefined().items()}
 
     def retrain(self, train: Examples, weights: Array, seed: int = 0) -> CompositionModel:
-        """The wrapper with members that were each trained with these weights times the examples' own."""
-        self._require_same(train)
+        """The wrapper with members that were each trained with these weights times the examples' own.
+
+        On other examples than those of the members the whole wrapper is fitted again.
+        """
         weights = checked_weights(train, weights)
+        if train.checksum() != self.train_checksum:
+            fitted, rows = self._refitted(train, weights, seed)
+            return self.reread(fitted, rows)
         parts = tuple(member.retrained(weights[member.rows], seed) for member in self.members)
         return replace(self, parts=parts, notes=(), _cache={})
 
@@ -131,6 +138,14 @@ class CompositionModel(ExactRemovals):
     def estimator(self) -> Any:
         """The wrapper or pipeline."""
         return self.predictor
+
+    def _refitted(self, train: Examples, weights: Array, seed: int) -> tuple[Any, Examples]:
+        """The wrapper fitted on these examples as copies of rows, or with weights if it takes them; and these rows."""
+        total = weights * sample_weights(train)
+        rows = train.take(np.flatnonzero(total))
+        rows = rows.replaced(weights=None if (total[total > 0] == 1).all() else total[total > 0])
+        fitted, _ = refit_estimator(self.predictor, rows, np.ones(len(rows), dtype=bool), seed)
+        return fitted, rows
 
     def forget(self, train: Examples, remaining: NDArray[np.bool_], seed: int = 0, refit: bool = False) -> Unlearned:
         """The whole wrapper, refitted on the remaining examples with its steps."""
@@ -158,14 +173,11 @@ class CompositionModel(ExactRemovals):
 
     def _require_same(self, train: Examples) -> None:
         """Raise ValueError for other training examples than those of its members."""
-        checksum = train.checksum()
-        if self._cache.get("checksum") == checksum and checksum is not None:
-            return
-        if len(train) != 1 + max(int(member.rows.max()) for member in self.members):
+        if train.checksum() != self.train_checksum:
             raise ValueError(
-                f"expected the data that {self.name} was fitted on, got {len(train):,} examples; pass the same rows"
+                f"expected the data that {self.name} was fitted on, got others; pass the examples that went into "
+                "explainable, or make the model anew"
             )
-        self._cache["checksum"] = checksum
 
 
 def require_same_outputs(model: CompositionModel, train: Examples) -> None:

@@ -67,6 +67,7 @@ def read(estimator: Any, train: Examples, measure: Measurement) -> CompositionMo
         members=members,
         outputs=outputs,
         measurement_of=measure,
+        train_checksum=train.checksum(),
         reread=lambda fitted, remaining: read(fitted, remaining, measure),
         notes=(
             f"This {name} is composed of {len(members)} members ({inside}), which are recomputed without each example.",

@@ -45,8 +45,8 @@ def online_learner(estimator: Any) -> FormSpec:
     outputs = len(np.atleast_1d(estimator.intercept_))
     note = (
         f"{name} learns from one example after the other and has no optimum here: scores are what the same training, "
-        "in the same order, gives if the example has weight 0. A fit on the other rows draws another order, and differs "
-        "by that too."
+        "in the same order, gives if the example has weight 0. A fit on the other rows draws another "
+        "order, and differs by that too."
     )
     return FormSpec(
         SquaredLoss(1) if classes is None else LogisticLoss(outputs, classes),
