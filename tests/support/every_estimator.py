@@ -99,12 +99,12 @@ def fitted(name: str, kind: str) -> tuple[Any, uw.Examples, uw.Examples]:
 
 def route(model: Any) -> str:
     """How scores of the model come about by default, in a few words."""
+    if hasattr(model, "members"):
+        return "closed forms of its members"
     if hasattr(model, "outputs"):
         return f"refits within a budget, of its {model.outputs.kind}"
     if hasattr(model, "ensemble"):
         return "its trees"
-    if hasattr(model, "members"):
-        return "closed forms of its members"
     if hasattr(model, "network"):
         return "a network of PyTorch with its weights"
     if getattr(model, "keeps_rows", False):

@@ -22,7 +22,7 @@ from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.optimality import gradient_norm
 from upweight.models.estimator_clones import unfitted_clone
 from upweight.models.input_checks import require_column_count, transform
-from upweight.models.pipeline import steps_before
+from upweight.models.pipeline import last_step, steps_before
 from upweight.models.pytorch.torch_model import TorchModel
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {"logistic": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU}
@@ -242,8 +242,8 @@ class PerceptronNetwork(TorchModel):
 
     @property
     def name(self) -> str:
-        """The class of the perceptron, and its number of parameters."""
-        return f"{type(self.network.net).__name__} of {self.network.size:,} parameters"
+        """The class of the perceptron."""
+        return type(last_step(self.predictor)).__name__
 
     @property
     def notes(self) -> tuple[str, ...]:

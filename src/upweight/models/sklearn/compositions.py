@@ -70,7 +70,8 @@ def read(estimator: Any, train: Examples, measure: Measurement) -> CompositionMo
         train_checksum=train.checksum(),
         reread=lambda fitted, remaining: read(fitted, remaining, measure),
         notes=(
-            f"This {name} is composed of {len(members)} members ({inside}), which are recomputed without each example.",
+            f"This {name} is composed of its members ({len(members)}: {inside}), which are recomputed without each "
+            "example.",
             *_notes(members),
         ),
     )
