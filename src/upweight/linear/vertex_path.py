@@ -171,4 +171,4 @@ class VertexPath:
             raise VertexError("the columns depend on each other, so that the optimum is not one place")
         inverse = np.linalg.inv(self.rows[chosen])
         outputs = self.rows @ (inverse @ self._moved[chosen])
-        return _State(np.array(chosen, dtype=np.intp), inverse, outputs > self._moved)
+        return _State(np.array(chosen, dtype=np.intp), np.asarray(inverse, dtype=np.float64), outputs > self._moved)

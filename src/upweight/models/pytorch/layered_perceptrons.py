@@ -57,7 +57,7 @@ def _require_settings(final: Any, name: str, train: Examples, measure: Measureme
         reason = f"{name} with early_stopping=True trains without a part of the examples, which stops it"
     elif final.activation not in ACTIVATIONS or final.out_activation_ not in OUTPUTS or final.loss == "poisson":
         reason = f"{name} has a loss or activation of another kind ({final.loss}, {final.activation})"
-    elif name == "MLPClassifier" and (np.ndim(train.y) != 1 or isinstance(final.classes_, list)):
+    elif name == "MLPClassifier" and (np.ndim(np.asarray(train.y)) != 1 or isinstance(final.classes_, list)):
         reason = f"{name} with several labels per example is no single classifier"
     elif type(measure) not in (Loss, Margin, Probability):
         reason = "a function of outputs as numpy arrays has no gradient in a network"

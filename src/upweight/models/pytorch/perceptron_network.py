@@ -74,7 +74,8 @@ class MakeBatch:
 def squared(net: nn.Module, batch: Batch) -> Tensor:
     """Half the squared error, (n,)."""
     assert batch.y is not None
-    return 0.5 * ((net(batch.x) - batch.y) ** 2).sum(1)
+    z: Tensor = net(batch.x)
+    return 0.5 * ((z - batch.y) ** 2).sum(1)
 
 
 def cross_entropy(net: nn.Module, batch: Batch) -> Tensor:
@@ -100,7 +101,7 @@ class LabelMargin:
         """The margin of every query. Raises ValueError without labels."""
         if batch.y is None:
             raise ValueError("the queries have no labels, which the margin needs; pass Examples(x, y)")
-        z = net(batch.x)
+        z: Tensor = net(batch.x)
         if z.shape[1] == 1:
             return z[:, 0] * (2 * batch.y - 1)
         own = z.gather(1, batch.y[:, None])[:, 0]
@@ -158,7 +159,8 @@ def network_of(final: Any) -> nn.Module:
     for place, (weight, bias) in enumerate(zip(final.coefs_, final.intercepts_, strict=True)):
         if place and final.activation != "identity":
             layers.append(LAYERS[final.activation]())
-        linear = nn.Linear(*weight.shape, dtype=torch.as_tensor(weight).dtype)
+        inputs, outputs = weight.shape
+        linear = nn.Linear(inputs, outputs, dtype=torch.as_tensor(weight).dtype)
         with torch.no_grad():
             linear.weight.copy_(torch.as_tensor(weight.T))
             linear.bias.copy_(torch.as_tensor(bias))

@@ -67,12 +67,12 @@ class MovedClassifier(ClassifierMixin, _Moved):  # type: ignore[misc]
         """The predicted labels."""
         return self.classes_[self.loss.decide(self.outputs(x))]
 
-    @_has("predict_proba")
+    @_has("predict_proba")  # type: ignore[untyped-decorator]
     def predict_proba(self, x: Any) -> Array:
         """The probabilities (m, classes)."""
         return self.loss.probabilities(self.outputs(x))
 
-    @_has("decision_function")
+    @_has("decision_function")  # type: ignore[untyped-decorator]
     def decision_function(self, x: Any) -> Array:
         """The decision values, (m,) for two classes."""
         values = self.loss.expand(self.outputs(x))

@@ -98,7 +98,7 @@ def require_support(estimator: Any, matrix: Any, train: Examples) -> None:
         )
 
 
-def pair_coefficients(estimator: Any, pairs: Array) -> Array:
+def pair_coefficients(estimator: Any, pairs: NDArray[np.intp]) -> Array:
     """α y of every support vector for every pair of classes, (pairs, support vectors).
 
     libsvm stores those of pair (i, j) in row j − 1 for the vectors of class i, and in row i for those of class j.
