@@ -6,12 +6,12 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from sklearn.exceptions import NotFittedError
-from sklearn.utils.validation import check_is_fitted
 
 from upweight.core.examples import Examples
+from upweight.core.labels import require_labels
 from upweight.core.measurement import Loss, Margin, Measurement, Probability
 from upweight.core.model_reader import UnsupportedSettingsError
+from upweight.models.fitted_estimators import require_fitted
 from upweight.models.pipeline import last_step
 
 NAMES = ("MLPClassifier", "MLPRegressor")
@@ -33,12 +33,8 @@ def read(estimator: Any, train: Examples, measure: Measurement) -> Any:
     """
     final = last_step(estimator)
     name = type(final).__name__
-    try:
-        check_is_fitted(final)
-    except NotFittedError:
-        raise ValueError(f"this {name} is not fitted; call fit(x, y) on the training set first") from None
-    if train.y is None:
-        raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
+    require_fitted(final, name)
+    require_labels(train)
     if find_spec("torch") is None:
         raise UnsupportedSettingsError(
             f"{name} is explained as a network of PyTorch, which is not installed (pip install 'upweight[torch]')"

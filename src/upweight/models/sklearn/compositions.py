@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import is_classifier
-from sklearn.exceptions import NotFittedError
-from sklearn.utils.validation import check_is_fitted
 
 from upweight.core.examples import Examples
 from upweight.core.input_kinds import as_array, is_sparse, take_rows
+from upweight.core.labels import require_labels
 from upweight.core.measurement import Function, Measurement
 from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.core.parameter_measurement import ParameterMeasurement
 from upweight.models.estimator_outputs import outputs_of
+from upweight.models.fitted_estimators import require_fitted
 from upweight.models.input_checks import transform
 from upweight.models.pipeline import last_step, steps_before
 from upweight.models.sklearn import closed_form, linear_models
@@ -45,19 +45,15 @@ def read(estimator: Any, train: Examples, measure: Measurement) -> CompositionMo
     """
     wrapper = last_step(estimator)
     name = type(wrapper).__name__
-    try:
-        check_is_fitted(wrapper)
-    except NotFittedError:
-        raise ValueError(f"this {name} is not fitted; call fit(x, y) on the training set first") from None
-    if train.y is None:
-        raise ValueError("the training set has no labels; pass Examples(x, y) with the y the model was fitted on")
+    require_fitted(wrapper, name)
+    labels = require_labels(train)
     if isinstance(measure, ParameterMeasurement):
         raise TypeError(f"a {name} has no coefficients; measure the loss or a function of the outputs")
     steps = steps_before(estimator)
     x = train.x if steps is None else transform(steps, train.x)
-    members = tuple(_member(name, *part, train) for part in PARTS[name](wrapper, x, np.asarray(train.y)))
-    outputs = outputs_of(estimator, train.x, train.y, is_classifier(wrapper))
-    outputs.family.encode(train.y)  # raises for labels that it was never trained on
+    members = tuple(_member(name, *part, train) for part in PARTS[name](wrapper, x, labels))
+    outputs = outputs_of(estimator, train.x, labels, is_classifier(wrapper))
+    outputs.family.encode(labels)  # raises for labels that it was never trained on
     inside = ", ".join(dict.fromkeys(member.model.name for member in members))
     model = CompositionModel(
         name=name,
