@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from upweight.core.curvature_recipes import Hessian
+from typing import Any
+
+from upweight.core.curvature_recipes import Arnoldi, Hessian, LiSSA, Nystrom
 from upweight.linear.curvature import LinearCurvature
 from upweight.linear.huber_curvature import HuberCurvature
 from upweight.linear.kink_curvature import KinkCurvature
