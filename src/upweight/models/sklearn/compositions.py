@@ -25,7 +25,6 @@ from upweight.models.pipeline import last_step, steps_before
 from upweight.models.sklearn import closed_form, linear_models
 from upweight.models.sklearn.composition_model import CompositionModel, require_same_outputs
 from upweight.models.sklearn.moved_members import Member
-from upweight.models.wrappers import read_through
 
 Part = tuple[Any, Any, NDArray[Any], NDArray[np.intp]]  # fitted member, its inputs, its targets, positions of its rows
 METHODS = ("predict", "predict_proba", "decision_function")
@@ -85,9 +84,8 @@ def _notes(members: tuple[Member, ...]) -> tuple[str, ...]:
 
 def _member(name: str, fitted: Any, x: Any, y: NDArray[Any], rows: NDArray[np.intp], train: Examples) -> Member:
     """The member with its training examples. Raises UnsupportedSettingsError if it has no exact removals."""
-    inner, notes = read_through(fitted)
-    reader = next((reader for reader in (linear_models, closed_form) if reader.reads(inner)), None)
-    if reader is None or notes:
+    reader = next((reader for reader in (linear_models, closed_form) if reader.reads(fitted)), None)
+    if reader is None:
         raise UnsupportedSettingsError(
             f"{type(last_step(fitted)).__name__} inside {name} has no removals without training"
         )
