@@ -183,6 +183,7 @@ def _refused_files() -> Iterator[TableFile]:
         "empty": (b"", "empty"),
         "empty-lines": (b"\n\n\n", "empty"),
         "only-a-mark": ("".encode("utf-8-sig"), "empty"),
+        "broken-marks": (b'a,b,label\n1,"x" y,p\n2,"z, w",q\n3,v,p\n4,6" s, t,q\n', "line "),
         "ragged": (text.replace("yes", "yes,more", 1).encode(), "--sep"),
         "short-row": (b"a,b,c\n1,2,x\n3,4\n5,6,y\n7,8,z\n", "--sep"),
         "title": (f"A title\n\n{text}".encode(), "--header"),

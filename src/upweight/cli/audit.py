@@ -31,7 +31,9 @@ def audit(  # noqa: PLR0913 - a command line has as many options as it has
         list[str] | None,
         typer.Option(help="Id of a query to audit; may be repeated. Default: all, which shows what is usual."),
     ] = None,
-    k: Annotated[int, typer.Option(min=1, help="How many of the strongest proponents to compare with chance.")] = 20,
+    k: Annotated[
+        int, typer.Option("--k", "-k", min=1, help="How many of the strongest proponents to compare with chance.")
+    ] = 20,
     level: Annotated[float, typer.Option(help="The share of honest predictions that may be flagged.")] = 0.01,
     out: Out = Path("audit.html"),
     scoring: ScoreOptions,

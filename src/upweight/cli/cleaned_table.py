@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,8 @@ def write_cleaned(out: Path, source: Source, patch: Patch) -> None:
     row_of = {str(identifier): row for row, identifier in enumerate(source.read_table().frame.index.tolist())}
     values = {row_of[str(d.id)]: d.new for d in patch.decisions if d.new is not None and d.new != d.old}
     dropped = [row_of[str(d.id)] for d in patch.decisions if d.new is None]
-    table = read_table(source.task, source.table.reading(), [target])
+    columns = tuple(filter(None, (target, source.table.identifier)))
+    table = read_table(source.task, replace(source.table.reading(), columns=columns), [target])
     data = changed_table(source.task, table, target, values, dropped, out)
     with open_atomically(out, TABLE) as file:
         file.write(data)

@@ -16,7 +16,7 @@ BECAUSE: dict[Reason, str] = {
     "duplicate": "were left out because they are duplicates of others",
     "dates": "were left out because they are dates",
     "ids": "were left out because their whole numbers look like ids",
-    "unique texts": "were left out because their short values hardly repeat and carry no information",
+    "unique texts": "were left out because their short values hardly repeat, as categories do",
     "codes": "are read as categories because their whole numbers look like ids",
 }
 

@@ -49,7 +49,7 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
             "matter over all of them. Default: at most 8 mistakes.",
         ),
     ] = None,
-    k: Annotated[int, typer.Option(min=1, help="How many proponents and opponents to print.")] = 5,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many proponents and opponents to print.")] = 5,
     by: Annotated[
         list[str] | None,
         typer.Option(help="Column of groups or sources, for the support audit; may be repeated."),

@@ -23,7 +23,7 @@ def global_explanation(  # noqa: PLR0913 - a command line has as many options as
     task: Task,
     *,
     table: TableOptions,
-    k: Annotated[int, typer.Option(min=1, help="How many local models to pick.")] = 5,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many local models to pick.")] = 5,
     candidates: Annotated[int, typer.Option(min=1, help="Of how many.")] = 50,
     of: Annotated[
         Literal["queries", "influential"],

@@ -23,7 +23,7 @@ def growing_spheres(  # noqa: PLR0913 - a command line has as many options as it
     table: TableOptions,
     query: OneQuery = None,
     label: Label = None,
-    k: Annotated[int, typer.Option(min=1, help="How many of the nearest training enemies to list.")] = 5,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many of the nearest training enemies to list.")] = 5,
     samples: Annotated[int, typer.Option(min=1, help="How many rows to draw in every ring.")] = 2000,
     out: Out = Path("growing-spheres.html"),
     seed: Seed = 0,

@@ -28,7 +28,7 @@ def neurons(  # noqa: PLR0913 - a command line has as many options as it has
     number: Annotated[
         int, typer.Option("--neurons", min=1, help="How many neurons if none is named, the most selective first.")
     ] = 16,
-    k: Annotated[int, typer.Option(min=1, help="How many training examples per neuron.")] = 9,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many training examples per neuron.")] = 9,
     out: Out = Path("neurons.html"),
     seed: Seed = 0,
     printing: PrintOptions,

@@ -29,7 +29,7 @@ def perturb(  # noqa: PLR0913 - a command line has as many options as it has
     *,
     table: TableOptions,
     query: Query = None,
-    k: Annotated[int, typer.Option(min=1, help="How many training examples to examine.")] = 5,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many training examples to examine.")] = 5,
     attack: AttackedExamples = None,
     grey: Annotated[float, typer.Option(help="With --attack: one grey level in the unit of the inputs.")] = 1 / 255,
     radius: Annotated[float, typer.Option(help="With --attack: the largest move of a number, in grey levels.")] = 0.5,

@@ -23,7 +23,7 @@ def prototypes(  # noqa: PLR0913 - a command line has as many options as it has
     *,
     table: TableOptions,
     query: Query = None,
-    k: Annotated[int, typer.Option(min=1, help="How many prototypes to choose.")] = 10,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many prototypes to choose.")] = 10,
     criticisms: Annotated[
         int | None, typer.Option(min=0, help="How many criticisms. Default: as many as prototypes.")
     ] = None,

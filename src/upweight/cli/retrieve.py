@@ -30,7 +30,7 @@ def retrieve(  # noqa: PLR0913 - a command line has as many options as it has
         Path | None,
         typer.Option(file_okay=False, help="Choose candidates from this store (see `upweight store build`)."),
     ] = None,
-    k: Annotated[int, typer.Option(min=1, help="How many proponents and opponents of each query.")] = 10,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many proponents and opponents of each query.")] = 10,
     candidates: Annotated[int, typer.Option(min=1, help="Candidates of each method, at each end.")] = 100,
     audit_queries: Annotated[
         int, typer.Option(min=0, help="Score all training examples for this many queries, to certify the others.")

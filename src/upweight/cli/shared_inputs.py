@@ -40,7 +40,7 @@ def shared_inputs(  # noqa: PLR0913 - a command line has as many options as it h
         str, typer.Option(help=f"How parts are attributed: {', '.join(RECIPES)}. All but erasure are for networks.")
     ] = "erasure",
     of: Annotated[str, typer.Option(help="Which output: predicted, label, or a class.")] = "predicted",
-    k: Annotated[int, typer.Option(min=1, help="How many training examples beside each query.")] = 4,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many training examples beside each query.")] = 4,
     out: Out = Path("inputs.html"),
     scoring: ScoreOptions,
     printing: PrintOptions,

@@ -46,7 +46,8 @@ def listen_for_signals() -> None:
 def _end_if_unresponsive(read: socket.socket, _: socket.socket, acted: threading.Event, handled: list[Any]) -> None:
     while number := read.recv(1):
         if number[0] in handled and not acted.wait(UNRESPONSIVE_SECONDS):
-            print(f"\n{stop_sentence(None, True)}", file=sys.stderr, flush=True)
+            has_folder = any(argument.startswith("--folder") for argument in sys.argv)
+            print(f"\n{stop_sentence(None, has_folder)}", file=sys.stderr, flush=True)
             os._exit(128 + number[0])
 
 

@@ -116,7 +116,7 @@ def _place(name: str, values: pandas.Series, rows: int, columns: TableColumns, f
     elif forced:
         columns.categories.append(name)
     else:
-        sentence = f"Column {name} was left out: {distinct:,} short values, most of them unique, carry no information."
+        sentence = f"Column {name} was left out: {distinct:,} short values, most of them unique; categories repeat."
         return ColumnNote(name, "unique texts", sentence + _as_ids(name, distinct, rows))
     return None
 

@@ -20,7 +20,7 @@ class TableOptions:
         target: the column to predict.
         target_is: `classes` or `number`.
         identifier: the column with the ids of the rows.
-        sep, encoding, decimal, header: how the file is written, as texts; found out from the file if not passed.
+        sep, encoding, decimal, thousands, header: how the file is written, as texts; found out if not passed.
         use, leave_out: columns to predict from, and columns not to predict from.
         model: the name of the model to fit.
     """
@@ -62,6 +62,13 @@ class TableOptions:
         str | None, typer.Option(help="The encoding of the file, such as utf-8 or cp1252.", rich_help_panel=PANEL)
     ] = None
     decimal: Annotated[str | None, typer.Option(help="The decimal mark: . or ,", rich_help_panel=PANEL)] = None
+    thousands: Annotated[
+        str | None,
+        typer.Option(
+            help="What stands between thousands, if the numbers do not show it: comma, point, space or apostrophe.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
     header: Annotated[
         str | None,
         typer.Option(
@@ -74,7 +81,7 @@ class TableOptions:
     def reading(self) -> ReadingOptions:
         """How the file is written. Raises a usage error for values that no file has."""
         try:
-            return ReadingOptions.parsed(self.sep, self.encoding, self.decimal, self.header)
+            return ReadingOptions.parsed(self.sep, self.encoding, self.decimal, self.header, self.thousands)
         except ValueError as error:
             option, message = error.args
             raise typer.BadParameter(message, param_hint=option) from None

@@ -96,7 +96,9 @@ def _of_classes(name: str, y: NDArray[Any]) -> Target:
     if len(values) < 2:
         raise ValueError(f"expected at least two classes in {name}, got only {plain_text(y[0])} in all {len(y):,} rows")
     if len(values) > MAX_CLASS_SHARE * len(y):
-        numbers = "; if these are numbers, --decimal says how they are written" if _are_numbers(y) else ""
+        numbers = (
+            "; if these are numbers, --decimal and --thousands say how they are written" if _are_numbers(y) else ""
+        )
         raise ValueError(
             f"expected a target whose classes repeat, got {len(values):,} different values in the {len(y):,} rows of "
             f"column {name}, for example {plain_text(y[0])}; choose another column with --target{numbers}"

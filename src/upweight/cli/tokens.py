@@ -32,7 +32,7 @@ def tokens(  # noqa: PLR0913 - a command line has as many options as it has
         tuple[int, int] | None,
         typer.Option(help="START STOP: measure only these tokens of the query, counted from 0.", show_default=False),
     ] = None,
-    k: Annotated[int, typer.Option(min=1, help="How many training texts beside each query.")] = 10,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many training texts beside each query.")] = 10,
     out: Out = Path("tokens.html"),
     method: Method = None,
     seed: Seed = 0,

@@ -95,6 +95,8 @@ def test_an_excel_sheet_is_read_as_a_text_file_with_its_rows(tmp_path):
     assert table.frame["code"].tolist() == ["007", "042", "001"]
     assert list(table.frame.columns) == ["age", "town", "born", "flag", "code"] and table.last_lines == [2, 4, 5]
     assert table.form.sheet == "people" and "Only the first of 2 sheets" in table.notes[0]
+    more = read_table(tmp_path / "t.xlsx", ReadingOptions(columns=("x",)))
+    assert more.form.sheet == "more" and "Only one of the 2 sheets of t.xlsx was read: more." in more.notes
     packed = tmp_path / "t.xlsx.gz"
     packed.write_bytes(gzip.compress((tmp_path / "t.xlsx").read_bytes()))
     assert read_table(packed).frame.equals(table.frame)

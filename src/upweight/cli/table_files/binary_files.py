@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas
 
 LIBRARIES = {"excel": ("openpyxl", "excel"), "parquet": ("pyarrow", "tables"), "feather": ("pyarrow", "tables")}
+SEARCHED_ROWS = 20  # of a sheet, for the names of columns
 NESTED = (list, tuple, dict, set, bytes)
 
 
@@ -94,8 +95,10 @@ def _with_plain_values(frame: pandas.DataFrame) -> tuple[pandas.DataFrame, list[
     return frame, notes
 
 
-def read_sheet(data: bytes, name: str) -> Sheet:
-    """The first sheet of an Excel workbook that has cells. Rows and columns without a value are left out.
+def read_sheet(data: bytes, mentioned: Collection[str], name: str) -> Sheet:
+    """Read the sheet of an Excel workbook that has the mentioned columns, or else the first one that has cells.
+
+    Rows and columns without a value are left out.
 
     Raises:
         ValueError: the file is damaged, or has no values.
@@ -109,12 +112,22 @@ def read_sheet(data: bytes, name: str) -> Sheet:
         raise ValueError(f"expected {name} to be a whole Excel file, got: {error}") from error
     if not filled:
         raise ValueError(f"expected {name} to have a table, got sheets without values")
-    sheet, others = filled[0], filled[1:]
+    sheet = chosen_sheet(filled, mentioned)
     cells = _cells(sheet)
     columns = [place for place, column in enumerate(zip(*cells, strict=True)) if any(column)]
     rows = {number: [row[place] for place in columns] for number, row in enumerate(cells, 1) if any(row)}
-    notes = [f"Only the first of {1 + len(others)} sheets of {name} was read: {sheet.title}."] if others else []
+    which = "the first of" if sheet is filled[0] else "one of the"
+    notes = [f"Only {which} {len(filled)} sheets of {name} was read: {sheet.title}."] if len(filled) > 1 else []
     return Sheet(sheet.title, Records(list(rows.values()), list(rows)), notes)
+
+
+def chosen_sheet(sheets: Sequence[Any], mentioned: Collection[str]) -> Any:
+    """Choose the first sheet that has all these texts in one of its first rows; without one, the first sheet."""
+    for sheet in sheets if mentioned else ():
+        rows = sheet.iter_rows(max_row=SEARCHED_ROWS, values_only=True)
+        if any({_text(value).strip() for value in row}.issuperset(mentioned) for row in rows):
+            return sheet
+    return sheets[0]
 
 
 def _cells(sheet: Any) -> list[list[str]]:

@@ -120,7 +120,7 @@ def _changed_workbook(
 
     assert table.last_lines is not None
     workbook = openpyxl.load_workbook(io.BytesIO(data))
-    sheet = next(each for each in workbook.worksheets if any(map(any, _filled(each))))
+    sheet = workbook[table.form.sheet]
     columns = [number for number, column in enumerate(zip(*_filled(sheet), strict=True), 1) if any(column)]
     column = columns[place]
     cells = [sheet.cell(row, column).value for row in table.last_lines]

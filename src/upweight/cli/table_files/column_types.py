@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from upweight.cli.table_files.cells import Cells
 from upweight.cli.table_files.dates import find_dates
+from upweight.cli.table_files.number_notation import AFFIXED, find_notation
 from upweight.cli.table_files.numbers import (
     COMMA_NUMBER,
     LEADING_ZERO,
@@ -20,6 +21,7 @@ from upweight.cli.table_files.numbers import (
 if TYPE_CHECKING:
     import pandas
 
+MAX_CLASSES = 20  # different texts of a target; more numbers with units are no classes
 TRUTH_VALUES = ({"True", "False"}, {"TRUE", "FALSE"}, {"true", "false"})
 MAX_WHOLE = 2**63 - 1
 MAX_OTHERS_SHARE = 0.5  # of cells that are not numbers; below it, one would take the column for numbers
@@ -29,17 +31,20 @@ WORDS_SHOWN = 3
 LIKE_A_NUMBER = re.compile(r"[^\w]*\d[\d.,'’\s]*[^\w]*")
 
 
-def column_of(name: str, cells: Cells, decimal: str, is_target: bool) -> tuple[pandas.Series, list[str]]:
+def column_of(
+    name: str, cells: Cells, marks: tuple[str, str | None], is_target: bool
+) -> tuple[pandas.Series, list[str]]:
     """(column, notes). Empty cells are missing; NA, null, … only in a column of numbers or dates that is not a target.
 
     Args:
         name: of the column, for the notes.
         cells: the texts.
-        decimal: the decimal mark, "." or ",".
+        marks: the decimal mark, "." or ",", and the mark of thousands that the user names.
         is_target: whether the column is to be predicted: every spelling in it is a class of its own.
     """
     import pandas as pd
 
+    decimal, thousands = marks
     texts = [text for text in cells.texts if text.strip()]
     values = texts if is_target else [text for text in texts if text.strip() not in MISSING_WORDS]
     numbers = COMMA_NUMBER if decimal == "," else POINT_NUMBER
@@ -55,9 +60,27 @@ def column_of(name: str, cells: Cells, decimal: str, is_target: bool) -> tuple[p
     if any(both.issuperset(texts) for both in TRUTH_VALUES):
         truths = [text.strip().lower() == "true" if text.strip() else None for text in cells.texts]
         return cells.spread(pd.Series(truths, dtype="boolean" if None in truths else "bool")), []
+    return _other_column(name, cells, values, (decimal, thousands), is_target)
+
+
+def _other_column(
+    name: str, cells: Cells, values: Sequence[str], marks: tuple[str, str | None], is_target: bool
+) -> tuple[pandas.Series, list[str]]:
+    """Read a column that is neither plain numbers nor truth values: dates, numbers with signs or units, or texts."""
+    decimal, thousands = marks
+    texts = [text for text in cells.texts if text.strip()]
+    numbers = COMMA_NUMBER if decimal == "," else POINT_NUMBER
     dates, note = find_dates(name, cells.texts, values)
     if dates is not None:
         return cells.spread(dates), _missing_note(name, cells, set(texts) - set(values))
+    notation = find_notation(values, decimal, thousands) if not is_target or len(values) > MAX_CLASSES else None
+    if notation is not None:
+        numbers_of = [notation.numbers.get(text, "") for text in cells.texts]
+        present = set(notation.numbers.values())
+        is_whole = all(map(WHOLE_NUMBER.fullmatch, present))
+        parsed = _parsed_whole(numbers_of, present) if is_whole else _parsed(numbers_of, present, ".")
+        missing = _missing_note(name, cells, set(texts) - set(values))
+        return cells.spread(parsed), [notation.sentence(name), *missing]
     if is_target and not note and (words := sorted({text.strip() for text in texts} & MISSING_WORDS)):
         rest = [text for text in texts if text.strip() not in MISSING_WORDS]
         if rest and all(map(numbers.fullmatch, rest)):
@@ -89,9 +112,9 @@ def _parsed_whole(texts: Sequence[str], numbers: Collection[str]) -> pandas.Seri
     """The texts as whole numbers; missing where they are not among `numbers`."""
     import pandas as pd
 
-    if len(texts) == len(numbers):
-        return pd.Series(list(map(int, texts)), dtype="int64")
     numbers = set(numbers)
+    if numbers.issuperset(texts):
+        return pd.Series(list(map(int, texts)), dtype="int64")
     return pd.Series([int(text) if text in numbers else None for text in texts], dtype="Int64")
 
 
@@ -116,11 +139,11 @@ def _text_note(name: str, cells: Cells, numbers: re.Pattern[str]) -> list[str]:
     """A sentence about a text column that one would take for numbers, or whose texts differ by spaces alone."""
     counts: dict[str, Any] = {text: count for text, count in cells.counts().items() if text.strip()}
     others = [text for text in counts if not numbers.fullmatch(text)]
-    if all(map(LIKE_A_NUMBER.fullmatch, others)):
+    if all(LIKE_A_NUMBER.fullmatch(text) or AFFIXED.fullmatch(text) for text in others):
         example = others[0].strip()[:SHOWN_CHARACTERS]
         return [
-            f"Column {name} was read as text: {example!r} is not a number. Thousands have no separators, and --decimal "
-            "names the decimal mark."
+            f"Column {name} was read as text: {example!r} is not a number. --thousands names what stands between "
+            "thousands, and --decimal the decimal mark."
         ]
     if sum(counts[text] for text in others) <= MAX_OTHERS_SHARE * sum(counts.values()):
         example = next((text for text in others if text.strip() not in MISSING_WORDS), others[0])

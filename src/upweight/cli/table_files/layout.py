@@ -15,6 +15,7 @@ LATE_SEPARATORS = (" ",)  # tried only if no other separator fits
 UNIT_SEPARATOR = "\x1f"  # of a table of one column, if its texts have all others
 SAMPLE_CHARACTERS = 200_000
 MAX_UNEVEN_SHARE = 0.2  # of the records, which have another number of fields and will be refused by their line
+MAX_UNEVEN_BELOW_NAMES = 0.5
 COMMENT = "#"
 DIRECTIVE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)  # the first line that Excel writes and reads
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
@@ -44,11 +45,16 @@ def lay_out(text: str, form: TableFormat, separator: str | None, name: str) -> T
         if even:
             return _cleanest(even, name).form
         if candidates == SEPARATORS:
-            nearly = [fit for fit in fits if fit.columns > 1 and fit.uneven <= MAX_UNEVEN_SHARE]
+            nearly = [fit for fit in fits if fit.columns > 1 and fit.uneven <= _max_uneven_share(fit)]
     if nearly:
         return min(nearly, key=lambda fit: fit.uneven).form
     unused = next(each for each in (*SEPARATORS, UNIT_SEPARATOR) if each not in text or each == UNIT_SEPARATOR)
     return _best_fit(sample, is_whole, replace(form, separator=unused)).form  # one column
+
+
+def _max_uneven_share(fit: Fit) -> float:
+    """More records may be uneven if the first one, which may have the names, has as many fields as most."""
+    return MAX_UNEVEN_BELOW_NAMES if fit.rows and len(fit.rows[0]) == fit.columns > 2 else MAX_UNEVEN_SHARE
 
 
 def _sample(text: str) -> tuple[str, bool]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+
+from upweight.cli.table_files.number_notation import MAYBE_THOUSAND, decimal_of
 
 POINT_NUMBER = re.compile(
     r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*|\s*[+-]?(inf|infinity)\s*", re.IGNORECASE | re.ASCII
@@ -13,8 +15,6 @@ COMMA_NUMBER = re.compile(
 )
 WHOLE_NUMBER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
 LEADING_ZERO = re.compile(r"\s*[+-]?0\d+\s*", re.ASCII)
-# One to three digits, the mark, and three digits: 1,234 may be a thousand. 0,234 may not.
-MAYBE_THOUSAND = re.compile(r"\s*[+-]?[1-9]\d{0,2}[.,]\d{3}\s*", re.ASCII)
 NOT_AVAILABLE = {"", "NA", "N/A", "n/a", "na", "#N/A", "#NA", "<NA>", "?", "-", "."}
 NOT_A_NUMBER = {"NaN", "nan", "NAN", "-nan", "-NaN", "NaT", "null", "NULL", "Null", "None", "NONE", "none"}
 MISSING_WORDS = frozenset(NOT_AVAILABLE | NOT_A_NUMBER)
@@ -25,7 +25,7 @@ def is_number(text: str) -> bool:
     return bool(POINT_NUMBER.fullmatch(text) or COMMA_NUMBER.fullmatch(text))
 
 
-def find_decimal(columns: Iterable[Sequence[str]], separator: str, name: str) -> str:
+def find_decimal(columns: Sequence[Sequence[str]], separator: str, name: str, thousands: str | None = None) -> str:
     """The decimal mark of the numbers in these columns, each given by its distinct texts.
 
     A mark before exactly three digits may stand for a thousand, and decides nothing.
@@ -34,10 +34,13 @@ def find_decimal(columns: Iterable[Sequence[str]], separator: str, name: str) ->
         ValueError: both marks occur, or only a comma that may stand for a thousand, in a file that commas do not
             separate; the message names `--decimal`.
     """
-    examples: dict[str, str] = {}
+    if thousands in (".", ","):
+        return {".": ",", ",": "."}[thousands]
+    present = [[text for text in distinct if text.strip() not in MISSING_WORDS] for distinct in columns]
+    others = [v for v in present if not any(all(map(each.fullmatch, v)) for each in (POINT_NUMBER, COMMA_NUMBER))]
+    examples = decimal_of(others, thousands)
     unclear = None
-    for distinct in columns:
-        values = [text for text in distinct if text.strip() not in MISSING_WORDS]
+    for values in present:
         for mark, pattern in ((".", POINT_NUMBER), (",", COMMA_NUMBER)):
             marked = [text for text in values if mark in text]
             if marked and all(map(pattern.fullmatch, values)):
@@ -54,6 +57,6 @@ def find_decimal(columns: Iterable[Sequence[str]], separator: str, name: str) ->
     if unclear is not None and not examples and separator != ",":
         raise ValueError(
             f"{name} has numbers such as {unclear!r}, whose comma may be a decimal comma or stand for thousands; say "
-            "--decimal , for decimals, or take the commas out"
+            "--decimal , for decimals or --thousands ,"
         )
     return next(iter(examples), ".")

@@ -68,7 +68,7 @@ def read_table(path: Path, options: ReadingOptions | None = None, targets: Colle
     if kind != "text":
         _require_no_options(options, kind, path.name)
     if kind == "excel":
-        sheet = read_sheet(data, path.name)
+        sheet = read_sheet(data, options.columns, path.name)
         records = from_line(options.header or 0, sheet.records, path.name)
         form = replace(form, sheet=sheet.title)
         rows = named_rows(records, len(records.fields[0]), form, options, path.name, sheet.notes)
@@ -111,15 +111,15 @@ def _typed(rows: Rows, options: ReadingOptions, targets: Collection[str], name: 
     """The rows as columns of numbers, dates and texts."""
     import pandas as pd
 
-    decimal = options.decimal or "."
+    decimal, thousands = options.decimal or ".", options.thousands
     if rows.form.kind == "text" and options.decimal is None:
-        decimal = find_decimal((column.texts for column in rows.columns), rows.form.separator, name)
+        decimal = find_decimal([column.texts for column in rows.columns], rows.form.separator, name, thousands)
     form = replace(rows.form, decimal=decimal)
     if str(form):
         notes.append(f"How {name} was read: {form}.")
     notes += rows.notes
     typed = {}
     for column_name, cells in zip(rows.names, rows.columns, strict=True):
-        typed[column_name], column_notes = column_of(column_name, cells, decimal, column_name in targets)
+        typed[column_name], column_notes = column_of(column_name, cells, (decimal, thousands), column_name in targets)
         notes += column_notes
     return Table(pd.DataFrame(typed), form, rows.last_lines, tuple(notes))

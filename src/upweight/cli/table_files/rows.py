@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from upweight.cli.table_files.table_format import ReadingOptions, TableFormat
 SHOWN_CHARACTERS = 60  # of a line in a message
 LINES_LISTED = 5
 TITLE_LINES = 20  # that may stand above the names of the columns
+RULE = re.compile(r"\s*[-=]{3,}[-=+ ]*")
 BYTE_ORDER_MARK = "\ufeff"
 
 
@@ -51,7 +53,7 @@ def read_rows(text: str, form: TableFormat, options: ReadingOptions, name: str) 
         return rows
     records = from_line(options.header or 0, _all_records(text, form, name), name)
     columns = _usual_width(records)
-    records, notes = _without_comments(_without_blank_lines(records, columns), columns)
+    records, notes = _without_comments(_without_rules(_without_blank_lines(records, columns)), columns)
     records, columns, trailing = _without_trailing(records, columns)
     return named_rows(records, columns, replace(form, trailing=trailing), options, name, notes)
 
@@ -74,7 +76,7 @@ def _even_rows(text: str, form: TableFormat, options: ReadingOptions, name: str)
     columns = even_columns(text, form) if options.header in (None, 0, 1) else None
     if columns is None or not any(any(cells.texts) for cells in columns):
         return None
-    if _ends_with_separators(columns) or _has_first_line_again(columns):
+    if _ends_with_separators(columns) or _has_first_line_again(columns) or _has_rules(columns):
         return None
     count = len(columns[0].codes)
     beginning = [[cells.texts[code] for code in cells.codes[: 1 + SAMPLE_ROWS]] for cells in columns]
@@ -102,6 +104,10 @@ def _has_first_line_again(columns: list[Cells]) -> bool:
     return True
 
 
+def _has_rules(columns: list[Cells]) -> bool:
+    return all(any(map(RULE.fullmatch, cells.texts)) for cells in columns)
+
+
 def _plain_field(text: str) -> str:
     return text.strip().removeprefix(BYTE_ORDER_MARK)
 
@@ -117,7 +123,12 @@ def _named(
     _require_even(body if has_row_names else without_repeats, columns, form, name)
     first, first_line = records.fields[0], records.last_lines[0]
     mentioned = {*options.columns}
-    if columns == 1 and mentioned and mentioned.isdisjoint([first[0].strip(), *numbered_names(1)]):
+    if (
+        form.kind == "text"
+        and columns == 1
+        and mentioned
+        and mentioned.isdisjoint([first[0].strip(), *numbered_names(1)])
+    ):
         raise ValueError(
             f"no separator was found in {name}, whose first line is {first[0][:SHOWN_CHARACTERS]!r}; say with --sep "
             "what separates its columns"
@@ -211,6 +222,11 @@ def _without_blank_lines(records: Records, columns: int) -> Records:
         return records.where([len(record) == columns or bool("".join(record).strip()) for record in fields])
     count = max(number for number, record in enumerate(fields, 1) if any(record))
     return Records([record or [""] for record in fields[:count]], records.last_lines[:count])
+
+
+def _without_rules(records: Records) -> Records:
+    """Leave out lines of hyphens, as they stand below the names of printed tables."""
+    return records.where([not all(map(RULE.fullmatch, record)) for record in records.fields])
 
 
 def _without_comments(records: Records, columns: int) -> tuple[Records, list[str]]:

@@ -7,12 +7,15 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from upweight.cli.table_files.number_notation import THOUSANDS_MARKS
+
 Kind = Literal["text", "excel", "parquet", "feather"]
 Compression = Literal["gzip", "bz2", "xz", "zip"]
 Quoting = Literal["doubled", "escaped", "none"]
 
 SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars", " ": "spaces", ":": "colons"}
 SEPARATOR_WORDS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|", "space": " ", "colon": ":"}
+THOUSANDS_WORDS = {"comma": ",", "point": ".", "space": " ", "apostrophe": "'"}
 NO_HEADER_WORDS = ("none", "no", "false")
 HEADER_WORDS = ("yes", "true")
 
@@ -25,6 +28,7 @@ class ReadingOptions:
         separator: one character between the fields of a text file.
         encoding: a name that Python knows.
         decimal: the decimal mark of numbers, "." or ",".
+        thousands: the mark between groups of three digits.
         header: the line with the names of the columns, from 1; 0: the file has no names.
         columns: names of columns that the user mentions.
     """
@@ -34,9 +38,17 @@ class ReadingOptions:
     decimal: str | None = None
     header: int | None = None
     columns: tuple[str, ...] = ()
+    thousands: str | None = None
 
     @classmethod
-    def parsed(cls, sep: str | None, encoding: str | None, decimal: str | None, header: str | None) -> ReadingOptions:
+    def parsed(
+        cls,
+        sep: str | None,
+        encoding: str | None,
+        decimal: str | None,
+        header: str | None,
+        thousands: str | None = None,
+    ) -> ReadingOptions:
         """Make the options from the texts of a command line. Raises ValueError(option, message)."""
         separator = None if sep is None else SEPARATOR_WORDS.get(sep.lower(), sep)
         if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
@@ -53,7 +65,10 @@ class ReadingOptions:
             raise ValueError("--decimal", f"expected . or , got {decimal!r}")
         if decimal is not None and decimal == separator:
             raise ValueError("--decimal", f"expected another character than the separator {separator!r}")
-        return cls(separator, encoding, decimal, _header_line(header))
+        mark = None if thousands is None else THOUSANDS_WORDS.get(thousands.lower(), thousands)
+        if mark is not None and (mark not in THOUSANDS_MARKS or mark == decimal):
+            raise ValueError("--thousands", f"expected comma, point, space or apostrophe, got {thousands!r}")
+        return cls(separator, encoding, decimal, _header_line(header), thousands=mark)
 
 
 def _header_line(text: str | None) -> int | None:
