@@ -154,3 +154,28 @@ def test_names_that_count_the_columns_and_names_above_numbers_are_names_even_if_
 def test_a_target_below_a_title_names_the_line_of_the_header(written):
     with pytest.raises(ValueError, match="line 3 has; say --header 3"):
         read_table(written("Customers;;\n;;\n" + text(";")), ReadingOptions(columns=("label",)))
+
+
+def test_a_line_of_sums_below_a_table_does_not_make_texts_of_its_numbers(written):
+    path = written("age,day,word,label\n1,2020-01-31,a,x\n2,2020-02-28,b,y\nSum,all,c,\n")
+    table = read_table(path, ReadingOptions(columns=("label",)), ["label"])
+    assert table.frame["age"].tolist()[:2] == [1, 2] and table.frame["age"].isna().tolist() == [False, False, True]
+    assert table.frame["day"].dt.day.tolist()[:2] == [31, 28] and table.frame["word"].tolist() == ["a", "b", "c"]
+    assert "Column age has 'Sum' in a row without a target, read as missing." in table.notes
+    assert read_table(path, ReadingOptions(header=1)).frame["age"].tolist() == ["1", "2", "Sum"]
+
+
+def test_numbers_that_may_be_thousands_wait_for_the_option(written):
+    path = written('a,b\n"1,234",x\n"5,678",y\n')
+    assert "--thousands" in " ".join(read_table(path).notes)
+    assert read_table(path, ReadingOptions(thousands=",")).frame["a"].tolist() == [1234, 5678]
+    semicolons = written("a;b\n1,234;x\n5,678;y\n")
+    assert read_table(semicolons, ReadingOptions(thousands=",")).frame["a"].tolist() == [1234, 5678]
+    with pytest.raises(ValueError, match="--thousands"):
+        ReadingOptions.parsed(None, None, ",", None, ",")
+
+
+def test_what_stands_beside_numbers_and_differs_by_capitals_is_said(written):
+    notes = read_table(written("a,b\n1 kg,Yes\n2.5 kg,yes\n3 kg,no\n")).notes
+    assert "Column a was read as numbers without 'kg', such as '2.5 kg'." in notes
+    assert "Column b has 'Yes' and 'yes', which differ by capitals, as different values." in notes

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from upweight.cli.table_files.cells import Cells
-from upweight.cli.table_files.dates import find_dates
+from upweight.cli.table_files.dates import find_dates, is_date
 from upweight.cli.table_files.number_notation import AFFIXED, find_notation
 from upweight.cli.table_files.numbers import (
     COMMA_NUMBER,
@@ -19,7 +19,9 @@ from upweight.cli.table_files.numbers import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas
+    from numpy.typing import NDArray
 
 MAX_CLASSES = 20  # different texts of a target; more numbers with units are no classes
 TRUTH_VALUES = ({"True", "False"}, {"TRUE", "FALSE"}, {"true", "false"})
@@ -61,6 +63,29 @@ def column_of(
         truths = [text.strip().lower() == "true" if text.strip() else None for text in cells.texts]
         return cells.spread(pd.Series(truths, dtype="boolean" if None in truths else "bool")), []
     return _other_column(name, cells, values, (decimal, thousands), is_target)
+
+
+def column_without(
+    name: str, cells: Cells, marks: tuple[str, str | None], ignored: NDArray[np.bool_]
+) -> tuple[pandas.Series, list[str]]:
+    """Read a column of which some rows, (n,), have no target, such as a line of sums.
+
+    What only these rows have is missing if all other cells are numbers or dates.
+    """
+    import numpy as np
+    import pandas as pd
+
+    column, notes = column_of(name, cells, marks, False)
+    needed = np.unique(cells.codes[~ignored])
+    extra = [text for code, text in enumerate(cells.texts) if code not in set(needed.tolist()) and text.strip()]
+    if not extra or not pd.api.types.is_string_dtype(column):
+        return column, notes
+    emptied = Cells(["" if text in extra else text for text in cells.texts], cells.codes)
+    others, other_notes = column_of(name, emptied, marks, False)
+    if pd.api.types.is_string_dtype(others):
+        return column, notes
+    missing = f"Column {name} has {extra[0].strip()[:SHOWN_CHARACTERS]!r} in a row without a target, read as missing."
+    return others, [missing, *other_notes]
 
 
 def _other_column(
@@ -139,6 +164,8 @@ def _text_note(name: str, cells: Cells, numbers: re.Pattern[str]) -> list[str]:
     """A sentence about a text column that one would take for numbers, or whose texts differ by spaces alone."""
     counts: dict[str, Any] = {text: count for text, count in cells.counts().items() if text.strip()}
     others = [text for text in counts if not numbers.fullmatch(text)]
+    if all(map(is_date, others)):
+        return []
     if all(LIKE_A_NUMBER.fullmatch(text) or AFFIXED.fullmatch(text) for text in others):
         example = others[0].strip()[:SHOWN_CHARACTERS]
         return [
@@ -151,7 +178,13 @@ def _text_note(name: str, cells: Cells, numbers: re.Pattern[str]) -> list[str]:
     times = Counter(text.strip() for text in counts)
     repeated = next((text for text in times if times[text] > 1), None)
     if repeated is None:
-        return []
+        folded = Counter(text.casefold() for text in times)
+        if max(folded.values()) == 1 or len(folded) > MAX_CLASSES:
+            return []
+        variants = [text for text in times if folded[text.casefold()] > 1][:2]
+        return [
+            f"Column {name} has {variants[0]!r} and {variants[1]!r}, which differ by capitals, as different values."
+        ]
     return [
         f"Column {name} has {repeated[:SHOWN_CHARACTERS]!r} with and without spaces around it, as different values."
     ]

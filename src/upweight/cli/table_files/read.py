@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from upweight.cli.table_files.binary_files import read_frame, read_sheet, require_library
-from upweight.cli.table_files.column_types import column_of
+from upweight.cli.table_files.column_types import column_of, column_without
 from upweight.cli.table_files.compression import contents_of
 from upweight.cli.table_files.encodings import decode
 from upweight.cli.table_files.layout import DIRECTIVE, lay_out
@@ -18,7 +18,9 @@ from upweight.cli.table_files.rows import Rows, from_line, named_rows, read_rows
 from upweight.cli.table_files.table_format import Kind, ReadingOptions, TableFormat
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas
+    from numpy.typing import NDArray
 
 SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt", ".data", ".dat", ".xlsx", ".parquet", ".pq", ".feather", ".arrow")
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zip")
@@ -118,8 +120,21 @@ def _typed(rows: Rows, options: ReadingOptions, targets: Collection[str], name: 
     if str(form):
         notes.append(f"How {name} was read: {form}.")
     notes += rows.notes
-    typed = {}
+    typed, marks, blank = {}, (decimal, thousands), _without_target(rows, targets)
     for column_name, cells in zip(rows.names, rows.columns, strict=True):
-        typed[column_name], column_notes = column_of(column_name, cells, (decimal, thousands), column_name in targets)
+        if column_name in targets or blank is None:
+            typed[column_name], column_notes = column_of(column_name, cells, marks, column_name in targets)
+        else:
+            typed[column_name], column_notes = column_without(column_name, cells, marks, blank)
         notes += column_notes
     return Table(pd.DataFrame(typed), form, rows.last_lines, tuple(notes))
+
+
+def _without_target(rows: Rows, targets: Collection[str]) -> NDArray[np.bool_] | None:
+    """Tell which rows, (n,), have no value of any target; None if all have one, or there is no target."""
+    import numpy as np
+
+    columns = [cells for name, cells in zip(rows.names, rows.columns, strict=True) if name in targets]
+    blank = [np.array([not text.strip() for text in cells.texts], dtype=bool)[cells.codes] for cells in columns]
+    rows_without = np.all(blank, axis=0) if blank else np.zeros(0, dtype=bool)
+    return rows_without if rows_without.any() else None
