@@ -38,4 +38,7 @@ def test_scores_and_their_verification_take_one_factorisation(monkeypatch):
     alone, _ = fitted_model()
     np.testing.assert_array_equal(retrained.theta, alone.retrain(train, np.r_[0.0, np.ones(59)]).theta)
     assert len(factored) == 2
-    assert uw.Influence().fit(pickle.loads(pickle.dumps(model)), train).self_influence() is not None
+    elsewhere, copied = pickle.loads(pickle.dumps((model, train)))
+    elsewhere.retrain(copied, np.ones(60))
+    assert len(factored) == 2  # the optimum went along
+    assert uw.Influence().fit(elsewhere, copied).self_influence() is not None

@@ -99,8 +99,8 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        computed = ("curvature", "optimum")  # computed again where they are needed
-        return {**self.__dict__, "_cache": {name: each for name, each in self._cache.items() if name not in computed}}
+        """Everything, also the optimum from which trainings in other processes start, but no reference to a fit."""
+        return {**self.__dict__, "_cache": {name: each for name, each in self._cache.items() if name != "curvature"}}
 
     def problem(self, train: Examples) -> Problem:
         """The training objective on these examples. Raises ValueError if the model was fitted on other data."""

@@ -176,6 +176,6 @@ def test_numbers_that_may_be_thousands_wait_for_the_option(written):
 
 
 def test_what_stands_beside_numbers_and_differs_by_capitals_is_said(written):
-    notes = read_table(written("a,b\n1 kg,Yes\n2.5 kg,yes\n3 kg,no\n")).notes
+    notes = read_table(written("a,b\n1 kg,Yes\n2.5 kg,yes\n3 kg,no\n"), ReadingOptions(header=1)).notes
     assert "Column a was read as numbers without 'kg', such as '2.5 kg'." in notes
     assert "Column b has 'Yes' and 'yes', which differ by capitals, as different values." in notes
