@@ -203,6 +203,8 @@ def _refused_files() -> Iterator[TableFile]:
         "cut-gzip": (gzip.compress(text.encode())[:-20], "complete"),
         "two-members": (_two_members(), "unpack"),
         "old-excel": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500), "Excel"),
+        "web-page": (b"<html><table><tr><td>a</td></tr></table></html>", "web page"),
+        "json-lines": (b'{"a": 1, "b": "x"}\n{"a": 2, "b": "y"}\n', "JSON"),
         "pdf": (b"%PDF-1.4 and so on", "PDF"),
     }
     for name, (data, word) in refused.items():

@@ -107,7 +107,7 @@ function card([position, score, range], entry, scale, side) {
   const bar = el("span", { class: "fill" });
   bar.style.width = Math.max(0.5, (100 * Math.abs(score)) / scale) + "%";
   const level = byId("verification").dataset.level;
-  const interval = range && range[0] !== null && range[1] !== null
+  const interval = range && range[0] !== null && range[1] !== null && signed(range[0]) !== signed(range[1])
     ? `${level} interval from retraining: ${signed(range[0])} to ${signed(range[1])}` : null;
   const id = TRAIN.id(position);
   return el("li", { class: "card", title: removal(score) + (interval ? " " + interval + "." : "") },

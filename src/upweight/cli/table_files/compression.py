@@ -22,6 +22,8 @@ FOREIGN = {
     b"\x89HDF": "an HDF5 file",
     b"\x93NUMPY": "an array of numpy",
     b"{\\rtf": "a document of a word processor",
+    **dict.fromkeys((b"<html", b"<HTML", b"<!doctype", b"<!DOCTYPE", b"<table", b"<TABLE"), "a web page"),
+    **dict.fromkeys((b'{"', b'[{"', b"[\n"), "JSON"),
 }
 EXCEL_MEMBER = "xl/workbook.xml"
 

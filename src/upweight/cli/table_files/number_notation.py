@@ -14,8 +14,9 @@ UNITS = (
     r"%|‰|°|°C|°F|K|kg|g|mg|µg|t|lbs?|oz|km|m|cm|mm|µm|nm|mi|miles?|ft|in|yd|m²|km²|ha|m2|m³|l|L|ml|mL|h|hrs?|min|s|sec|"
     r"ms|days?|years?|yrs?|kB|KB|MB|GB|TB|W|kW|kWh|V|mV|A|mA|Hz|kHz|MHz|GHz|bar|Pa|kPa|hPa|J|kJ|kcal|km/h|mph|m/s|bpm"
 )
+NUMBER = r"[+\-−]?[\d.](?:[\d.,'’ \u00a0\u202f]*\d)?"
 AFFIXED = re.compile(
-    rf"\s*(?P<sign>[+\-−]?)\s*(?P<currency>{CURRENCIES})?\s*(?P<number>[+\-−]?[\d.](?:.*\d)?)\s*(?P<unit>{CURRENCIES}|{UNITS})?\s*"
+    rf"\s*(?P<sign>[+\-−]?)\s*(?P<currency>{CURRENCIES})?\s*(?P<number>{NUMBER})\s*(?P<unit>{CURRENCIES}|{UNITS})?\s*"
 )
 # One to three digits, the mark, and three digits: 1,234 may be a thousand. 0,234 may not.
 MAYBE_THOUSAND = re.compile(r"\s*[+-]?[1-9]\d{0,2}[.,]\d{3}\s*", re.ASCII)
@@ -50,7 +51,7 @@ class NumberNotation(NamedTuple):
         parts = [repr(affix) for affix in self.affixes]
         if self.thousands is not None:
             parts.append(f"{MARK_NAMES.get(self.thousands, self.thousands)} between thousands")
-        return f"Column {name} was read as numbers without {' and '.join(parts)}, such as {self.example.strip()!r}."
+        return f"Column {name} was read as numbers without {' and '.join(parts)}, such as '{self.example.strip()}'."
 
 
 def find_notation(texts: Collection[str], decimal: str, thousands: str | None) -> NumberNotation | None:
@@ -65,15 +66,20 @@ def find_notation(texts: Collection[str], decimal: str, thousands: str | None) -
         thousands: the mark of thousands that the user names; None for none.
     """
     first = next(iter(texts), None)
-    if first is None or AFFIXED.fullmatch(first) is None:
+    if first is None or AFFIXED.fullmatch(_with_sign(first)) is None:
         return None
-    matches = [AFFIXED.fullmatch(text) for text in texts]
+    matches = [AFFIXED.fullmatch(_with_sign(text)) for text in texts]
     found = [match for match in matches if match is not None]
     affixes = {(match["currency"], match["unit"]) for match in found}
     if len(found) < len(texts) or len(affixes) != 1:
         return None
     signed = [(match["sign"] + match["number"]).replace("−", "-") for match in found]
     named = tuple(filter(None, affixes.pop()))
+    in_parentheses = sum(text.strip().startswith("(") for text in texts)
+    if 0 < in_parentheses < len(texts):
+        named += ("()",)  # around negative numbers
+    elif in_parentheses:
+        return None
     marks = [thousands] if thousands is not None else THOUSANDS_MARKS
     readings: list[tuple[str | None, str]] = [(None, decimal)] if named else []
     readings += [(mark, decimal) for mark in marks if mark != decimal]
@@ -85,6 +91,12 @@ def find_notation(texts: Collection[str], decimal: str, thousands: str | None) -
             occurs = next((text for text, number in zip(texts, signed, strict=True) if point in number), None)
             return NumberNotation(numbers, mark, point if occurs else None, occurs or first, named)
     return None
+
+
+def _with_sign(text: str) -> str:
+    """Write a negative number in parentheses, as accountants have it, with a sign."""
+    stripped = text.strip()
+    return f"-{stripped[1:-1]}" if stripped.startswith("(") and stripped.endswith(")") else text
 
 
 def _is_written(numbers: list[str], mark: str | None, point: str, is_named: bool, may_have_decimals: bool) -> bool:

@@ -17,7 +17,8 @@ WHOLE_NUMBER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
 LEADING_ZERO = re.compile(r"\s*[+-]?0\d+\s*", re.ASCII)
 NOT_AVAILABLE = {"", "NA", "N/A", "n/a", "na", "#N/A", "#NA", "<NA>", "?", "-", "."}
 NOT_A_NUMBER = {"NaN", "nan", "NAN", "-nan", "-NaN", "NaT", "null", "NULL", "Null", "None", "NONE", "none"}
-MISSING_WORDS = frozenset(NOT_AVAILABLE | NOT_A_NUMBER)
+OF_PROGRAMS = {"\\N", "(null)", "n.a.", "N.A.", "--", "#DIV/0!", "#VALUE!", "#REF!", "#NUM!", "#NAME?", "#NULL!"}
+MISSING_WORDS = frozenset(NOT_AVAILABLE | NOT_A_NUMBER | OF_PROGRAMS)
 
 
 def is_number(text: str) -> bool:
