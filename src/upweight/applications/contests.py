@@ -27,8 +27,8 @@ class Contest(ABC):
     """Values with names.
 
     Class variables:
-       flipped_text: what a reader would see: {after} and {before} are names, {was} and {now} measurements.
-       unchanged_text: what a reader sees if nothing flips the contest.
+        flipped_text: what a reader would see: {after} and {before} are names, {was} and {now} measurements.
+        unchanged_text: what a reader sees if nothing flips the contest.
 
     Attributes:
         names: of the values, in their order.

@@ -25,7 +25,7 @@ class DiscoveredGroup:
         conditions: what its examples have in common, in words; all of them together define it.
         ids: of the examples.
         labels: label → how many of them have it; empty for numeric targets.
-        typical: ids of the members that hold down the queries most, by the scores.
+        typical: ids of the members that harm the queries most, by the scores.
         predicted: the rise of the mean measurement without the group, estimated by the method on the queries that were
             not searched.
         effect: the same by retraining; NaN if nothing was retrained.
@@ -90,7 +90,7 @@ class UnsupportedRegion:
         ids: of the queries.
         condition: what they have in common, in words; empty if no condition fits them.
         expected: how many such queries there would be if queries were like training examples.
-       p: the probability of at least this many such queries by chance.
+        p: the probability of at least this many such queries by chance.
     """
 
     ids: tuple[Id, ...]

@@ -22,8 +22,8 @@ class Choice:
     Attributes:
         positions: (k,).
         values: the objective with each of them and those before, (k,).
-        weights: of the chosen examples in what they stand for together, (k,).
-        covered: Σ weights k(·, chosen): what they stand for at every example, (n,).
+        weights: of the chosen examples in the mean that they represent, (k,).
+        covered: Σ weights k(·, chosen): the mean that they represent, at every example, (n,).
     """
 
     positions: Positions
@@ -54,7 +54,7 @@ def choose_prototypes(kernel: ExampleKernel, mean: Array, k: int, allowed: NDArr
 
 
 def choose_criticisms(kernel: ExampleKernel, witness: Array, k: int, allowed: NDArray[np.bool_]) -> Choice:
-    """The k examples that the prototypes stand for worst (Kim et al. 2016, with the log-determinant regulariser).
+    """The k examples that the prototypes represent worst (Kim et al. 2016, with the log-determinant regulariser).
 
     Each step takes the example with the largest |wᵢ| + log(k(i, i) − k(i, C) K_CC⁻¹ k(C, i)), where the witness
     wᵢ = μᵢ − mean over prototypes of k(i, ·), and C are the criticisms so far. Values are the witness of each.
@@ -78,7 +78,7 @@ def choose_quadrature(kernel: ExampleKernel, target: Array, k: int, allowed: NDA
     """The k or fewer examples that span a target best: sequential Bayesian quadrature (Khanna et al. 2019).
 
     Each step takes the example that raises z_Sᵀ K_SS⁻¹ z_S most, with z = `target`, the mean of k(·, q) over what the
-    examples are to stand for. Their weights are K_SS⁻¹ z_S. The first example has the largest zᵢ² / k(i, i).
+    examples are to represent. Their weights are K_SS⁻¹ z_S. The first example has the largest zᵢ² / k(i, i).
     """
     free, rest = allowed.copy(), target.copy()
     residual, chosen, values, total = _Residual(kernel), list[int](), list[float](), 0.0
@@ -105,7 +105,7 @@ def choose_quadrature(kernel: ExampleKernel, target: Array, k: int, allowed: NDA
 
 
 class _Residual:
-    """What the chosen examples leave of the kernel: an incremental, pivoted Cholesky factorisation.
+    """The part of the kernel that the chosen examples do not explain: an incremental, pivoted Cholesky factorisation.
 
     Attributes:
         diagonal: k(i, i) − k(i, C) K_CC⁻¹ k(C, i), (n,).

@@ -68,7 +68,7 @@ def label_evidence(
         )
     loss_word, label_word = ("residual", "targets") if is_regression else ("loss", "labels")
     if fitted is None:
-        consequence = "its own residuals stand for those of leave-one-out"
+        consequence = "its own residuals are used in place of those of leave-one-out"
         consequence = consequence if is_regression else "labels are ranked by out-of-fold loss alone"
         notes.append(f"This {type(model).__name__} has no gradients: {consequence}.")
     if not is_regression and not can_be_held_out(train) and fitted is not None:

@@ -1,4 +1,4 @@
-"""Prototypes and criticisms of a data set, and the few training examples that stand for a set of predictions."""
+"""Prototypes and criticisms of a data set, and the few training examples that represent a set of predictions."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ NOT_POSITIVE = 1e-6  # share of the largest k(i, i) below 0 from which a kernel 
 
 @dataclass(frozen=True, eq=False)
 class Prototypes(Tabular):
-    """Training examples that stand for a data set or for predictions, and those that they stand for worst.
+    """Training examples that represent a data set or predictions, and those that they represent worst.
 
     Attributes:
         ids: the prototypes, in the order in which they were chosen.
-        weights: of the prototypes in what they stand for, (k,): equal ones for a data set; those of the quadrature for
-            predictions.
+        weights: of the prototypes in the mean that they represent, (k,): equal for a data set; those of the
+            quadrature for predictions.
         values: the objective with each prototype and those before, (k,). For a data set J, which is higher the nearer
             the prototypes are to the data; for predictions the squared norm of what they span.
         criticism_ids: the criticisms, in the order in which they were chosen.
         witness: of the criticisms: positive where the data are denser than the prototypes say, negative where sparser.
         train: the training set.
-        queries: what the prototypes stand for; None for the training set itself.
+        queries: what the prototypes represent; None for the training set itself.
         kernel: the settings of the kernel.
         diagnostics: `warnings`, `width` of an RBF kernel.
     """
@@ -106,7 +106,7 @@ def prototypes(
     kernel: KernelRecipe | None = None,
     progress: Callable[..., None] | None = None,
 ) -> Prototypes:
-    """Choose training examples that stand for a data set or, with queries, for what the model does on them.
+    """Choose training examples that represent a data set or, with queries, for what the model does on them.
 
     Without queries: MMD-critic (Kim, Khanna & Koyejo 2016). Prototypes are chosen one by one so that their mean is
     nearest to the mean of the data in the space of the kernel, and criticisms where prototypes and data differ most.

@@ -48,7 +48,7 @@ class Retrieved(Tabular):
         unit: of the exact scores.
         recipe: the exact method and its settings.
         diagnostics: those of the exact method.
-       certificate: the statements of an audit of queries about what was missed; None without one.
+        certificate: the statements of an audit of queries about what was missed; None without one.
         rows_above: query id → with the confidence of the audit, at most this many of the other training examples score
             higher than the k-th proponent; empty without an audit of rows.
         confidence: of either audit.

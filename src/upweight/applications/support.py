@@ -105,7 +105,7 @@ def supports_of(
 
     Args:
         ground: of the training set.
-       values: how much each training example supports each prediction, (m, n).
+        values: how much each training example supports each prediction, (m, n).
         labels: the label that is supported, of each prediction; None if the scores are of no label.
         own_groups: the group of each prediction in each column, (columns, m).
         rows: the features of each prediction, as in `ground.space`; None without features.

@@ -25,7 +25,7 @@ class Neighbourhood:
 
     Attributes:
         rows: the features, (m, d).
-       outputs: the outputs of the model for each neighbour, (m,).
+        outputs: the outputs of the model for each neighbour, (m,).
         weights: how much each neighbour counts, (m,).
         names: of the features, (d,).
 

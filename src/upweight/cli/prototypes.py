@@ -1,4 +1,4 @@
-"""upweight prototypes: the examples that stand for a data set, or for predictions, and those that they leave out."""
+"""upweight prototypes: the examples that represent a data set, or predictions, and those that they leave out."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def prototypes(  # noqa: PLR0913 - a command line has as many options as it has
     seed: Seed = 0,
     printing: PrintOptions,
 ) -> None:
-    """Find the training examples that stand for all, and what they leave out; with --query, for these predictions."""
+    """Find the training examples that represent all, and what they leave out; with --query, for these predictions."""
     source = Source(task, table)
     require_output(out, task)
     stages = {"read": f"Reading {task.name}", "kernel": "Comparing all pairs of examples"}

@@ -20,7 +20,7 @@ def is_bounded_below(operator: Operator, ridge: float, max_condition: float) -> 
 
     Lanczos from a random start overestimates the smallest eigenvalue of a matrix between 0 and c by more than ε c with
     a probability of at most 1.648 √p exp(−√ε (2k − 1)) after k steps (Kuczyński & Woźniakowski 1992, theorem 4.2).
-    False if the eigenvalues are not, or if so many steps would be needed that they are not known.
+    False if the matrix is not, or if the iterations cannot tell.
     """
     network, floor_share = operator.network, 10 * torch.finfo(operator.network.precision).eps
     generator = torch.Generator().manual_seed(0)

@@ -34,7 +34,7 @@ class SummedObjective:
         losses: how many losses that share no output the sum has; None to count them when they are needed.
         notes: facts about the choice of curvature that a reader of the scores should know, as sentences.
         choice: why this curvature was chosen, as a sentence; empty if it was named.
-       weight_without_gradient: of examples that are not in `train`, because their loss does not depend on parameters.
+        weight_without_gradient: of examples that are not in `train`, because their loss does not depend on parameters.
     """
 
     network: Network

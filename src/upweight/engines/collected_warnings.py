@@ -21,7 +21,7 @@ class CollectedWarning(NamedTuple):
 
 @contextmanager
 def collect_warnings() -> Iterator[list[CollectedWarning]]:
-    """A list that has, afterwards, each warning once that the filters of this process would have shown meanwhile."""
+    """A list that is filled with each warning, once, that the filters of this process would have shown."""
     collected: list[CollectedWarning] = []
     with warnings.catch_warnings(record=True) as shown:
         yield collected
@@ -35,7 +35,7 @@ def collect_warnings() -> Iterator[list[CollectedWarning]]:
 
 
 def show_once(collected: Iterable[CollectedWarning], shown: set[CollectedWarning]) -> None:
-    """Warn of what is not in `shown`, and add it there. Python leaves out what this process warned of itself."""
+    """Warn of what is not in `shown`, and add it there. Python leaves out warnings that this process showed before."""
     for warning in collected:
         if warning in shown:
             continue

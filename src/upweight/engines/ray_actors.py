@@ -42,7 +42,7 @@ class RayActors:
         work: called as work(loaded, task) in the actors.
         shared: what all tasks need.
         load: makes `loaded` of `shared`, once in each actor; None for `shared` itself.
-       actors: at most this many; None for one on every processor of the cluster.
+        actors: at most this many; None for one on every processor of the cluster.
         threads: of linear algebra, and processors, of each actor.
 
     Raises:

@@ -19,7 +19,7 @@ def attention_weights(call: NetCall, layer: int) -> Tensor:
 
     Raises:
         TypeError: the net has no such attention.
-        ValueError: a layer that there is not, or attention whose positions are not those of the input.
+        ValueError: a layer that does not exist, or attention whose positions are not those of the input.
     """
     weights = _of_modules(call) or _of_outputs(call)
     if not weights:

@@ -29,7 +29,7 @@ from upweight.gradients.network import Network
 from upweight.gradients.token_loss import SplitLoss, Text, TokenLoss
 
 Array = NDArray[np.float64]
-MAX_BATCH_EXAMPLES = 8  # of a pass over a network of which nothing is known
+MAX_BATCH_EXAMPLES = 8  # of a pass over a network that was not inspected
 Blocks = Mapping[str, Tensor]  # name → (*shape)
 PRODUCT_TOLERANCE = 1e-4  # relative difference up to which products of positions add up to those of the module
 
@@ -77,7 +77,7 @@ def token_products(
 
 
 def _batch_size(network: Network) -> int:
-    """Examples per pass: as many as gradients are captured of at once, if that was found out."""
+    """Examples per pass: the batch size of captured gradients if the network was inspected."""
     return min((inspection.batch_size for inspection in inspections_of(network)), default=MAX_BATCH_EXAMPLES)
 
 

@@ -1,4 +1,4 @@
-"""RepSim: how alike the model's features of two examples are."""
+"""RepSim: the similarity of two examples in the features of the model."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Pairs:
 
     @property
     def numbers(self) -> tuple[int, int]:
-        """Numbers of a pair, and of the product that it stands for."""
+        """Numbers of a pair, and of its product."""
         p, q = self.left.shape[2], self.right.shape[2]
         return p + q, p * q
 

@@ -1,4 +1,4 @@
-"""Laws of retraining: training with weights equals training on the set that the weights stand for."""
+"""Laws of retraining: training with weights equals training on the set that the weights mean."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checkpoints of a trajectory as models, each with the part of the training that it stands for."""
+"""The checkpoints of a trajectory as models, each with the part of the training that it represents."""
 
 from __future__ import annotations
 

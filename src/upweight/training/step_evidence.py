@@ -79,7 +79,7 @@ def moment_sketches(tensors: Mapping[str, Tensor]) -> Sketches:
 
 
 def sketch(tensor: Tensor) -> Tensor:
-    """At most `SKETCH_WIDTH` numbers in float64 that stand for a tensor; the tensor itself if it has no more."""
+    """At most `SKETCH_WIDTH` numbers in float64 that summarise a tensor; the tensor itself if it has no more."""
     flat = tensor.reshape(-1).cpu().double()
     if len(flat) <= SKETCH_WIDTH:
         return flat.clone()

@@ -1,4 +1,4 @@
-"""What a viewer has in memory: the scores, the examples, and what all its parts share."""
+"""The contents of a viewer in memory: the scores, the examples, and what all its parts share."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Contents:
         return {place: ranges[q, self.ids[place]] for place in places if (q, self.ids[place]) in ranges}
 
     def brief(self, q: int) -> dict[str, Any]:
-        """What a list shows of one query."""
+        """The entry of one query in a list."""
         return {"at": q, **{name: self.entries[q][name] for name in ("id", "label", "predicted", "wrong")}}
 
     def brief_example(self, place: int, album: Album) -> dict[str, Any]:
