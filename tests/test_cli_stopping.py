@@ -1,4 +1,4 @@
-"""Commands that are interrupted or terminated: exit status, and one sentence that says how to go on."""
+"""Commands that are interrupted or terminated: exit status, and one sentence that says how to continue."""
 
 import os
 import signal
@@ -67,7 +67,7 @@ VERIFY = ("verify", "my_task.py", "--method", "chance", "--removals", "4")
             signal.SIGINT,
             130,
             ("--folder", "kept"),
-            "trainings. They are saved in kept: run the same command again to go on from there.",
+            "trainings. They are saved in kept: run the same command again to continue from there.",
         ),
         (
             signal.SIGTERM,

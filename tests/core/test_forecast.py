@@ -1,4 +1,4 @@
-"""What long work says before it starts and while it goes on, and that short work says nothing."""
+"""What long work says before it starts and while it continues, and that short work says nothing."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def test_a_stopped_run_ends_everything_and_goes_on_from_its_folder(number, job, 
     files = list((tmp_path / "kept").glob("*.npz"))
     assert len(files) == 3
     if number != signal.SIGKILL:
-        assert "3 of 12 trainings were finished; they are saved in kept, and the same call goes on" in errors
+        assert "3 of 12 trainings were finished; they are saved in kept, and the same call continues" in errors
         assert list((tmp_path / "temporary").iterdir()) == []
     (tmp_path / "kept" / f"{files[0].name}.0123abcd.tmp").touch()  # of a process that was killed while it wrote
     again, _ = job(3)

@@ -61,7 +61,7 @@ log = logging.getLogger("upweight")
 class Commands(TyperGroup):
     """The commands. Every failure inside one is printed as one readable message, with exit code 1.
 
-    A command that is interrupted or terminated says how to go on, and exits with 130 or 143.
+    A command that is interrupted or terminated says how to continue, and exits with 130 or 143.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:

@@ -55,7 +55,7 @@ def export_labels(
     elif not printing.quiet:
         for note in (*inputs.notes, *suspects.notes):
             print_line(f"Note: {note}")
-        print_line(f"{len(suspects.ids):,} examples to review: {out} (its README.txt says how to go on)")
+        print_line(f"{len(suspects.ids):,} examples to review: {out} (its README.txt says how to continue)")
 
 
 @app.command("import-labels")

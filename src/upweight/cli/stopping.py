@@ -52,13 +52,13 @@ def _end_if_unresponsive(read: socket.socket, _: socket.socket, acted: threading
 
 
 def stop_sentence(unfinished: Unfinished | None, has_folder: bool) -> str:
-    """A sentence about what was saved, and how to go on. `has_folder`: the command has the option --folder."""
+    """A sentence about what was saved, and how to continue. `has_folder`: the command has the option --folder."""
     if unfinished is None:
         again = "; trainings saved in its --folder are not repeated" if has_folder else ""
         return f"Stopped before the end. Run the same command again{again}."
     done = f"Stopped after {unfinished.done} of {unfinished.total} trainings"
     if unfinished.folder is not None:
-        return f"{done}. They are saved in {unfinished.folder}: run the same command again to go on from there."
+        return f"{done}. They are saved in {unfinished.folder}: run the same command again to continue from there."
     how = " with --folder DIR, which saves every training when it ends" if has_folder else ""
     return f"{done}, which are not saved. Run the command again{how}."
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 LONG_SECONDS = 10.0  # shorter work is not announced
 LEAST_LEFT = 3.0  # seconds of a loop that are worth a line
-LINE_SPACING = 1.5  # times the seconds that have passed, until the next line about work that goes on
+LINE_SPACING = 1.5  # times the seconds that have passed, until the next line about work that continues
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ class Progress(Protocol):
     """Called with (stage, done, total); a stage is a word such as "fit", "attribute" or "retrain"."""
 
     def __call__(self, stage: str, done: int, total: int, /) -> None:
-        """A stage starts (done = 0), goes on, or ends (done = total)."""
+        """A stage starts (done = 0), continues, or ends (done = total)."""
 
 
 def no_progress(stage: str, done: int, total: int, /) -> None:

@@ -86,7 +86,7 @@ def run_as_rank(work: WorkList, rank: Rank, progress: Progress = no_progress, pa
     """Make the missing pieces of this rank, and wait for those of the others: phase after phase.
 
     Ranks meet in the files alone; there is no collective. If a rank dies, its launcher ends the others (torchrun does,
-    and `srun --kill-on-bad-exit`), and the same call goes on.
+    and `srun --kill-on-bad-exit`), and the same call continues.
 
     Raises TimeoutError if no other rank finishes a piece for an hour (see `Patience`).
     """
@@ -127,5 +127,5 @@ def _impatience(what: str, patience: Patience) -> str:
     minutes = patience.seconds / 60
     return (
         f"waited {minutes:.0f} minutes for {what}, which another rank should have made: it died, or was not started; "
-        "start all ranks again (torchrun, or srun --kill-on-bad-exit), and the same call goes on"
+        "start all ranks again (torchrun, or srun --kill-on-bad-exit), and the same call continues"
     )

@@ -31,7 +31,7 @@ HEAD = ("stage", "changes effects by", "Pearson with retraining", "what changes"
 MEANINGS = {
     "warm start": "retraining starts from new parameters; here it starts from the trained ones",
     "proximity": "the parameters are held near the trained ones by the damping",
-    "non-convergence": "training had not reached the optimum, and would go on; here only the removal moves the net",
+    "non-convergence": "training had not reached the optimum, and would continue; here only the removal moves the net",
     "linearisation": "the net and the measurement are replaced by their derivatives at the trained parameters",
     "solver": "the curvature is approximated, and solved for approximately",
 }

@@ -87,7 +87,7 @@ def conjugate_gradients(
     """Solve A x = b for b of shape (k, K, d), all k at once: (x, largest relative residual, steps).
 
     Preconditioned conjugate gradients (Hestenes & Stiefel 1952). A solution that has converged stays fixed while the
-    others go on.
+    others continue.
     `curvature/solvers/cg.py` has its own for torch blocks, which drops finished columns and restarts others.
     """
     x, r = np.zeros_like(b), b.copy()

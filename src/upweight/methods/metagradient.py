@@ -63,7 +63,7 @@ class Metagradient(Attributor):
         removals: how many random removals are retrained, for every answer to be compared with.
         floor: agreement with them (mean Pearson over queries) below which scores are RANK. Below .2 there is an error.
         folder: where backward passes are kept every √T steps, under the identities of runs and queries, so that they
-            go on after an interruption and a finished one is read. It changes no answer.
+            continue after an interruption and a finished one is read. It changes no answer.
     """
 
     summary = "The derivative of the measurement in every example's weight, through the whole training"

@@ -1,4 +1,4 @@
-"""What an interrupted or failed run says: what was finished, where it is saved, and how to go on."""
+"""What an interrupted or failed run says: what was finished, where it is saved, and how to continue."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Unfinished:
     def __str__(self) -> str:
         trainings = f"{self.done} of {self.total} trainings were finished"
         if self.folder is None:
-            return f"{trainings} and are lost; with uw.Retraining(folder=…) they are saved, and the same call goes on"
-        return f"{trainings}; they are saved in {self.folder}, and the same call goes on from there"
+            return f"{trainings} and are lost; with uw.Retraining(folder=…) they are saved, and the same call continues"
+        return f"{trainings}; they are saved in {self.folder}, and the same call continues from there"
 
 
 @contextmanager
 def report_unfinished(progress: dict[int, Any], total: int, folder: str | Path | None) -> Iterator[None]:
-    """An error or interrupt inside gets a note that says how to go on, and `unfinished_of` reads how far it came.
+    """An error or interrupt inside gets a note that says how to continue, and `unfinished_of` reads how far it came.
 
     Args:
         progress: the results, as they come.

@@ -99,7 +99,9 @@ def full_disk(error: OSError, what: str) -> OSError | None:
     """An error that says that the disk has no room for this file; None if that is not why writing failed."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return None
-    sentence = f"the disk is full: no room for {what}; files before it are finished, and the same call goes on with it"
+    sentence = (
+        f"the disk is full: no room for {what}; files before it are finished, and the same call continues with it"
+    )
     return OSError(error.errno, sentence)
 
 

@@ -57,7 +57,7 @@ class Store:
     `fit(model, train, store=uw.Store(folder))` of Influence, RelatIF, GradDot and GradCos builds what is missing and
     answers from it. Damping, measurement and modules are chosen when asking, and are not part of the store.
 
-    A file is written whole or not at all, and its line in the manifest after it: a build that was killed goes on where
+    A file is written whole or not at all, and its line in the manifest after it: a build that was killed continues where
     it was, and at most the file of that moment is made twice. A store of another model, loss or training set, half a
     store, and a file that was changed are refused by name.
     """

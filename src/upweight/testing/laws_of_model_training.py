@@ -30,7 +30,7 @@ ROUNDING_TOLERANCE = 1e-7  # allowed in addition: share of the largest measureme
 def check_retrain(case: ModelCase) -> None:
     """Weights of 1 and seed 0 reproduce the model, twice with the same bits, as a new object; other weights change it.
 
-    A model that stopped before its optimum is not compared: retraining goes on to the optimum.
+    A model that stopped before its optimum is not compared: retraining continues to the optimum.
     """
     ones, expected = np.ones(len(case.train)), case.model.measure(case.queries)
     first = _retrained(case, ones)

@@ -93,7 +93,7 @@ class TrajectoryCallback(TrainerCallback):
         return recorded_training(self.trajectory, self._record, train, settings)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        """Save the initial parameters, or go on from the step at which the Trainer was resumed."""
+        """Save the initial parameters, or continue from the step at which the Trainer was resumed."""
         net, optimiser = others["model"], others["optimizer"]
         require_recordable(args)
         self._clear()

@@ -29,7 +29,7 @@ def may_be_unfinished(estimator: Any) -> bool:
     used = getattr(estimator, "n_iter_", None)
     limit, used = getattr(estimator, "max_iter", None), 0 if used is None else np.max(used)
     if getattr(estimator, "solver", None) == "newton-cholesky" and limit is not None:
-        limit *= FALLBACK  # where its Hessian is singular, lbfgs goes on with the iterations that are left
+        limit *= FALLBACK  # where its Hessian is singular, lbfgs continues with the iterations that are left
     return type(estimator).__name__ == "SGDClassifier" or (limit is not None and limit > 0 and bool(used >= limit))
 
 
