@@ -51,14 +51,15 @@ class Store:
             the same call; "ray" for actors on a cluster (extra `ray`). The files are the same.
         processes: actors at most, with "ray"; None for one on every processor of the cluster.
         memory: bytes that gradients may take beside the net and its data, in each process: fewer examples go through
-            the net at a time, and fewer queries are asked at a time. None for the usual sizes. It is about captured
+            the net at a time, and fewer queries are attributed at a time. None for the usual sizes. It is about captured
             gradients; the net's own activations come on top.
 
     `fit(model, train, store=uw.Store(folder))` of Influence, RelatIF, GradDot and GradCos builds what is missing and
-    answers from it. Damping, measurement and modules are chosen when asking, and are not part of the store.
+    answers from it. Damping, measurement and modules are chosen when queries are attributed; the store does not depend
+    on them.
 
-    A file is written whole or not at all, and its line in the manifest after it: a build that was killed continues where
-    it was, and at most the file of that moment is made twice. A store of another model, loss or training set, half a
+    A file is written whole or not at all, and its line in the manifest after it: a build that was killed continues
+    where it was, and at most one file is made twice. A store of another model, loss or training set, an incomplete
     store, and a file that was changed are refused by name.
     """
 

@@ -183,8 +183,8 @@ class Trajectory(RecordedSequence):
         kept = [shard for shard in self.shards if shard.step <= step]
         if not kept or kept[-1].step != step:
             raise ValueError(
-                f"{self.folder} has no checkpoint of step {step}, from which the training continues; its checkpoints are "
-                f"of steps {[shard.step for shard in self.shards][-5:]}. Record into another folder"
+                f"{self.folder} has no checkpoint of step {step}, from which the training continues; its checkpoints "
+                f"are of steps {[shard.step for shard in self.shards][-5:]}. Record into another folder"
             )
         assert self.steps is not None
         forgotten = self.shards[len(kept) :]
