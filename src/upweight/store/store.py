@@ -51,7 +51,7 @@ class Store:
             the same call; "ray" for actors on a cluster (extra `ray`). The files are the same.
         processes: actors at most, with "ray"; None for one on every processor of the cluster.
         memory: bytes that gradients may take beside the net and its data, in each process: fewer examples go through
-            the net at a time, and fewer queries are attributed at a time. None for the usual sizes. It is about captured
+            the net at a time, and fewer queries are attributed at a time. None for the usual sizes. It bounds captured
             gradients; the net's own activations come on top.
 
     `fit(model, train, store=uw.Store(folder))` of Influence, RelatIF, GradDot and GradCos builds what is missing and
