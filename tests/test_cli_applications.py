@@ -121,6 +121,46 @@ def test_inputs(task):
     assert result.exit_code == 1 and "uw.Erasure() works for any model" in result.output
 
 
+def test_the_report_has_what_decides_queries_and_training_examples(task):
+    options = ("--query", "q1", "--removals", "0", "--inputs", "erasure", "--json", "-o", "r.html")
+    answer = json.loads(run("explain", "task.py", *options).stdout)
+    beside = answer["queries"][0]["inputs"]
+    assert len(beside["train"]) == 4 and beside["parts"][0]["name"] in ("size", "noise", "other")
+    page = (task / "r.html").read_text(encoding="utf-8")
+    assert page.count('class="besides row" data-query="0"') == 1 and page.count("in common</p>") == 4
+    assert "expected erasure, saliency" in words(run("explain", "task.py", "--inputs", "shap").output)
+    assert 'id="inputs"' not in page_without_inputs(task)
+
+
+def page_without_inputs(task):
+    run("explain", "task.py", "--query", "q1", "--removals", "0", "-o", "without.html")
+    return (task / "without.html").read_text(encoding="utf-8")
+
+
+def test_fgsm(task):
+    result = run("fgsm", "task.py", "--radius", "0.1")
+    assert result.exit_code == 1 and "Traceback" not in result.output
+    pytest.importorskip("captum", reason="captum is not installed: pip install 'upweight[captum]'")
+    (task / "net.py").write_text(TASK + NET)
+    answer = answer_of("fgsm", "net.py", "--query", "q1", "--query", "q3", "--radius", "3", "-o", "f.html")
+    assert [query["id"] for query in answer["queries"]] == ["q1", "q3"] and answer["flipped"] and answer["radius"] == 3
+    assert (task / "f.html").exists()
+    assert "of 40 predictions flipped" in run("fgsm", "net.py", "--radius", "0.05", "--towards", "yes").output
+    assert "expected one of no, yes, got 7" in words(run("fgsm", "net.py", "--radius", "1", "--towards", "7").output)
+    assert "expected a radius above 0, got 0" in run("fgsm", "net.py", "--radius", "0").output
+    assert "expected low ≤ high" in run("fgsm", "net.py", "--radius", "1", "--low", "2", "--high", "1").output
+
+
+NET = """
+import torch
+net = torch.nn.Linear(3, 2)
+torch.nn.init.constant_(net.weight, 0.0)
+net.weight.data[1, 0] = 2.0
+train, queries = (e.replaced(x=e.x.astype("float32")) for e in (train, queries))
+model = upweight.TorchModel(net, lambda net, b: torch.nn.functional.cross_entropy(net(b.x), b.y, reduction="none"))
+"""
+
+
 def test_retrieve(task):
     answer = answer_of("retrieve", "task.py", "--query", "q1", "--k", "2", "--candidates", "5")
     assert len(answer["queries"][0]["proponents"]) <= 2 and (task / "retrieved.html").exists()

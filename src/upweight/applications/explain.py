@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from upweight.applications.audit_results import Audit
 from upweight.applications.overview import Overview, overview
@@ -24,6 +24,9 @@ from upweight.evaluate.verify import Check, verify
 from upweight.methods.registry import first_choice
 from upweight.retraining import deprecated_keywords
 from upweight.retraining.retraining import Retraining
+
+if TYPE_CHECKING:
+    from upweight.applications.shared_inputs import SharedInputs
 
 log = logging.getLogger("upweight")
 
@@ -43,6 +46,7 @@ class Explanation(Tabular):
         notes: sentences about what was requested but could not be done.
         fitted: the fitted method; None if it is not known.
         audit: the support audit of these queries; None if there was none.
+        inputs: which parts of the inputs decide, in the queries and in their training examples; None if not known.
     """
 
     _examples: ClassVar = {"query": "queries", "train": "train"}
@@ -54,11 +58,13 @@ class Explanation(Tabular):
     notes: tuple[str, ...] = ()
     fitted: Fitted[Any, Any] | None = None
     audit: Audit | None = None
+    inputs: SharedInputs | None = None
 
     @property
     def warnings(self) -> list[str]:
         """All warnings in one list: of the method, of the verification, of the support audit, and the notes."""
-        parts = [part.diagnostics for part in (self.scores, self.check, self.audit) if part is not None]
+        answers = (self.scores, self.check, self.audit, self.inputs)
+        parts = [part.diagnostics for part in answers if part is not None]
         return [str(w) for w in (*(w for part in parts for w in part.get("warnings", ())), *self.notes)]
 
     def with_audit(self, audit: Audit) -> Explanation:
@@ -70,13 +76,27 @@ class Explanation(Tabular):
             )
         return replace(self, audit=audit)
 
+    def with_inputs(self, inputs: SharedInputs) -> Explanation:
+        """This explanation with input attributions, which its report shows side by side.
+
+        Raises ValueError for those of other queries.
+        """
+        missing = [i for i in self.queries.ids.tolist() if i not in inputs.examples]
+        if missing:
+            raise ValueError(
+                f"expected the input attributions of these queries, got none of {missing[:3]}; pass "
+                "uw.shared_inputs(model, explained)"
+            )
+        return replace(self, inputs=inputs)
+
     def as_dict(self, k: int = 5) -> dict[str, Any]:
         """Plain values for JSON, with the k strongest proponents and opponents of every query; NaN becomes None.
 
         Keys: `method` (the recipe), `measurement`, `unit` (EFFECT or RANK), `train` (how many examples), `queries` (a
         list of `id`, `label`, `predicted`, `probability` of what was predicted, `at_optimum` (None, or `predicted` and
         `probability` at the optimum that the scores are taken at, if it differs), `measured`, `audit` (None, or
-        `flagged`, `p`, `sentence`), `proponents` and `opponents`, each a list of `id`, `label`, `score`, and `interval`
+        `flagged`, `p`, `sentence`), `inputs` (`SharedInputs.as_dict`) if they are known,
+        `proponents` and `opponents`, each a list of `id`, `label`, `score`, and `interval`
         if scores are estimated from random trainings), `check` (None, or `verdict`, `slope`, `pearson`, `spearman`,
         `trainings`, and the three numbers plus `count` under `single` and `groups`), `overview` (`Overview.as_dict(k)`;
         None for a single query), `warnings`, `seconds`.
@@ -86,7 +106,7 @@ class Explanation(Tabular):
             "measurement": self.scores.measurement,
             "unit": str(self.scores.unit),
             "train": len(self.train),
-            "queries": [self._query(place, k) for place in range(len(self.queries))],
+            "queries": self._queries(k),
             "check": None if self.check is None else _check_dict(self.check),
             "overview": None if len(self.queries) < 2 else self.overview().as_dict(k),
             "warnings": self.warnings,
@@ -141,6 +161,13 @@ class Explanation(Tabular):
         if not math.isclose(math.exp(min(measured[place], 0.0)), probability, rel_tol=1e-2, abs_tol=1e-9):
             return None
         return float(min(1.0, math.exp(measured[place] - score)))
+
+    def _queries(self, k: int) -> list[dict[str, Any]]:
+        entries = [self._query(place, k) for place in range(len(self.queries))]
+        if self.inputs is None:
+            return entries
+        inputs = {entry["id"]: entry for entry in self.inputs.as_dict(k)["examples"]}
+        return [{**entry, "inputs": inputs[entry["id"]]} for entry in entries]
 
     def _query(self, place: int, k: int) -> dict[str, Any]:
         identifier = self.queries.ids[place].item()

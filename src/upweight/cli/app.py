@@ -47,6 +47,7 @@ HELP_ORDER = (
     "tokens",
     "tree",
     "perturb",
+    "fgsm",
     "flip-set",
     "what-if",
     "forget",

@@ -12,6 +12,7 @@ import typer
 
 import upweight
 from upweight.cli.app import app, show_progress
+from upweight.cli.input_recipes import RECIPES, input_recipe
 from upweight.cli.inputs import Source, choose_queries
 from upweight.cli.option_groups import expand_options
 from upweight.cli.options import (
@@ -62,6 +63,14 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
             "except of networks and by methods that retrain, where it takes long, unless --by is given.",
         ),
     ] = None,
+    inputs_by: Annotated[
+        str | None,
+        typer.Option(
+            "--inputs",
+            help="Also show which words, columns or pixels decide, in each query beside its training examples, by "
+            f"{', '.join(RECIPES)}.",
+        ),
+    ] = None,
     out: Out = Path("report.html"),
     scores: Annotated[
         Path | None, typer.Option(help="Also write the scores to this file, for `upweight view`.")
@@ -82,7 +91,7 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
     removals = renamed_option(removals, old_verify, "--verify", "--removals", DEFAULT_REMOVALS)
     require_output(out, task)
     require_output(scores, task, out, contents=ARCHIVE, option="--scores")
-    requested = scoring.recipe()
+    requested, parts_recipe = scoring.recipe(), None if inputs_by is None else input_recipe(inputs_by, "--inputs")
     query_limit = _number_of_queries(number, query)
     from upweight.applications.audit import is_quick
     from upweight.applications.explain import explain as run
@@ -91,7 +100,11 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
     from upweight.report.write_page import write_page
 
     start = time.perf_counter()
-    stages = {"read": f"Reading {task.name}", "audit": "Asking whether its proponents have to do with each prediction"}
+    stages = {
+        "read": f"Reading {task.name}",
+        "audit": "Asking whether its proponents have to do with each prediction",
+        "inputs": "Attributing predictions to parts of the inputs",
+    }
     with show_progress(stages, printing) as progress:
         inputs = source.read(progress, query, scoring.seed)
         model, train, queries = inputs.model, inputs.train, inputs.queries
@@ -112,6 +125,10 @@ def explain(  # noqa: PLR0913 - a command line has as many options as it has
             progress("audit", 0, 1)
             explained = explained.with_audit(upweight.audit(explained, by or ()))
             progress("audit", 1, 1)
+        if parts_recipe is not None:
+            progress("inputs", 0, 1)
+            explained = explained.with_inputs(upweight.shared_inputs(model, explained, parts_recipe))
+            progress("inputs", 1, 1)
         progress("report", 0, 1)
         write_page(out, explained, description=inputs.description)
         if scores is not None:

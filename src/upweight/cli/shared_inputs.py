@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from upweight.cli.app import app, show_progress
+from upweight.cli.input_recipes import RECIPES, input_recipe
 from upweight.cli.inputs import Source, choose_queries
 from upweight.cli.option_groups import expand_options
 from upweight.cli.options import Out, PrintOptions, Query, ScoreOptions, Task, require_output
 from upweight.cli.output import print_application, signed
 from upweight.cli.table_options import TableOptions
 
-if TYPE_CHECKING:
-    from upweight.core.input_recipes import InputRecipe
-
-RECIPES = {
-    "erasure": "Erasure",
-    "saliency": "Saliency",
-    "gradient-times-input": "GradientTimesInput",
-    "integrated-gradients": "IntegratedGradients",
-    "deeplift": "DeepLIFT",
-    "occlusion": "Occlusion",
-    "attention": "AttentionWeights",
-}
 PARTS_PRINTED = 4
 
 
@@ -48,7 +37,7 @@ def shared_inputs(  # noqa: PLR0913 - a command line has as many options as it h
     """Show which words, columns or pixels decide, in queries and in the training examples behind them."""
     source = Source(task, table, scoring.measure, scoring.at)
     require_output(out, task)
-    recipe, parts = scoring.recipe(), _recipe(by)
+    recipe, parts = scoring.recipe(), input_recipe(by, "--by")
     import upweight
 
     stages = {"read": f"Reading {task.name}", "fit": "Fitting the method", "attribute": "Scoring the training set"}
@@ -67,12 +56,3 @@ def shared_inputs(  # noqa: PLR0913 - a command line has as many options as it h
         for example in result.examples[identifier]:
             lines.append(f"  {example.id} ({signed(example.score)}): {example.overlap:.0%} in common")
     print_application(result, inputs, out, printing, lines)
-
-
-def _recipe(name: str) -> InputRecipe:
-    from upweight.core import input_recipes
-
-    if name not in RECIPES:
-        raise typer.BadParameter(f"expected {', '.join(RECIPES)}, got {name}", param_hint="--by")
-    recipe: InputRecipe = getattr(input_recipes, RECIPES[name])()
-    return recipe

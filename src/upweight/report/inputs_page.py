@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,20 @@ LEVELS = 4  # of colour behind a word
 FAINT = 0.1  # share of the largest attribution below which a word has no colour
 SIGNED = "Blue raises the output, orange lowers it; colours and bars are relative to the largest of each example."
 UNSIGNED = "The stronger the colour, the more it matters, for or against; relative to the largest of each example."
+SAME_OUTPUT = (
+    "The parts of training examples are attributed for the output that was chosen for the query. “In common” is the "
+    "share of the attributions that both have at the same parts, with the same sign."
+)
+
+
+def inputs_section(result: SharedInputs, positions: Mapping[Id, int]) -> dict[str, Any]:
+    """The part of a report of the queries with these positions on its page."""
+    queries = result.queries
+    album = Album(next(iter(result.train.values())).examples, queries.examples)
+    ids = [i for i in queries.examples.ids.tolist() if i in positions]
+    sections = [{**_section(result, album, i), "position": positions[i]} for i in ids]
+    what = f"{type(queries.recipe).__name__} of the {queries.described}, by {queries.parts}."
+    return {"definition": f"{what} {_colours(queries)} {SAME_OUTPUT}", "sections": sections}
 
 
 def inputs_page(result: SharedInputs, description: Sequence[str] = ()) -> str:
@@ -49,17 +63,20 @@ def inputs_page(result: SharedInputs, description: Sequence[str] = ()) -> str:
             f"by {queries.parts}",
             *_criteria(result),
         ],
-        definition=f"{SIGNED if queries.is_signed else UNSIGNED} The number of a training example is its score for "
+        definition=f"{_colours(queries)} The number of a training example is its score for "
         f"{result.measurement} of the query: positive if it raises it.",
         warnings=result.diagnostics["warnings"],
         sections=[_section(result, album, i) for i in ids[:MAX_QUERIES]],
         left_out=max(0, len(ids) - MAX_QUERIES),
         about=[
-            "Training examples have the largest |score| for the query. Their parts are attributed for the same output. "
-            "“In common” is the share of the attributions that both have at the same parts, with the same sign.",
+            f"Training examples have the largest |score| for the query. {SAME_OUTPUT}",
             *album.remarks(),
         ],
     )
+
+
+def _colours(attributions: InputAttributions) -> str:
+    return SIGNED if attributions.is_signed else UNSIGNED
 
 
 def _criteria(result: SharedInputs) -> list[str]:

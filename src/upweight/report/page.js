@@ -8,6 +8,7 @@ function choose(q, { scroll = true } = {}) {
   const entry = DATA.queries[q];
   drawQuery(q);
   drawStrongest(q);
+  drawInputs(q);
   drawCourse(q);
   drawPlot(q);
   refreshTable();
@@ -20,6 +21,13 @@ function choose(q, { scroll = true } = {}) {
   byId("status").textContent = `Query ${entry.id}` + (entry.predicted === null ? "" : `, predicted ${entry.predicted}`);
   // replace, not assign: stepping through queries must not fill the browser history.
   location.replace("#query=" + encodeURIComponent(entry.id));
+}
+
+// What decides the query and its training examples was written by Python for every query; one is shown.
+function drawInputs(q) {
+  const all = [...document.querySelectorAll("#inputs > [data-query]")];
+  for (const part of all) part.hidden = Number(part.dataset.query) !== q;
+  if (byId("inputs")) byId("inputs").hidden = all.every((part) => part.hidden);
 }
 
 function fromAddress() {

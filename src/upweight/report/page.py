@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from upweight.core.examples import Examples
 from upweight.core.scores import Scores, Unit
 from upweight.report.document import rendered, written
+from upweight.report.inputs_page import inputs_section
 from upweight.report.page_limits import PageLimits
 from upweight.report.payload import payload
 from upweight.report.verification import LEVEL, headline, judged, same_scores, trust
@@ -80,16 +81,18 @@ def write_report(
 
 
 def explanation_page(explained: Explanation, description: Sequence[str] = ()) -> str:
-    """The report of an explanation, with its verification and its support audit."""
+    """The report of an explanation, with its verification, its support audit and its input attributions."""
     scores = judged(explained.check, explained.scores)
     if description:
         scores = replace(scores, diagnostics={**scores.diagnostics, "model": list(description)})
     data = payload(scores, explained.train, explained.queries, explained.check)
+    on_page = {i: q for q, (i, _) in enumerate(zip(scores.query_ids.tolist(), data["queries"], strict=False))}
+    inputs = None if explained.inputs is None else inputs_section(explained.inputs, on_page)
     if explained.audit is None:
-        return _render(scores, data, explained.check)
-    for entry, identifier in zip(data["queries"], scores.query_ids.tolist(), strict=False):
-        entry["support"] = explained.audit.of(identifier).summary()
-    return _render(scores, data, explained.check, explained.audit.diagnostics["warnings"])
+        return _render(scores, data, explained.check, inputs=inputs)
+    for identifier, q in on_page.items():
+        data["queries"][q]["support"] = explained.audit.of(identifier).summary()
+    return _render(scores, data, explained.check, explained.audit.diagnostics["warnings"], inputs)
 
 
 def require_ids(axis: str, ids: Any, examples: Examples, name: str) -> None:
@@ -104,10 +107,17 @@ def require_ids(axis: str, ids: Any, examples: Examples, name: str) -> None:
         )
 
 
-def _render(scores: Scores, data: dict[str, Any], check: Check | None, audit_warnings: Sequence[str] = ()) -> str:
+def _render(
+    scores: Scores,
+    data: dict[str, Any],
+    check: Check | None,
+    audit_warnings: Sequence[str] = (),
+    inputs: dict[str, Any] | None = None,
+) -> str:
     warnings = [{"source": "support audit", "text": text} for text in audit_warnings]
     model = scores.diagnostics.get("model", ())
-    return rendered("page.html.j2", (), SCRIPTS, data, model, **page_facts(scores, check, warnings))
+    facts = {**page_facts(scores, check, warnings), "inputs": inputs}
+    return rendered("page.html.j2", ("inputs.css",) if inputs else (), SCRIPTS, data, model, **facts)
 
 
 def page_facts(scores: Scores, check: Check | None, warnings: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
@@ -124,6 +134,7 @@ def page_facts(scores: Scores, check: Check | None, warnings: Sequence[dict[str,
         "level": f"{LEVEL:.0%}",
         "recipe": list(settings(scores.recipe, skip=("method",))),
         "diagnostics": list(settings(scores.diagnostics, skip=("warnings", "model"))),
+        "inputs": None,
         "checked": [] if check is None else list(settings(check.diagnostics, skip=("warnings",))),
     }
 

@@ -2,9 +2,17 @@
 
 function drawPrinted() {
   if (byId("printed").hasChildNodes()) return;
-  byId("printed").append(el("h2", null, counted(DATA.queries.length, "query")), ...DATA.queries.map((entry) => el("article", null,
+  byId("printed").append(el("h2", null, counted(DATA.queries.length, "query")), ...DATA.queries.map((entry, q) => el("article", null,
     el("section", { class: "query " + kindOf(entry) }, queryParts(entry)),
-    el("section", { class: kindOf(entry) }, strongestParts(entry)))));
+    el("section", { class: kindOf(entry) }, strongestParts(entry)), printedInputs(q))));
+}
+
+function printedInputs(q) {
+  const part = document.querySelector(`#inputs > [data-query="${q}"]`);
+  if (!part) return null;
+  const copy = part.cloneNode(true);
+  copy.hidden = false;
+  return copy;
 }
 
 function startPrinting() {
