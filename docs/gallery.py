@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import gallery_pages
 import numpy as np
 import torch
 from sklearn.datasets import load_diabetes, load_digits
@@ -15,6 +15,10 @@ from torch.nn.functional import cross_entropy
 
 import upweight as uw
 
+FIGURES = (
+    *("influence", "strip", "check", "removal_curve", "leverage", "label_errors", "trajectory", "gap"),
+    *("strip_marked", "strip_recordings", "strip_series"),
+)
 FOLDER = Path(__file__).resolve().parent / "gallery"
 
 
@@ -98,25 +102,23 @@ def gap() -> None:
 
 
 def viewer() -> None:
-    """The viewer in a browser: on a desktop, and the comparison on a phone."""
-    from playwright.sync_api import sync_playwright
-
+    """The viewer in a browser: its looks, and the comparison on a phone."""
     data = load_digits()
     everything = uw.Examples(data.data / 16, data.target, shown=data.images)
     train, queries = everything.take(range(700)), everything.take(range(1400, 1797))
     model = uw.explainable(LogisticRegression(tol=1e-8, max_iter=2000).fit(train.x, train.y), train)
     scores, other = (recipe.fit(model, train).attribute(queries) for recipe in (uw.Influence(), uw.GradDot()))
-    with uw.Viewer(scores, train, queries, against=other).serve() as server, sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+    with uw.Viewer(scores, train, queries, against=other).serve() as server, gallery_pages.browser() as browser:
+        address = server.url + "#query=1553"
+        gallery_pages.photograph(browser, address, "viewer", "#overview .overall")
         for name, width, height in (("viewer", 1280, 1240), ("viewer_phone", 390, 844)):
             page = browser.new_page(viewport={"width": width, "height": height})
-            page.goto(server.url + "#query=1553")
+            page.goto(address)
             page.wait_for_selector("#overview .overall")
             if width < 1000:
                 page.locator(".card button.id").first.click()
                 page.wait_for_selector("#compare[open]")
             page.screenshot(path=FOLDER / f"{name}.png")
-        browser.close()
 
 
 def _keep(display: Any, name: str) -> None:
@@ -131,3 +133,7 @@ if __name__ == "__main__":
     training()
     gap()
     viewer()
+    gallery_pages.draw_kinds()
+    gallery_pages.draw_pages()
+    gallery_pages.draw_notebook()
+    gallery_pages.draw_grey(FIGURES)

@@ -81,10 +81,10 @@ from upweight.applications.retrieve import retrieve as retrieve
 from upweight.applications.reweight import reweight as reweight
 from upweight.applications.reweighted import Reweighted as Reweighted
 from upweight.applications.reweighting import Reweighting as Reweighting
-from upweight.applications.shared_inputs import SharedExample as SharedExample
-from upweight.applications.shared_inputs import SharedInputs as SharedInputs
-from upweight.applications.shared_inputs import SharedPart as SharedPart
 from upweight.applications.shared_inputs import shared_inputs as shared_inputs
+from upweight.applications.shared_inputs_result import SharedExample as SharedExample
+from upweight.applications.shared_inputs_result import SharedInputs as SharedInputs
+from upweight.applications.shared_inputs_result import SharedPart as SharedPart
 from upweight.applications.slices import Slices as Slices
 from upweight.applications.slices import Slicing as Slicing
 from upweight.applications.slices import slices as slices

@@ -218,3 +218,28 @@ def test_what_cannot_be_ranked_is_refused():
 
     with pytest.raises(TypeError, match="mislabeled needs a model that is Differentiable"):
         uw.mislabeled(Unable(), train)
+
+
+def trainings_on_folds(train):
+    """How many trainings on folds were done, and the suspects."""
+    done = []
+    model = uw.explainable(LogisticRegression(tol=1e-8).fit(train.x, train.y), train)
+    retraining = uw.Retraining(processes=1, progress=lambda stage, at, total: done.append((stage, at, total)))
+    suspects = uw.mislabeled(model, train, retraining=retraining)
+    steps = [at for stage, at, _ in done if stage == "retrain"]
+    assert steps[-1] == 10  # the stage ends
+    return len(set(steps) - {0}), suspects
+
+
+def test_the_second_round_ends_after_a_fold_that_shows_that_it_does_not_help():
+    """Noise at random hardly moves a model of two columns; one of thirty columns learns it, until it is left out."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1500, 2))
+    y = (x[:, 0] + 0.1 * rng.normal(size=1500) > 0).astype(int)
+    at_random = np.where(rng.random(1500) < 0.25, 1 - y, y)
+    trainings, suspects = trainings_on_folds(uw.Examples(x, at_random))
+    assert trainings == 7 and not suspects.held_out.helps  # the first round, a fold, and the end of the stage
+    assert np.isfinite(suspects.held_out.loss[0]).all() and np.isfinite(suspects.held_out.loss[1]).sum() == 300
+    _, train, _, _, _ = cancer(0.3, 0)
+    trainings, suspects = trainings_on_folds(train)
+    assert trainings == 10 and suspects.held_out.helps and np.isfinite(suspects.held_out.loss).all()

@@ -28,7 +28,8 @@ class HeldOut:
     """Out-of-fold predictions of two rounds. The second was trained without the labels that looked wrong in the first.
 
     Attributes:
-        loss: (2, n), the out-of-fold loss; NaN for an example in no fold: one of weight 0, and the only one of a class.
+        loss: (2, n), the out-of-fold loss; NaN for an example in no fold: one of weight 0, and the only one of a class;
+            and in the second round, for those of folds that it did not reach.
         agrees: (2, n), whether the prediction equals the given label.
         left_out: (n,), whether the example was left out of training in the second round.
         helps: whether the second round predicts held-out labels better than the first.
@@ -65,6 +66,8 @@ def held_out(
 ) -> HeldOut:
     """Two rounds of one training per fold; None for five folds, or as many as there are examples if these are fewer.
 
+    The second round stops after one fold if that shows that it will not help.
+
     `leave_one_out` (n,) is the loss of each example under a model trained without it. The examples with the largest
     losses look wrong. None takes the out-of-fold losses of the first round instead.
 
@@ -82,9 +85,7 @@ def held_out(
     disagreements = int((~first.agrees[foldable]).sum())
     trusted[foldable[np.argsort(-suspicion[foldable], kind="stable")[:disagreements]]] = False
     _keep_classes(train, trusted, places)
-    second = train_on_folds(retraining.part(count, 2 * count), model, train, places, trusted)
-    resolved = (second.agrees.sum() - first.agrees.sum()) / max(1, disagreements)
-    helps = bool(resolved > MIN_RESOLVED_SHARE)
+    second, helps = _second_round(retraining, model, train, places, trusted, first)
     notes = [*fold_notes(count, folds), *_notes_of_single_classes(train, alone)]
     if not helps:
         notes.append(
@@ -103,6 +104,38 @@ def held_out(
         places,
         tuple(notes),
     )
+
+
+def _second_round(
+    retraining: Retraining,
+    model: Any,
+    train: Examples,
+    places: Sequence[NDArray[np.intp]],
+    trusted: NDArray[np.bool_],
+    first: Round,
+) -> tuple[Round, bool]:
+    """The second round and whether it helps; after the first fold it ends if that rules out that it does."""
+    count = len(places)
+    second = train_on_folds(retraining.part(count, 2 * count), model, train, places[:1], trusted)
+    if _change(first, second, places[:1], deviations=1.0) > MIN_RESOLVED_SHARE:
+        others = train_on_folds(retraining.part(count + 1, 2 * count), model, train, places[1:], trusted)
+        second = second.joined(others, places[0])
+        return second, _change(first, second, places) > MIN_RESOLVED_SHARE
+    if retraining.progress is not None:
+        retraining.progress("retrain", 2 * count, 2 * count)
+    return second, False
+
+
+def _change(first: Round, second: Round, places: Sequence[NDArray[np.intp]], deviations: float = 0.0) -> float:
+    """The share of the disagreements of the first round that the second resolves, less those that it makes.
+
+    With `deviations`, as many standard deviations more than was seen: predictions that change do so by chance.
+    """
+    held = np.concatenate(places)
+    gained = int((second.agrees & ~first.agrees)[held].sum())
+    lost = int((first.agrees & ~second.agrees)[held].sum())
+    margin = deviations * float(np.sqrt(gained + lost + 1))
+    return (gained - lost + margin) / max(1, int((~first.agrees[held]).sum()))
 
 
 def fold_notes(count: int, requested: int | None) -> list[str]:
@@ -138,6 +171,12 @@ class Round(NamedTuple):
     loss: Array
     agrees: NDArray[np.bool_]
     predictions: tuple[Predictions, ...]
+
+    def joined(self, other: Round, own: NDArray[np.intp]) -> Round:
+        """This round for these positions, and the other one for all others."""
+        loss, agrees = other.loss.copy(), other.agrees.copy()
+        loss[own], agrees[own] = self.loss[own], self.agrees[own]
+        return Round(loss, agrees, (*self.predictions, *other.predictions))
 
 
 def train_on_folds(

@@ -7,10 +7,11 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from upweight.applications.audit_results import Audit
 from upweight.applications.overview import Overview, overview
+from upweight.applications.shared_inputs_result import SharedInputs
 from upweight.core.attributor import Attributor, Fitted
 from upweight.core.capability_checks import can
 from upweight.core.deprecation import ReplacedBy, accept_old_keywords
@@ -24,9 +25,6 @@ from upweight.evaluate.verify import Check, verify
 from upweight.methods.registry import first_choice
 from upweight.retraining import deprecated_keywords
 from upweight.retraining.retraining import Retraining
-
-if TYPE_CHECKING:
-    from upweight.applications.shared_inputs import SharedInputs
 
 log = logging.getLogger("upweight")
 

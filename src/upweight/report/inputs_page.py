@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.applications.shared_inputs import SharedExample, SharedInputs
+from upweight.applications.shared_inputs_result import SharedExample, SharedInputs
 from upweight.core.erasing import WORD, has_texts
 from upweight.core.examples import Id
 from upweight.core.input_attributions import InputAttributions

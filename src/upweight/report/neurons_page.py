@@ -69,7 +69,7 @@ def _card(result: NeuronExamples, album: Album, row: int, j: int, identifier: Id
     preview = album.sides["train"].preview(identifier)
     card: dict[str, Any] = {
         "id": str(identifier),
-        "note": f"{label + ': ' if label else ''}{note}",
+        "note": f"{f'label {label}, ' if label else ''}{note}",
         "kind": preview.kind,
     }
     if preview.kind == "row":

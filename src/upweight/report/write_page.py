@@ -23,7 +23,7 @@ from upweight.applications.poisoned import Poisoned
 from upweight.applications.prototypes import Prototypes
 from upweight.applications.retrieve import Retrieved
 from upweight.applications.reweighted import Reweighted
-from upweight.applications.shared_inputs import SharedInputs
+from upweight.applications.shared_inputs_result import SharedInputs
 from upweight.applications.slices import Slices
 from upweight.applications.suspects import Suspects
 from upweight.applications.token_scores_result import TokenScores
