@@ -158,6 +158,7 @@ from upweight.core.measurement import Loss as Loss
 from upweight.core.measurement import Margin as Margin
 from upweight.core.measurement import Measurement as Measurement
 from upweight.core.measurement import Probability as Probability
+from upweight.core.memory import memory_limit as memory_limit
 from upweight.core.model import Differentiable as Differentiable
 from upweight.core.model import Embeddable as Embeddable
 from upweight.core.model import Measurable as Measurable

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
+import numpy as np
 import pytest
 
 from upweight.core import forecast
-from upweight.core.forecast import Forecast, StepClock, TaskClock, announced, watched_slices
+from upweight.core.blocks import blocks
+from upweight.core.forecast import Forecast, StepClock, TaskClock, announced, counted, holds, watched_slices
 
 
 @pytest.fixture
@@ -56,3 +60,75 @@ def test_many_equal_tasks_are_forecast_after_the_first(clock, capsys):
     clock[0] += 1.0
     few.finished()
     assert capsys.readouterr().err == ""
+
+
+def test_work_without_a_forecast_is_forecast_from_its_first_steps(clock, capsys):
+    with announced("LeafRefit.fit", None):
+        for _ in blocks(100, 1):
+            clock[0] += 0.4
+    lines = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"LeafRefit.fit: about 40 s( and .* of memory)? \(from the first 2.0 %\)", lines[0])
+    assert lines[1] == "  … LeafRefit.fit: 25 %, about 30 s left" and len(lines) < 6
+
+
+def test_steps_of_inner_loops_are_parts_of_those_of_outer_ones(clock, capsys):
+    with announced("TracIn, 5 queries", None):
+        for _ in counted(range(4), 4):
+            for _ in blocks(100, 10):
+                clock[0] += 0.5
+            list(blocks(50, 1))  # positions in one step: no work
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("TracIn, 5 queries: about 20 s") and "(from the first 5.0 %)" in lines[0]
+    assert all("TracIn" in line for line in lines)
+
+
+def test_a_long_first_step_is_enough_and_loops_that_end_early_are_forgotten(clock, capsys):
+    with announced("fit", None):
+        for where in blocks(100, 10):
+            if where.start:
+                break
+        for _ in counted("ab", 2):
+            clock[0] += 30.0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("fit: about 60 s") and "(from the first 50.0 %)" in lines[0]
+
+
+def test_short_loops_say_nothing_and_those_outside_of_a_job_are_not_looked_at(clock, capsys):
+    with announced("fit", Forecast({"factors": 2.0})):
+        for _ in blocks(100, 10):
+            clock[0] += 0.9
+    for _ in blocks(100, 10):
+        clock[0] += 9.0
+    assert capsys.readouterr().err == ""
+
+
+def test_memory_is_what_the_work_holds_and_what_its_results_will_take(clock, capsys, monkeypatch):
+    held = [5e6]
+    monkeypatch.setattr(forecast, "resident_bytes", lambda: held[0])
+    with announced("fit", Forecast({}, 100e6)):
+        holds(300e6)
+        for _ in blocks(100, 1):
+            clock[0], held[0] = clock[0] + 1.0, held[0] + 4e6
+    line = capsys.readouterr().err.splitlines()[0]
+    assert line.startswith("fit: about 100 s and 400.0 MB of memory") or line.startswith(
+        "fit: about 2 min and 400.0 MB"
+    )
+    monkeypatch.setattr(forecast, "resident_bytes", lambda: None)
+    with announced("fit", None):
+        for _ in blocks(100, 1):
+            clock[0] += 1.0
+    assert "memory" not in capsys.readouterr().err.splitlines()[0]
+
+
+def test_retrainings_inside_of_announced_work_say_nothing_of_their_own(clock, capsys):
+    with announced("LeaveOneOut.fit", Forecast({"retrainings": 60.0})):
+        tasks = TaskClock("retrainings", 100)
+        clock[0] += 2.0
+        tasks.finished(np.zeros(3))
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    with announced("LeaveOneOut.fit", None):
+        tasks = TaskClock("retrainings", 100)
+        clock[0] += 2.0
+        tasks.finished(np.zeros(250))
+        tasks.finished(np.zeros(250))
+    assert capsys.readouterr().err == "100 retrainings: about 3 min and 200.0 kB of results (after the first one)\n"

@@ -58,10 +58,12 @@ def test_the_forecast_of_the_default_is_that_of_the_curvature_that_is_chosen(rec
     assert wide.forecast(recipe, TRAIN, queries=4).parts["solving for queries"] == 0.0
 
 
-def test_a_pilot_looks_at_one_example_in_a_hundred(pilot):
-    assert pilot.count == 2
+def test_a_pilot_looks_at_one_example_in_a_hundred_and_at_more_if_that_is_fast(monkeypatch):
     many = uw.Examples(np.tile(X[:100], (10, 1)), np.tile(Y[:100], 10))
-    assert Pilot(SummedObjective.of(model().network, many, np.ones(1000), 0.0)).count == 10
+    for fast, counts in ((-1.0, (2, 10)), (np.inf, (100, 512))):
+        monkeypatch.setattr("upweight.curvature.pilot.FAST_SECONDS", fast)
+        for examples, count in zip((TRAIN, many), counts, strict=True):
+            assert Pilot(SummedObjective.of(model().network, examples, np.ones(len(examples)), 0.0)).count == count
 
 
 @pytest.mark.parametrize("recipe", [uw.Influence(), uw.RelatIF(curvature=uw.EKFAC()), uw.GradDot()], ids=str)

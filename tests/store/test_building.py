@@ -251,7 +251,7 @@ def test_what_is_no_store_and_no_method_for_one_is_refused(tmp_path):
     with pytest.raises(TypeError, match=r"GaussNewton\(\) cannot be asked from coordinates"):
         uw.Influence(curvature=uw.GaussNewton()).fit(model(), TRAIN, store=uw.Store(tmp_path))
     with pytest.raises(ValueError, match="expected precision to be one of"):
-        uw.Coordinates(precision="int3")
+        uw.Coordinates(precision="int2")
     with pytest.raises(ValueError, match="expected directions of at least 1"):
         uw.Coordinates(directions=0)
 
@@ -268,7 +268,7 @@ def test_a_fit_says_the_plan_before_it_builds_and_the_kept_share_before_the_rows
 
 def test_the_plan_says_what_the_build_takes(finished, tmp_path):
     plan = uw.Store(tmp_path, uw.Coordinates(directions=5)).plan(model(), TRAIN)
-    rows = 3 + 3 + 3 + 2 + 4 * 4  # two numbers of both sides of both layers in a byte, and their scales
+    rows = 3 + 3 + 3 + 2 + 2 * 4  # two numbers of both sides of both layers in a byte, and a scale for each layer
     assert (plan.bytes_per_row, plan.rows, plan.coverage, plan.left_out) == (rows, 60, 1.0, ())
     assert f"60 rows of {rows} bytes" in str(plan) and "seconds to build" in str(plan)
     assert list(tmp_path.iterdir()) == []

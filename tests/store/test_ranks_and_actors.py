@@ -149,7 +149,7 @@ def test_torchrun_builds_the_store_of_a_task_with_a_net_in_ddp(tmp_path):
     build = ["upweight", "store", "build", str(task), "-o", str(tmp_path / "two")]
     by_two = subprocess.run([*launch, *build], env=environment, capture_output=True, text=True, check=False)
     assert by_two.returncode == 0, by_two.stderr
-    assert by_two.stdout.count("80 rows of 62 bytes") == 1 == by_two.stdout.count("Store: ")
+    assert by_two.stdout.count("80 rows of 54 bytes") == 1 == by_two.stdout.count("Store: ")
     alone = [sys.executable, "-m", "upweight", "store", "build", str(task), "-o", str(tmp_path / "one")]
     subprocess.run(alone, env=environment, capture_output=True, check=True)  # with as many threads as the ranks
     assert files(tmp_path / "two") == files(tmp_path / "one") != {}

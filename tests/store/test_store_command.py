@@ -42,7 +42,7 @@ def new_modules(monkeypatch):
 def test_a_store_is_planned_built_checked_and_asked(tmp_path):
     task, folder = written(tmp_path / "task.py", TASK), tmp_path / "store"
     planned = run("store", "build", task, "-o", folder, "--plan").stdout
-    assert "80 rows of 62 bytes" in planned and not folder.exists()
+    assert "80 rows of 54 bytes" in planned and not folder.exists()
     assert f"Store: {folder}" in run("store", "build", task, "-o", folder).stdout
     assert "is whole" in run("store", "check", folder).stdout
     explained = run("explain", task, "--store", folder, "--query", "b", "--json", "-o", tmp_path / "r.html").stdout

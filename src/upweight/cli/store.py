@@ -39,7 +39,7 @@ def build(  # noqa: PLR0913 - a command line has as many options as it has
         typer.Option(help="What rows keep. Default: coordinates in K-FAC's eigenbasis, or that of the store."),
     ] = None,
     precision: Annotated[
-        Literal["float32", "float16", "int8", "int4"] | None,
+        Literal["float32", "float16", "int8", "int4", "int3"] | None,
         typer.Option(help="Bits of a number. Default: int4 for coordinates, float32 for exact-factors, else int8."),
     ] = None,
     directions: Annotated[

@@ -129,4 +129,6 @@ def combine_facts(parts: Sequence[AnswerFacts]) -> AnswerFacts:
         values = [part.diagnostics[name] for part in parts if name in part.diagnostics]
         diagnostics[name] = values[0] if all(value == values[0] for value in values) else values
     warnings = list(dict.fromkeys(text for part in parts for text in part.diagnostics.get("warnings", ())))
-    return AnswerFacts(unit, {**diagnostics, **({"warnings": warnings} if warnings else {})})
+    widths = [part.half_widths for part in parts if part.half_widths is not None]
+    half_widths = np.vstack(widths) if len(widths) == len(parts) > 0 else None
+    return AnswerFacts(unit, {**diagnostics, **({"warnings": warnings} if warnings else {})}, half_widths)

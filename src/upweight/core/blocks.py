@@ -7,15 +7,19 @@ from typing import Any
 
 import numpy as np
 
+from upweight.core.forecast import counted
+
 
 def blocks(count: int, size: int, start: int = 0) -> Iterator[slice]:
     """Consecutive slices of `size` positions that cover range(start, count); the last one may be shorter.
 
+    Each is a step of the running job (see `core/forecast.py`).
+
     >>> list(blocks(5, 2))
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """
-    for first in range(start, count, size):
-        yield slice(first, min(first + size, count))
+    firsts = range(start, count, size)
+    return counted((slice(first, min(first + size, count)) for first in firsts), len(firsts))
 
 
 def require_count(name: str, value: Any, least: int = 1) -> int:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.blocks import blocks
 from upweight.core.change_checks import SEEN_CHECKSUMS
 from upweight.core.contents import UnidentifiedError
 from upweight.core.dataset_rows import as_rows, column_values, version_of
@@ -262,8 +261,8 @@ class Examples:
         """Consecutive examples, at most `size` at a time."""
         if size < 1:
             raise ValueError(f"expected batches of at least 1 example, got {size}")
-        for block in blocks(len(self), size):
-            yield self.take(np.arange(block.start, block.stop))
+        for start in range(0, len(self), size):
+            yield self.take(np.arange(start, min(start + size, len(self))))
 
     def label(self, identifier: Id) -> Any:
         """The label of one example, by its readable name if `labels` has one; None without labels."""

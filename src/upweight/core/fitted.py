@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.answers import Answer, AnswerFacts, Block, combine_facts
-from upweight.core.blocks import require_count
+from upweight.core.blocks import blocks, require_count
 from upweight.core.change_checks import check_changes_once
 from upweight.core.departure import Departure, departure_of, warnings_of, with_departure
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples, Id, require_examples
-from upweight.core.forecast import announced, is_announced, watched
+from upweight.core.forecast import Forecast, announced, counted, is_announced, watched
 from upweight.core.identity import checksum
 from upweight.core.model import Measurable, Predictions
 from upweight.core.notebook_table import TABLE
@@ -133,12 +133,18 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         measured = self.original_model.measure(queries)  # first: it refuses queries of another shape in our own words
         departure = self.departure(queries)
         values = np.empty((len(queries), len(self.train)))
-        answer = self.answer(queries)
+        facts = list[AnswerFacts]()
+        size = max(1, min(len(queries), self.model.max_queries or len(queries)))
         with self._announced(queries):
-            for where, block in watched(answer, "scores of training examples", len(self.train)):
-                values[:, where] = block
+            for rows in blocks(len(queries), size):
+                part = queries if size == len(queries) else queries.take(np.arange(rows.start, rows.stop))
+                answer = self.answer(part)
+                for where, block in watched(answer, "scores of training examples", len(self.train)):
+                    values[rows, where] = block
+                facts.append(answer.facts)
         predictions = self.original_model.predict(queries) if departure is None else departure.own
-        scores = self.scores(values, queries.ids, self.train.ids, measured, predictions, answer.facts)
+        joint = facts[0] if len(facts) == 1 else combine_facts(facts)
+        scores = self.scores(values, queries.ids, self.train.ids, measured, predictions, joint)
         scores = with_departure(scores, departure)
         contents, train_contents = [(checksum(each.ids), each.checksum()) for each in (queries, self.train)]
         return replace(scores, contents=contents, train_contents=train_contents)
@@ -163,7 +169,8 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
                 f"self-influence needs a measurement of each example, got {self.model.measurement}, which depends on "
                 "the parameters alone; use attribute(), or measure the loss"
             )
-        values = self.self_values()
+        with self.announced_self_influence():
+            values = self.self_values()
         return self.scores(values[None, :], np.array(["self"]), self.train.ids, facts=self.self_facts())
 
     @check_changes_once
@@ -185,8 +192,9 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         answers, strongest, may_be_nan = list[Answer](), [], self.may_be_undefined
         sums = list[GroupSums]()
         departures: list[Departure | None] = []
-        with self._announced(queries):
-            for batch in queries.batches(min(TOP_QUERY_BLOCK, self.model.max_queries or TOP_QUERY_BLOCK)):
+        size = min(TOP_QUERY_BLOCK, self.model.max_queries or TOP_QUERY_BLOCK)
+        with self._announced(queries, size):
+            for batch in counted(queries.batches(size), -(-len(queries) // size)):
                 departures.append(self.departure(batch))
                 answers.append(self.answer(batch))
                 of_groups = None
@@ -218,7 +226,8 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         """
         self.require_unchanged()
         positions = self.train.positions(ids)
-        values, facts = self.selected_values(queries, positions)
+        with announced(f"{type(self.recipe).__name__}, {len(queries):,} queries", None):
+            values, facts = self.selected_values(queries, positions)
         return self.scores(values, queries.ids, self.train.ids[positions], facts=facts)
 
     def selected_values(
@@ -258,11 +267,19 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         scores = Scores(values, query_ids, train_ids, unit, measurement, recipe, diagnostics, measured, predictions)
         return scores if half_widths is None else replace(scores, half_widths=half_widths)
 
-    def _announced(self, queries: Examples) -> AbstractContextManager[None]:
-        """A context of work on these queries, which says what it takes if that is long."""
+    def announced_self_influence(self) -> AbstractContextManager[None]:
+        """A context of self-influence, which says what it takes if that is long."""
+        return announced(f"{type(self.recipe).__name__}, self-influence of {len(self.train):,} examples", None)
+
+    def _announced(self, queries: Examples, held: int = 0) -> AbstractContextManager[None]:
+        """A context of work on these queries, which says what it takes if that is long.
+
+        Scores of `held` queries are in memory at a time; by default of all.
+        """
         if is_announced():
             return nullcontext()
-        forecast = self.model.forecast(self.recipe, self.train, len(queries))
+        results = Forecast({}, 8.0 * len(self.train) * min(held or len(queries), len(queries)))
+        forecast = self.model.forecast(self.recipe, self.train, len(queries)) or results
         return announced(f"{type(self.recipe).__name__}, {len(queries):,} queries", forecast)
 
     def require_queries(self, queries: Examples | None) -> Examples:

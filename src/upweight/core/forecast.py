@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 LONG_SECONDS = 10.0  # shorter work is not announced
 LEAST_LEFT = 3.0  # seconds of a loop that are worth a line
+FIRST_STEP = 1.0  # seconds of a first step after which its loop is forecast, if later steps take as long
+LOOK_SPACING = 0.05  # seconds between two looks at how far a job is
 LINE_SPACING = 1.5  # times the seconds that have passed, until the next line about work that continues
+
+LEAST_FLOPS = 1e10  # of a call whose time is worth a measurement of the rate
+PRODUCT_WIDTH = 512  # of the matrices whose product is timed
 
 T = TypeVar("T")
 
@@ -70,14 +79,72 @@ announcements.propagate = False
 announcements.addHandler(_OnStandardError())
 
 
-@dataclass
-class Job:
-    """Running work: its name, its forecast, and when the next line is due."""
+class Loop:
+    """A loop of a job: how many of its equal steps are finished."""
 
-    name: str
-    forecast: Forecast
-    start: float
-    next_line: float = LONG_SECONDS
+    __slots__ = ("done", "start", "total")
+
+    def __init__(self, total: int) -> None:
+        self.done, self.total, self.start = 0, total, time.perf_counter()
+
+
+class Job:
+    """Running work: its name, its forecast, its loops, and when the next line is due.
+
+    A job without a forecast of its own is forecast from its first steps. Loops are nested: a step of an inner loop is a
+    part of a step of the outer one.
+    """
+
+    def __init__(self, name: str, forecast: Forecast) -> None:
+        self.name, self.forecast, self.start = name, forecast, time.perf_counter()
+        self.next_line, self.next_look, self.is_announced = LONG_SECONDS, self.start + LOOK_SPACING, False
+        self._loops, self._resident = list[Loop](), resident_bytes()
+        self._first: tuple[Loop, float, float] | None = None  # outermost loop, share that is finished, time
+
+    def announce(self) -> None:
+        """Say what the work will take, if that is long."""
+        if self.forecast.seconds >= LONG_SECONDS:
+            self.is_announced = True
+            announcements.info("%s: %s", self.name, self.forecast)
+
+    def enter(self, total: int) -> Loop:
+        """A loop of `total` steps starts, inside of those that go on."""
+        loop = Loop(total)
+        self._loops.append(loop)
+        return loop
+
+    def leave(self, loop: Loop) -> None:
+        """The loop ends."""
+        self._loops.remove(loop)
+
+    def look(self) -> None:
+        """A step of a loop is finished: say what the work will take or how far it is, if that is due."""
+        now = time.perf_counter()
+        if now < self.next_look:
+            return
+        self.next_look = now + LOOK_SPACING
+        outermost, share = self._loops[0], self._share()
+        if self._first is None or self._first[0] is not outermost:
+            self._first = outermost, share, now
+        _, share_then, then = self._first
+        elapsed = now - outermost.start
+        if share > share_then and now - then >= LOOK_SPACING:  # without what the first step prepares
+            left = (now - then) * (1 - share) / (share - share_then)
+        elif elapsed >= FIRST_STEP:
+            left = elapsed * (1 - share) / share
+        else:
+            return
+        if left < LEAST_LEFT:
+            return
+        whole = now - self.start + left
+        if not self.is_announced and whole >= LONG_SECONDS:
+            self.is_announced = True
+            announcements.info(
+                "%s: about %s%s (from the first %.1f %%)", self.name, in_words(whole), self._memory(share), 100 * share
+            )
+        elif self.is_announced and now - self.start >= self.next_line:
+            self.next_line = LINE_SPACING * (now - self.start)
+            announcements.info("  … %s: %.0f %%, about %s left", self.name, 100 * share, in_words(left))
 
     def report(self, step: str, done: int, total: int, step_start: float) -> None:
         """Say how far a step is, if the last line is old enough."""
@@ -96,24 +163,105 @@ class Job:
             *(step, f"{done:,}", f"{total:,}", done / max(now - step_start, 1e-9), in_words(left), rest),
         )
 
+    def _share(self) -> float:
+        """What is finished of the outermost loop, between 0 and 1."""
+        share, part = 0.0, 1.0
+        for loop in self._loops:
+            part /= loop.total
+            share += part * loop.done
+        return share
+
+    def _memory(self, share: float) -> str:
+        """The memory that the work takes, as a part of a sentence: what it holds now, and its results."""
+        if self._resident is None:
+            return ""
+        growth = max((resident_bytes() or 0) - self._resident, 0)
+        return f" and {bytes_in_words(growth + (1 - share) * self.forecast.bytes)} of memory"
+
+
+def resident_bytes() -> int | None:
+    """Memory that the process holds; None if the operating system does not say it in a file."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
 
 _job: ContextVar[Job | None] = ContextVar("job", default=None)
 
 
 @contextmanager
 def announced(name: str, forecast: Forecast | None) -> Iterator[None]:
-    """Say what the work inside will take, if that is long, and let `watched` loops say how far they are."""
+    """Say what the work inside will take, if that is long, and let its loops say how far they are.
+
+    Without a forecast, or after one that is too short, the loops inside say it after their first steps. `bytes` of a
+    forecast without parts are those of the results.
+    """
     if _job.get() is not None:  # a part of something larger
         yield
         return
-    known = forecast or Forecast()
-    if known.seconds >= LONG_SECONDS:
-        announcements.info("%s: %s", name, known)
-    token = _job.set(Job(name, known, time.perf_counter()))
+    job = Job(name, forecast or Forecast())
+    job.announce()
+    token = _job.set(job)
     try:
         yield
     finally:
         _job.reset(token)
+
+
+def holds(count: float) -> None:
+    """The running job will hold this many bytes of results."""
+    job = _job.get()
+    if job is not None:
+        job.forecast += Forecast({}, job.forecast.bytes + count)
+
+
+def expect_products(flops: float, held: float) -> None:
+    """The running job will take this many flops of matrix products, and hold this many bytes, in one call.
+
+    Such a call has no steps from which its time is seen: the rate of a small product is measured instead.
+    """
+    job = _job.get()
+    if job is None or job.is_announced or flops < LEAST_FLOPS:
+        return
+    matrix = np.ones((PRODUCT_WIDTH, PRODUCT_WIDTH))
+    start = time.perf_counter()
+    _ = matrix @ matrix
+    seconds = flops * (time.perf_counter() - start) / (2 * PRODUCT_WIDTH**3)
+    job.forecast += Forecast({"matrix products": seconds}, held)
+    job.announce()
+
+
+def counted(steps: Iterable[T], total: int) -> Iterator[T]:
+    """The same items, as `total` equal steps of the running job."""
+    with equal_steps(total) as finished:
+        for item in steps:
+            yield item
+            finished()
+
+
+@contextmanager
+def equal_steps(total: int) -> Iterator[Callable[[], None]]:
+    """A context of work in `total` steps that take about as long; call what it gives after each of them."""
+    job = _job.get()
+    if job is None or total < 2:
+        yield _no_step
+        return
+    loop = job.enter(total)
+
+    def finished() -> None:
+        loop.done += 1
+        job.look()
+
+    try:
+        yield finished
+    finally:
+        job.leave(loop)
+
+
+def _no_step() -> None:
+    """A step of no job."""
 
 
 def watched(steps: Iterable[tuple[slice, T]], name: str, total: int) -> Iterator[tuple[slice, T]]:
@@ -128,7 +276,9 @@ def watched(steps: Iterable[tuple[slice, T]], name: str, total: int) -> Iterator
 
 def watched_slices(steps: Iterable[slice], name: str, total: int) -> Iterator[slice]:
     """The same slices; a running job reports how many of `total` are finished."""
-    return (where for where, _ in watched(((step, None) for step in steps), name, total))
+    slices = list(steps)  # before the loop starts: those of `blocks` are a loop themselves
+    pairs = ((where, None) for where in counted(slices, len(slices)))
+    return (where for where, _ in watched(pairs, name, total))
 
 
 class StepClock:
@@ -148,15 +298,23 @@ class TaskClock:
     """Says after the first of many equal tasks how long all of them will take, and then how many are finished."""
 
     def __init__(self, name: str, total: int) -> None:
-        self._job = Job(f"{total:,} {name}", Forecast(), time.perf_counter())
+        self._job = Job(f"{total:,} {name}", Forecast())
         self._name, self._total, self._done = name, total, 0
 
-    def finished(self) -> None:
-        """Report that one more task is finished."""
+    def finished(self, result: Any = None) -> None:
+        """Report that one more task is finished, with this result."""
         self._done += 1
         elapsed = time.perf_counter() - self._job.start
+        job = _job.get()
+        if job is not None and job.is_announced:  # its loops say how far it is
+            return
         if self._done == 1 and elapsed * self._total >= LONG_SECONDS:
-            announcements.info("%s: about %s (after the first one)", self._job.name, in_words(elapsed * self._total))
+            if job is not None:
+                job.is_announced = True
+            size = getattr(result, "nbytes", 0) * self._total
+            memory = f" and {bytes_in_words(size)} of results" if size else ""
+            text = "%s: about %s%s (after the first one)"
+            announcements.info(text, self._job.name, in_words(elapsed * self._total), memory)
         self._job.report(self._name, self._done, self._total, self._job.start)
 
 

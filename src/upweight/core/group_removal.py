@@ -14,6 +14,7 @@ from upweight.core.attributor import Fitted, ModelT, RecipeT
 from upweight.core.change_checks import check_changes_once
 from upweight.core.departure import with_departure
 from upweight.core.examples import Examples, Id
+from upweight.core.forecast import announced
 from upweight.core.scores import Scores, Unit
 from upweight.core.weights import require_part
 
@@ -71,7 +72,8 @@ class GroupRemoval(Fitted[RecipeT, ModelT]):
         member = self._members(groups)
         departure = self.departure(queries)
         measured = self.original_model.measure(queries)
-        values, facts = removed(member, queries, form)
+        with announced(f"{type(self.recipe).__name__}, removal of {len(groups):,} groups", None):
+            values, facts = removed(member, queries, form)
         names = np.array(list(groups))
         predictions = self.original_model.predict(queries) if departure is None else departure.own
         scores = self.scores(values, queries.ids, names, measured, predictions, facts)

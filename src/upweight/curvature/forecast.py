@@ -31,6 +31,7 @@ from upweight.curvature.ekfac import second_moments
 from upweight.curvature.kfac import FactoredLayer, factor_sums
 from upweight.curvature.pilot import Pilot
 
+COPIES_IN_CG = 11  # of the queries: right sides, solutions, residuals, directions, products and what is made in between
 CG_STEPS_PER_DIGIT = 2.5  # of the residual, in a preconditioned solve
 
 
@@ -64,7 +65,7 @@ def forecast_answer(pilot: Pilot, recipe: CurvatureRecipe | None, queries: int) 
     kind = pilot.form(recipe)
     if kind == "CG":
         solve = _steps(recipe, n) * n * queries * pilot.product
-        pair, memory = pilot.vector_pair, memory + 5 * 4.0 * queries * size
+        pair, memory = pilot.vector_pair, memory + COPIES_IN_CG * 4.0 * queries * size
     elif kind == "dual":
         rows = pilot.roots * n
         solve = rows * (queries + n) * pilot.pair + 2 * rows**2 * queries / pilot.flops

@@ -25,13 +25,12 @@ from upweight.curvature.output_roots import MAX_BLOCK_NUMBERS, output_root
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.hooks import HookedPass
-from upweight.gradients.inspection import inspect
+from upweight.gradients.inspection import batch_numbers, inspect
 from upweight.gradients.matrices import flatten_each
 from upweight.gradients.network import Network
 from upweight.gradients.outputs import Outputs, joint_axes, outputs
 
 MAX_BATCH_EXAMPLES = 256
-MAX_BATCH_NUMBERS = 1 << 23  # captured numbers of a batch along all directions: 32 MB in float32
 NEGLIGIBLE_TRACE = 1e-6  # share of the batch's trace below which a direction is left out
 
 Weighted = tuple[Examples, NDArray[np.float64]]
@@ -229,7 +228,7 @@ def _batch_size(summed: SummedObjective, floats: int, expectation: Expectation) 
     """Examples whose gradients along all directions memory holds, and whose blocks can be decomposed together."""
     shape = _output_shape(summed.network, summed.train)
     directions = expectation.draws or prod(shape)
-    size = min(MAX_BATCH_EXAMPLES, max(1, MAX_BATCH_NUMBERS // max(1, floats * (1 + directions) // 2)))
+    size = min(MAX_BATCH_EXAMPLES, max(1, batch_numbers() // max(1, floats * (1 + directions) // 2)))
     if expectation.draws is None or expectation.grouped:
         return size
     joint = joint_axes(summed.network, summed.train)

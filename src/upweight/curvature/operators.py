@@ -15,6 +15,7 @@ from torch import Tensor
 from upweight.core.blocks import blocks as slices
 from upweight.core.examples import Examples
 from upweight.core.forecast import watched_slices
+from upweight.core.memory import numbers_within
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.functional import ggn_vp, hvp, plain_attention
 from upweight.gradients.inspection import inspect
@@ -105,7 +106,7 @@ class Operator(ABC):
 
     def _batch_size(self) -> int:
         floats = max(1, inspect(self.network, "loss", self.summed.train).floats)
-        return int(min(self.max_batch_examples, max(1, MAX_BATCH_NUMBERS // floats)))
+        return int(min(self.max_batch_examples, max(1, numbers_within(MAX_BATCH_NUMBERS, 1 / 16) // floats)))
 
 
 @final

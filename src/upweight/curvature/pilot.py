@@ -33,6 +33,7 @@ from upweight.gradients.outputs import NoOutputsError
 
 PILOT_SHARE = 0.01  # of the examples
 MAX_PILOT_EXAMPLES = 512
+FAST_SECONDS = 0.01  # of a capture, below which the pilot takes more examples
 COPIES_OF_CAPTURED, BYTES_OF_A_NUMBER = 4, 4  # of captured numbers
 PAIRED_EXAMPLES = 128  # copies of the pilot's gradients in a product that is timed
 PRODUCT_WIDTH = 512  # of the matrices whose product is timed
@@ -47,8 +48,20 @@ class Pilot:
         self.summed, self.network, self.clock = summed, summed.network, clock
         n = len(summed.train)
         self.count = max(2, min(n, MAX_PILOT_EXAMPLES, int(PILOT_SHARE * n)))
+        self.inspection = inspect(self.network, "loss", summed.train.take(np.arange(min(n, self.count))))
+        self._take_more()
         self.examples = summed.train.take(np.arange(min(n, self.count)))
-        self.inspection = inspect(self.network, "loss", self.examples)
+
+    def _take_more(self) -> None:
+        """More examples, as long as capturing them is fast: of few, most of the time is that of every batch."""
+        most = min(len(self.summed.train), MAX_PILOT_EXAMPLES)
+        while self.count < most:
+            part = self.summed.train.take(np.arange(self.count))
+            start = self.clock()
+            capture(self.network, "loss", part, self.inspection)
+            if self.clock() - start > FAST_SECONDS:
+                return
+            self.count = min(4 * self.count, most)
 
     def timed(self, work: Callable[[], Any]) -> float:
         """Seconds of a call, the median of a few after the first one, which may load and compile."""

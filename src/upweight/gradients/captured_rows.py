@@ -14,6 +14,7 @@ from torch import Tensor
 from upweight.core.blocks import blocks as consecutive
 from upweight.core.examples import Examples
 from upweight.core.forecast import watched_slices
+from upweight.core.memory import numbers_within
 from upweight.core.rows import DenseRows, Rows
 from upweight.gradients.captured_batch import CapturedBatch, merge_batches
 from upweight.gradients.gradient_totals import collecting_totals
@@ -27,6 +28,16 @@ Normalisation = Literal["gradient", "layer"]
 MAX_HELD_NUMBERS = 1 << 27  # of the side of a product that is held while the other streams past, 512 MB
 MAX_STREAMED_NUMBERS = 1 << 24  # of the other side at a time, 64 MB: the held side is read once for each of these
 MAX_CACHED_NUMBERS = 1 << 26  # of a whole set of rows that is cached, 256 MB
+
+
+def held_numbers(most: int) -> int:
+    """Captured numbers of the held side of a product."""
+    return numbers_within(most, 1 / 4)
+
+
+def streamed_numbers() -> int:
+    """Captured numbers of the other side at a time."""
+    return numbers_within(MAX_STREAMED_NUMBERS, 1 / 16)
 
 
 class CapturedSource(Protocol):
@@ -158,8 +169,9 @@ class CapturedRows(NetworkRows):
 
     def held(self) -> Iterator[tuple[slice, CapturedBatch]]:
         """Batches of up to `max_held_numbers` for the side of a product that is held, prepared for many products."""
-        for where, batch in merge_batches(self.passes(ready=True), self.max_held_numbers):
-            if where == slice(0, len(self)) and batch.floats * batch.count <= self._cache_limit:
+        for where, batch in merge_batches(self.passes(ready=True), held_numbers(self.max_held_numbers)):
+            is_whole = where == slice(0, len(self))
+            if is_whole and batch.floats * batch.count <= held_numbers(self._cache_limit):
                 self._cache = batch
             yield where, batch
 
@@ -173,7 +185,7 @@ class CapturedRows(NetworkRows):
             return other.dot(self).T
         out = np.empty((len(self), len(other)))
         for columns, right in other.held():
-            for rows, left in merge_batches(self.passes(ready=True), MAX_STREAMED_NUMBERS):
+            for rows, left in merge_batches(self.passes(ready=True), streamed_numbers()):
                 out[rows, columns] = to_numpy(left.dot(right))
         return out if self.share is None is other.share else out + self._shares(other)
 
@@ -182,7 +194,7 @@ class CapturedRows(NetworkRows):
         out = np.empty((len(self), len(self)))
         for columns, right in self.held():
             out[columns, columns] = to_numpy(right.gram())
-            for rows, left in merge_batches(self.passes(columns.stop, ready=True), MAX_STREAMED_NUMBERS):
+            for rows, left in merge_batches(self.passes(columns.stop, ready=True), streamed_numbers()):
                 out[rows, columns] = to_numpy(left.dot(right))
                 out[columns, rows] = out[rows, columns].T
         return out if self.share is None else out + self._shares(self)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from upweight.core.examples import Examples
+from upweight.core.memory import numbers_within
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.functional import batch_tensors, gradient, gradient_rows
 from upweight.gradients.gradient_terms import DenseTerm
@@ -39,7 +40,13 @@ from upweight.gradients.network_memo import NetworkMemo
 from upweight.gradients.outputs import outputs
 
 MAX_BATCH_EXAMPLES = 512
+BATCH_SHARE = 1 / 16  # of the limit of memory that the captured numbers of a batch take; there are copies beside them
 MAX_BATCH_NUMBERS = 1 << 23  # captured numbers of one batch: 32 MB in float32, besides the net's own activations
+
+
+def batch_numbers() -> int:
+    """Captured numbers of one batch."""
+    return numbers_within(MAX_BATCH_NUMBERS, BATCH_SHARE)
 
 
 @dataclass(frozen=True)
@@ -62,8 +69,8 @@ class Inspection:
 
     @property
     def batch_size(self) -> int:
-        """Examples per batch, so that a batch stays within `MAX_BATCH_NUMBERS`."""
-        return int(min(MAX_BATCH_EXAMPLES, max(1, MAX_BATCH_NUMBERS // max(1, self.floats))))
+        """Examples per batch, so that a batch stays within `MAX_BATCH_NUMBERS` and the limit of memory."""
+        return int(min(MAX_BATCH_EXAMPLES, max(1, batch_numbers() // max(1, self.floats))))
 
     @property
     def notes(self) -> tuple[str, ...]:

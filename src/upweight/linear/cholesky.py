@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve, lapack
 
 from upweight.core.blocks import blocks
+from upweight.core.forecast import expect_products
 from upweight.linear.hessian_solver import HessianSolver
 from upweight.linear.problem import Problem
 
@@ -107,6 +108,7 @@ def inverse_above(lower: Array) -> Iterator[Array]:
         lower[tile, tile.stop :] = lower[tile.stop :, tile].T
         corner = lower[tile, tile]
         corner[:] = np.tril(corner) + np.tril(corner, -1).T
+    expect_products(2 * len(lower) ** 3 / 3, 0.0)
     inverse, info = lapack.dpotri(lower, lower=0, overwrite_c=1)
     try:
         if info != 0 or not np.shares_memory(inverse, lower):

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.linalg import lapack, solve_triangular
 
+from upweight.core.forecast import expect_products
+
 Array = NDArray[np.float64]
 Kernel = Callable[[Any, Any], Array]
 
@@ -32,6 +34,7 @@ class GramCoordinates:
         self.kernel = inner_product if kernel is None else kernel
         self.is_linear = kernel is None
         x = x.tocsr() if sparse.issparse(x) else x
+        expect_products(x.shape[0] ** 3 / 3, 16.0 * x.shape[0] ** 2)
         gram = np.asfortranarray(self.kernel(x, x))
         largest = gram.diagonal().max()
         factor, pivots, rank, _ = lapack.dpstrf(gram, lower=1, tol=tolerance * largest, overwrite_a=1)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor
 
+from upweight.core.forecast import expect_products
 from upweight.linear.problem import Problem
 
 Array = NDArray[np.float64]
@@ -92,6 +93,7 @@ class HessianSolver(ABC):
 
     def _cholesky(self, assemble: Callable[[], Array]) -> Array:
         """Lower Cholesky factor, in place. A singular matrix is damped by a little, noted in `jitter`."""
+        expect_products(self.height**3 / 3, 8.0 * self.height**2)
         for jitter in (0.0, JITTER):
             matrix = assemble()
             diagonal = matrix.diagonal().copy()

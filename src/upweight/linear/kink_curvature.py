@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.curvature import NewtonSteps
+from upweight.core.forecast import counted
 from upweight.core.threads import one_thread
 from upweight.linear.curvature import LinearCurvature
 from upweight.linear.kink_path import Intercepts, KinkPath, PathError
@@ -51,7 +52,7 @@ class KinkCurvature(LinearCurvature):
         problem, stuck = self.problem, []
         shifts, residual = np.zeros((len(factors), *problem.shape)), np.zeros(len(factors))
         with one_thread():
-            for g, row in enumerate(factors):
+            for g, row in enumerate(counted(factors, len(factors))):
                 # An objective that averages takes a share of the l2 away, which is more weight on the others.
                 weights = row * problem.weights * (problem.ridge / float(problem.ridge_of(row[None])[0]))
                 try:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.curvature import ExactCurvature, NewtonSteps, Solved
 from upweight.core.curvature_recipes import Hessian
+from upweight.core.forecast import counted
 from upweight.core.rows import DenseRows, Rows
 from upweight.core.threads import one_thread
 from upweight.linear.curvature import LinearCurvature
@@ -100,7 +101,7 @@ class SparseCurvature(ExactCurvature):
         shifts, residual, most = np.empty((len(factors), len(self.parameters))), np.empty(len(factors)), 0
         limit = steps if steps <= 1 else max(steps, REOPTIMISATION_STEPS)
         with one_thread():
-            for g, row in enumerate(factors):
+            for g, row in enumerate(counted(factors, len(factors))):
                 optimum = SparseProblem(self.problem, row).optimum(self.parameters, limit, tolerance)
                 shifts[g], residual[g] = optimum.theta - self.parameters, optimum.residual
                 most = max(most, optimum.steps)

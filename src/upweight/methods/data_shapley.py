@@ -13,6 +13,7 @@ from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import require_count
 from upweight.core.examples import Examples
+from upweight.core.forecast import counted
 from upweight.core.identity import checksum
 from upweight.core.laws import Law
 from upweight.core.refittable import Refittable
@@ -109,7 +110,7 @@ class FittedDataShapley(Fitted[DataShapley, Any]):
     def extend(self, count: int) -> None:
         """Train along more random orders, until there are `count`."""
         retraining = Retraining(processes=self.recipe.processes)
-        for number in range(len(self.orders), count):
+        for number in counted(range(len(self.orders), count), count - len(self.orders)):
             order = self._order(number)
             tasks = [Task(weights=self._first(order, size), seed=number) for size in range(1, len(order) + 1)]
             results = try_tasks(retraining, self.model, self.train, tasks, None)
@@ -143,7 +144,8 @@ class FittedDataShapley(Fitted[DataShapley, Any]):
         """What each example adds to the measurement of each query in each order, (orders, m, n)."""
         contributions = np.zeros((len(self.orders), len(queries), len(self.train)))
         nothing = self.model.measure_uninformed(self.train, np.zeros(len(self.train)), queries)
-        for added, order, models in zip(contributions, self.orders, self.models, strict=True):
+        orders = zip(contributions, self.orders, self.models, strict=True)
+        for added, order, models in counted(orders, len(self.orders)):
             before = nothing
             for size, (position, model) in enumerate(zip(order.tolist(), models, strict=True), 1):
                 if model is None:

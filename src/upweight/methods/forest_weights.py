@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
+from upweight.core.forecast import counted
 from upweight.core.laws import Law
 from upweight.core.scores import Unit
 from upweight.core.tree_based import Averaged
@@ -85,14 +86,16 @@ class FittedForestWeights(Fitted[ForestWeights, Averaged]):
         before = self.model.measure_margins(queries, margins)
         for block in blocks(len(self.train), TRAIN_BLOCK):
             changes = self._margin_changes(leaves, margins, np.arange(block.start, block.stop))
-            after = [self.model.measure_margins(queries, margins + changes[:, c]) for c in range(changes.shape[1])]
+            columns = counted(range(changes.shape[1]), changes.shape[1])
+            after = [self.model.measure_margins(queries, margins + changes[:, c]) for c in columns]
             yield block, before[:, None] - np.stack(after, axis=1)
 
     def self_values(self) -> Array:
         """The effect of each training example on its own measurement."""
         leaves = self.model.leaves(self.train)
         margins = self.forest.ensemble.margins(leaves)
-        changes = [self._margin_changes(leaves[[i]], margins[[i]], np.array([i]))[0] for i in range(len(leaves))]
+        positions = counted(range(len(leaves)), len(leaves))
+        changes = [self._margin_changes(leaves[[i]], margins[[i]], np.array([i]))[0] for i in positions]
         before = self.model.measure_margins(self.train, margins)
         return np.asarray(before - self.model.measure_margins(self.train, margins + np.concatenate(changes)))
 

@@ -21,6 +21,7 @@ from upweight.core.weights import example_counts, sample_weights
 from upweight.methods.parts.neighbour_game import classification_values, regression_values, squared_distances
 
 Array = NDArray[np.float64]
+MAX_QUERIES = 128  # that are compared at once, so that their number is soon seen to go on
 MAX_DISTANCES = 2**22  # between queries and training examples that are held in memory at once
 FAITHFUL = 0.8  # share of queries for which neighbours and model agree, below which an answer has a warning
 DIGITS = 12  # of squared distances relative to the longest row; distances equal to these digits are ordered by ids
@@ -99,7 +100,7 @@ class FittedKNNShapley(Fitted[KNNShapley, Embeddable]):
     @property
     def _query_block(self) -> int:
         """How many queries are compared with all players at once."""
-        return max(1, MAX_DISTANCES // max(len(self._players), 1))
+        return max(1, min(MAX_QUERIES, MAX_DISTANCES // max(len(self._players), 1)))
 
     def _nearest(self, features: Any) -> NDArray[np.intp]:
         """Positions of the players, nearest first and equally near ones in the order of their ids, (m, players)."""

@@ -14,6 +14,7 @@ from upweight.core.archive import stored_array
 from upweight.core.attributor import Attributor, Promises
 from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
+from upweight.core.forecast import counted, holds
 from upweight.core.group_removal import GroupEffects, GroupRemoval
 from upweight.core.scores import Unit
 from upweight.core.tree_based import Boosted
@@ -57,8 +58,10 @@ class LeafRefit(Attributor):
         """Replay boosting without each example."""
         grown = _exact(model, train)
         removals = list(margin_blocks(grown, len(train)))
+        holds(8.0 * grown.ensemble.values.size * len(train))
         finished = run_in_processes(_without, grown, removals, self.processes)  # (position of the block, its changes)
-        changes = [change for _, change in sorted(finished, key=lambda done: done[0])]
+        in_order = sorted(counted(finished, len(removals)), key=lambda done: done[0])
+        changes = [change for _, change in in_order]
         change, base = (np.concatenate(parts, axis=-1) for parts in zip(*changes, strict=True))
         return FittedLeafRefit(self, model, train, change, base)
 
@@ -96,7 +99,7 @@ class FittedLeafRefit(GroupRemoval[LeafRefit, Boosted]):
         return np.array(
             [
                 self._effects(self.train.take([i]), self.change[..., [i]], self.base[:, [i]])[0, 0]
-                for i in range(len(self.train))
+                for i in counted(range(len(self.train)), len(self.train))
             ]
         )
 

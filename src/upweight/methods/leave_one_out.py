@@ -15,6 +15,7 @@ from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import blocks
 from upweight.core.exact_removals import ExactRemovals
 from upweight.core.examples import Examples
+from upweight.core.forecast import counted
 from upweight.core.model import Parametric, Retrainable
 from upweight.core.scores import Unit
 from upweight.core.weights import weighted_positions
@@ -125,7 +126,8 @@ class FittedLeaveOneOut(Fitted[LeaveOneOut, Any]):
         """The measurement with all examples minus the measurement without one."""
         with_all = self.model.measure(queries)
         for block in blocks(len(self.train), self.model_block):
-            without = [self._measured_without(position, queries) for position in range(block.start, block.stop)]
+            positions = counted(range(block.start, block.stop), block.stop - block.start)
+            without = [self._measured_without(position, queries) for position in positions]
             yield block, with_all[:, None] - np.stack(without, axis=1)
 
     def self_values(self) -> Array:

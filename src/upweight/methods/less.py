@@ -13,6 +13,7 @@ from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import blocks
 from upweight.core.checkpoints import Checkpoint, Checkpointed
 from upweight.core.examples import Examples
+from upweight.core.forecast import counted
 from upweight.core.laws import Law
 from upweight.core.modules import Modules, as_settings
 from upweight.core.rows import reciprocal_roots
@@ -118,7 +119,7 @@ class FittedLESS(Fitted[LESS, Any]):
         return {}, {"checkpoints": [checkpoint.identity for checkpoint in self.checkpoints]}
 
     def _models(self) -> Iterator[tuple[Checkpoint, Any]]:
-        for checkpoint in self.checkpoints:
+        for checkpoint in counted(self.checkpoints, len(self.checkpoints)):
             model: Any = checkpoint.model()
             yield checkpoint, model if self.modules is None else model.narrowed(self.modules)
 

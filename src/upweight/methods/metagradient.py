@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,6 +18,7 @@ from upweight.core.blocks import blocks
 from upweight.core.change_checks import check_changes_once
 from upweight.core.deprecation import ReplacedBy, accept_old_fields
 from upweight.core.examples import Examples, Id
+from upweight.core.forecast import counted, equal_steps
 from upweight.core.group_removal import GroupEffects, GroupRemoval
 from upweight.core.laws import Law
 from upweight.core.model import Differentiable, Parametric
@@ -113,29 +115,34 @@ class Metagradient(Attributor):
     def fit(self, model: Any, train: Examples) -> FittedMetagradient:
         """Replay the training, and retrain with random examples left out."""
         rng = np.random.default_rng(0)
-        counted = weighted_positions(train)
-        reference = model.replay(train, np.ones(len(train)))
-        _require_same_training(model, reference)
-        weightings = self._weightings(len(train), counted, rng)
-        replays = [
-            reference if seed == 0 and (weights == 1).all() else model.replay(train, weights, seed)
-            for seed in range(self.seeds)
-            for weights in weightings
-        ]
-        removals = np.array([_random_subset(rng, len(train), counted, self.keep) for _ in range(self.removals)])
-        gate = RetrainedRemovals(model, train, removals, self.seeds, reference.parameters) if self.removals else None
+        positions = weighted_positions(train)
+        with equal_steps(3) as finished:
+            reference = model.replay(train, np.ones(len(train)))
+            _require_same_training(model, reference)
+            finished()
+            weightings = self._weightings(len(train), positions, rng)
+            runs = product(range(self.seeds), weightings)
+            replays = [
+                reference if seed == 0 and (weights == 1).all() else model.replay(train, weights, seed)
+                for seed, weights in counted(runs, self.seeds * len(weightings))
+            ]
+            finished()
+            removals = np.array([_random_subset(rng, len(train), positions, self.keep) for _ in range(self.removals)])
+            gate = None
+            if self.removals:
+                gate = RetrainedRemovals(model, train, removals, self.seeds, reference.parameters)
         return FittedMetagradient(self, model, train, replays, gate)
 
-    def _weightings(self, n: int, counted: NDArray[np.intp], rng: np.random.Generator) -> list[Array]:
-        """The weights (n,) at which derivatives are taken; random numbers are drawn for the counted examples alone."""
+    def _weightings(self, n: int, positions: NDArray[np.intp], rng: np.random.Generator) -> list[Array]:
+        """The weights (n,) at which derivatives are taken; random numbers are drawn at `positions` alone."""
         weights = np.ones(n) if self.at == "full" else np.full(n, self.keep)
         if self.jitter:
             noise = np.zeros((self.samples, n))
-            noise[:, counted] = np.random.default_rng(JITTER_SEED).normal(size=(self.samples, len(counted)))
+            noise[:, positions] = np.random.default_rng(JITTER_SEED).normal(size=(self.samples, len(positions)))
             return list(weights * np.maximum(1.0 + self.jitter * noise, 0.0))
         if self.samples == 1:
             return [weights]
-        return [_random_subset(rng, n, counted, self.keep) for _ in range(self.samples)]
+        return [_random_subset(rng, n, positions, self.keep) for _ in range(self.samples)]
 
 
 class FittedMetagradient(GroupRemoval[Metagradient, Any]):
@@ -172,10 +179,11 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
 
     def by_run(self, queries: Examples) -> Array:
         """Scores (runs, m, n) of every seed and sample, for the spread of the effect over them."""
+        runs = zip(self.replays, self._replayed_models, strict=True)
         return np.stack(
             [
                 replay.gradients(model.outcome_rows(queries, replay), self.recipe.folder, self.recipe.clip)
-                for replay, model in zip(self.replays, self._replayed_models, strict=True)
+                for replay, model in counted(runs, len(self.replays))
             ]
         )
 
@@ -187,7 +195,8 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
     def self_influence(self) -> Scores:
         """One row, `self`, in the unit that retraining confirms on the training examples."""
         self.require_unchanged()
-        values, effects = zip(*self._self_blocks(), strict=True)
+        with self.announced_self_influence():
+            values, effects = zip(*self._self_blocks(), strict=True)
         actual_predicted = None
         if self.gate is not None:
             actual, predicted = np.concatenate(effects, axis=1)

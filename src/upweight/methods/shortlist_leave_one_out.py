@@ -14,6 +14,7 @@ from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import require_count
 from upweight.core.capability_checks import can
 from upweight.core.examples import Examples
+from upweight.core.forecast import counted
 from upweight.core.laws import Law
 from upweight.core.model import Embeddable
 from upweight.core.refittable import Refittable
@@ -132,7 +133,7 @@ class FittedShortlist(Fitted[ShortlistLeaveOneOut, Any]):
         values, half_widths = np.full(len(self.train), np.nan), np.full(len(self.train), np.nan)
         values[sample_weights(self.train) == 0] = half_widths[sample_weights(self.train) == 0] = 0.0
         self._leave_out(chosen)
-        for position in chosen.tolist():
+        for position in counted(chosen.tolist(), len(chosen)):
             own, facts = self._effects(np.array([position]), self.train.take([position]))
             values[position] = own[0, position]
             half_widths[position] = 0.0 if facts.half_widths is None else facts.half_widths[0, position]
@@ -154,7 +155,7 @@ class FittedShortlist(Fitted[ShortlistLeaveOneOut, Any]):
         shape = (self.runs, len(queries), len(self.train))
         differences = np.full(shape, np.nan)
         differences[:, :, sample_weights(self.train) == 0] = 0.0
-        for position in chosen.tolist():
+        for position in counted(chosen.tolist(), len(chosen)):
             models = self._without[position]
             if not isinstance(models, str):
                 differences[:, :, position] = whole - np.stack([model.measure(queries) for model in models])

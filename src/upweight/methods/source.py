@@ -18,6 +18,7 @@ from upweight.core.change_checks import check_changes_once
 from upweight.core.checkpoints import Checkpointed, Layered, Segment, Stepwise
 from upweight.core.curvature_recipes import EKFAC, CurvatureRecipe
 from upweight.core.examples import Examples
+from upweight.core.forecast import counted
 from upweight.core.modules import Modules, as_parts
 from upweight.core.rows import Rows
 from upweight.core.scores import Scores, Unit
@@ -118,7 +119,8 @@ class FittedSteps(Fitted[SOURCE, Checkpointed]):
     def self_influence(self) -> Scores:
         """One row, `self`, and a warning if the backward pass of an example ended early."""
         self.require_unchanged()
-        values, ended_early = self._self_values()
+        with self.announced_self_influence():
+            values, ended_early = self._self_values()
         facts = _early_end_facts(ended_early)
         return self.scores(values[None, :], np.array(["self"]), self.train.ids, facts=facts)
 
@@ -220,8 +222,9 @@ class FittedSOURCE(LinearScores[SOURCE, Checkpointed]):
 
     def _checkpoint_gradients(self, responses: Sequence[Rows], train: Examples) -> Iterator[tuple[Rows, float, Rows]]:
         """(response of the segment, weight of the checkpoint in it, loss gradients there) of every checkpoint."""
-        for segment, response in zip(self.segments, responses, strict=True):
-            for checkpoint in segment.checkpoints:
+        pairs = zip(self.segments, responses, strict=True)
+        for segment, response in counted(pairs, len(self.segments)):
+            for checkpoint in counted(segment.checkpoints, len(segment.checkpoints)):
                 if checkpoint.learning_rate_sum > 0:
                     rows = cast(Checkpointed, checkpoint.model()).loss_rows(train)
                     yield response, checkpoint.learning_rate_sum / segment.learning_rate_sum, rows

@@ -82,7 +82,7 @@ def run_tasks(
                 cache.write(tasks[position], result)
             results[position] = result
             if clock is not None:
-                clock.finished()
+                clock.finished(result)
             _report_progress(retraining, len(results), len(tasks))
     in_order = [results[position] for position in range(len(tasks))]
     return in_order if returns_models or any(task.queries is not None for task in tasks) else np.stack(in_order)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, final
 
 import numpy as np
@@ -25,6 +26,7 @@ from upweight.store.build import Builder
 from upweight.store.codes import Code
 from upweight.store.coordinate_rows import LazyRows, QueryRows, StoredRows
 from upweight.store.quantisation import SEPARATION
+from upweight.store.row_blocks import Factors
 from upweight.store.stored_shards import StoredShards
 
 Array = NDArray[np.float64]
@@ -211,8 +213,13 @@ class CoordinateCurvature(Curvature):
             raise TypeError(f"expected rows of the same store, got {type(rows).__name__}")
         if self._is_identity:
             return Solved(rows, 0.0, 0, True)
-        inverse = {name: 1.0 / values for name, values in self._diagonal.items()}
-        return Solved(rows.times(inverse, SEPARATION[self.header.encoding.precision]), 0.0, 0, True)
+        return Solved(rows.times(self._inverse), 0.0, 0, True)
+
+    @cached_property
+    def _inverse(self) -> dict[str, Factors]:
+        """1/(Λ + λ) of every block, with the separable terms of which it is made up."""
+        tolerance = SEPARATION[self.header.encoding.precision]
+        return {code.name: Factors(1.0 / self._diagonal[code.name], tolerance, code.typical) for code in self.codes}
 
     @property
     def calibrated(self) -> bool:
@@ -224,7 +231,7 @@ class CoordinateCurvature(Curvature):
         """Diagnostics of the curvature, the store's encoding and coverage, and the share of scores that it keeps."""
         facts: dict[str, Any] = {"curvature": "identity", "solver": "none", "damping": 0.0, "warnings": []}
         if not self._is_identity:
-            facts = {**self.fitted.diagnostics, "kept_share": self._kept_share()}
+            facts = {**self.fitted.diagnostics, "kept_share": dict(self._kept_share)}
         if self.fitted.summed.time_matched and not self._is_identity:
             facts["warnings"] = [
                 *facts["warnings"],
@@ -233,6 +240,7 @@ class CoordinateCurvature(Curvature):
             ]
         return {**facts, "store": self.header.encoding.described, "coverage": self.header.coverage}
 
+    @cached_property
     def _kept_share(self) -> dict[str, float]:
         """For each block the share Σ h² (h = Λ/(Λ + λ)) of all directions that lies in the directions of the store.
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from upweight.core.rows import DenseRows, Rows, reciprocal_roots
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.store.codes import Code, factors_by_weight
-from upweight.store.row_blocks import Numbers, Pairs, RowBlock, products
+from upweight.store.row_blocks import Factors, Numbers, Pairs, RowBlock, products
 from upweight.store.stored_shards import StoredShards
 
 Array = NDArray[np.float64]
@@ -101,12 +101,9 @@ class QueryRows(CoordinateRows):
         """The rows at these positions."""
         return QueryRows(self.codes, {name: block.take(positions) for name, block in self._blocks.items()})
 
-    def times(self, factors: Mapping[str, Array], tolerance: float) -> QueryRows:
-        """Every row times these factors, (left, right) for each block."""
-        scaled = {
-            code.name: self._blocks[code.name].times(factors[code.name], tolerance, code.typical) for code in self.codes
-        }
-        return QueryRows(self.codes, scaled)
+    def times(self, factors: Mapping[str, Factors]) -> QueryRows:
+        """Every row times these factors of each block."""
+        return QueryRows(self.codes, {name: block.times(factors[name]) for name, block in self._blocks.items()})
 
 
 @final

@@ -40,6 +40,9 @@ def encode_block(name: str, block: RowBlock, precision: Precision, ids: NDArray[
                 "batch); check its inputs, and the loss for log(0) or overflow"
             )
         arrays |= {f"{name}/{part}/{key}": array for key, array in quantise(values, precision).items()}
+    of_right = arrays.pop(f"{name}/right/scale", None)  # of a pair, the product of both scales counts
+    if of_right is not None:
+        arrays[f"{name}/left/scale"] = arrays[f"{name}/left/scale"] * of_right
     return arrays
 
 
@@ -54,8 +57,9 @@ def decode_block(name: str, arrays: Mapping[str, NDArray[Any]], layout: Layout, 
         return unpacked(own, count, precision)
 
     if layout.form == "pairs":
-        (left, of_left), (right, of_right) = part("left", layout.left), part("right", layout.right)
-        scale = None if of_left is None or of_right is None else of_left * of_right
+        (left, scale), (right, of_right) = part("left", layout.left), part("right", layout.right)
+        if scale is not None and of_right is not None:  # older stores have one for each side
+            scale = scale * of_right
         return Pairs(left, right, scale)
     count = layout.count if layout.form == "sketch" else layout.left * layout.right
     return Numbers(*part("numbers", count))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,31 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """Factors of the numbers of a row, and the separable terms that make them up, computed once.
+
+    Attributes:
+        values: (p, q).
+        tolerance: share of the factors that the terms may leave out, in the norm that `weights` define.
+        weights: typical sizes of the numbers of the left and of the right side, all above 0.
+    """
+
+    values: Array
+    tolerance: float
+    weights: tuple[Array, Array]
+
+    @cached_property
+    def flat(self) -> Floats:
+        """(p·q,)."""
+        return self.values.ravel().astype(np.float32)
+
+    @cached_property
+    def terms(self) -> tuple[Floats, Floats]:
+        """(u (r, p), v (r, q)) with factors ≈ Σ_j u_j v_jᵀ."""
+        return separable_terms(self.values, self.tolerance, self.weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +62,9 @@ class Numbers:
         """The rows at these positions."""
         return Numbers(self.values[where], None if self.scale is None else self.scale[where])
 
-    def times(self, factors: Array, tolerance: float, weights: tuple[Array, Array]) -> Numbers:
+    def times(self, factors: Factors) -> Numbers:
         """Every row times these factors, elementwise."""
-        return Numbers(self.matrix() * factors.ravel().astype(np.float32))
+        return Numbers(self.matrix() * factors.flat)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,18 +107,12 @@ class Pairs:
         """The rows at these positions."""
         return Pairs(self.left[where], self.right[where], None if self.scale is None else self.scale[where])
 
-    def times(self, factors: Array, tolerance: float, weights: tuple[Array, Array]) -> Pairs | Numbers:
-        """Every row times factors (p, q), elementwise: as pairs, if few separable terms make up the factors.
-
-        Args:
-            factors: (p, q).
-            tolerance: share of the factors that the terms may leave out, in the norm that `weights` define.
-            weights: typical sizes of the numbers of the left and of the right side, all above 0.
-        """
-        terms = separable_terms(factors, tolerance, weights)
+    def times(self, factors: Factors) -> Pairs | Numbers:
+        """Every row times these factors, elementwise: as pairs, if few separable terms make up the factors."""
+        terms = factors.terms
         of_pair, of_product = self.numbers
         if self.rank * len(terms[0]) * of_pair >= of_product:
-            return Numbers(self.matrix() * factors.ravel().astype(np.float32))
+            return Numbers(self.matrix() * factors.flat)
         left, right = (
             (side.astype(np.float32, copy=False)[:, :, None, :] * term).reshape(len(side), -1, side.shape[2])
             for side, term in zip((self.left, self.right), terms, strict=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from upweight.core.blocks import blocks
 from upweight.core.checkpoints import Checkpoint, Stepwise
 from upweight.core.examples import Examples
+from upweight.core.forecast import counted
 from upweight.core.rows import DenseRows, Rows
 from upweight.core.weights import example_counts
 from upweight.gradients.batches import collate, to_device
@@ -152,7 +153,7 @@ class RecordedSteps(Stepwise):
         state_cotangents = initial_state(run.training, cotangents)
         scores = np.zeros((len(cotangents), len(self._sample_weights)))
         longest = self.max_growth * torch.linalg.vector_norm(cotangents, dim=1)
-        for t in reversed(range(self.steps)):
+        for t in counted(reversed(range(self.steps)), self.steps):
             step = self._step(t)
             before, state_cotangents, u = pull_back(step, cotangents, state_cotangents)
             products = self._products(step.theta, t, self._shares(run, t), u, statistics)

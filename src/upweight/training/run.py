@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upweight.core.examples import Examples
+from upweight.core.forecast import counted
 from upweight.gradients.batches import collate, map_tensors, to_device
 from upweight.gradients.network import Network, require_one_per_example
 from upweight.training.initial_network import prepare_network, preserve_random_state, seed_torch, set_random_state
@@ -232,7 +233,7 @@ def replay(run: Run, weights: Array, watch: Callable[[int, Tensor], None] | None
     set_parameter_views(parameters, theta)
     state, gradient = initial_state(run.training, theta), torch.empty_like(theta)
     with preserve_random_state(network.device):
-        for t in range(run.steps):
+        for t in counted(range(run.steps), run.steps):
             if watch is not None:
                 watch(t, theta)
             _gradient(run, t, weights, parameters, out=gradient)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from upweight.core.forecast import counted
 from upweight.core.stackable import Stack
 from upweight.gradients.batches import map_tensors
 from upweight.gradients.functional import LossModule, batch_tensors, plain_attention
@@ -159,7 +160,7 @@ def _train(copies: StackedRuns, weights: Array, step_gradients: _StepGradients) 
     training, settings = copies.runs[0].training, copies.runs[0].settings
     theta, unclipped = copies.initial_parameters(), replace(training, clip=None)
     states = [initial_state(training, part.detach()) for part in theta]
-    for t in range(copies.runs[0].steps):
+    for t in counted(range(copies.runs[0].steps), copies.runs[0].steps):
         gradients = step_gradients(theta, t, [*copies.inputs(t), copies.shares(t, weights)])
         with torch.no_grad():
             if training.clip is not None:

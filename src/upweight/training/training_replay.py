@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upweight.core.blocks import blocks
+from upweight.core.forecast import counted
 from upweight.core.identity import digest
 from upweight.core.replay import Replay
 from upweight.core.rows import Rows
@@ -67,7 +68,8 @@ class TrainingReplay(Replay):
         _write_buffers(run.network.net, initial_buffers)
         self._interval = max(1, isqrt(run.steps))
         self._stored: list[TrainingState] = []
-        for state, _ in iterate_steps(run, self._weights, initial_training_state(run), run.steps):
+        states = iterate_steps(run, self._weights, initial_training_state(run), run.steps)
+        for state, _ in counted(states, run.steps):
             if state.t % self._interval == 0 and state.t < run.steps:
                 self._stored.append(state)
         self._theta = trained_parameters(run.training, state.theta, state.state)
@@ -133,7 +135,7 @@ class TrainingReplay(Replay):
         run, tangents = self._run, self._theta.new_zeros(len(directions), len(self._theta))
         state_tangents = initial_state(run.training, tangents)
         statistics = tangents.new_zeros(len(directions), self._products.size)
-        for step in (step for stored in self._stored for step in self._steps(stored)):
+        for step in counted((step for stored in self._stored for step in self._steps(stored)), self._run.steps):
             weighted = run.shares(step.t, self._weights)
             products = self._products(step.theta, step.t, weighted, tangents, tangents=statistics)
             gradient_tangents, statistics = products.parameters, products.tangents
@@ -157,7 +159,8 @@ class TrainingReplay(Replay):
             states[STATISTICS] = statistics
         progress = BackwardState(self._run.steps, cotangents, states, np.zeros((len(cotangents), len(self._weights))))
         progress = progress if checkpoint is None else checkpoint.read(progress)
-        for stored in [stored for stored in reversed(self._stored) if stored.t < progress.t]:
+        remaining = [stored for stored in reversed(self._stored) if stored.t < progress.t]
+        for stored in counted(remaining, len(remaining)):
             _, after, state_cotangents, scores, clipped = progress
             for step in reversed(self._steps(stored)):
                 of_statistics = state_cotangents.get(STATISTICS)

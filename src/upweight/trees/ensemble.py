@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from upweight.core.forecast import counted
+
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
@@ -69,7 +71,7 @@ class TreeEnsemble:
     def by_step(self) -> Iterator[range]:
         """The trees of every boosting step."""
         edges = [*np.flatnonzero(np.diff(self.steps, prepend=-1)).tolist(), self.trees]
-        yield from (range(first, last) for first, last in pairwise(edges))
+        return counted((range(first, last) for first, last in pairwise(edges)), len(edges) - 1)
 
     def global_leaves(self, local_leaves: NDArray[np.integer]) -> Indices:
         """Global leaf numbers from local ones, both (n, trees).

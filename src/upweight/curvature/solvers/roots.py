@@ -15,7 +15,7 @@ from upweight.core.saved_state import NOTHING_SAVED, SavedState
 from upweight.curvature.operators import GaussNewtonOperator
 from upweight.curvature.solvers.algebra import to_matrix, to_numpy
 from upweight.gradients.captured_batch import CapturedBatch, merge_batches
-from upweight.gradients.captured_rows import MAX_CACHED_NUMBERS, MAX_STREAMED_NUMBERS, CapturedRows
+from upweight.gradients.captured_rows import MAX_CACHED_NUMBERS, CapturedRows, held_numbers, streamed_numbers
 from upweight.gradients.inspection import backpropagate, inspect
 from upweight.gradients.tensor_rows import TensorRows
 
@@ -84,7 +84,7 @@ class Roots:
         if self._cached is not None:
             yield slice(0, len(self)), self._cached
             return
-        for where, batch in merge_batches(self.passes(), self.operator.summed.limits.held_numbers):
+        for where, batch in merge_batches(self.passes(), held_numbers(self.operator.summed.limits.held_numbers)):
             if where == slice(0, len(self)) and batch.floats * batch.count <= MAX_CACHED_NUMBERS:
                 self._cached = batch
             yield where, batch
@@ -94,7 +94,7 @@ class Roots:
         out = torch.empty(len(self), len(self), dtype=self.network.precision, device=self.network.device)
         for columns, held in self.held():
             out[columns, columns] = held.gram()
-            for rows, streamed in merge_batches(self.passes(columns.stop), MAX_STREAMED_NUMBERS):
+            for rows, streamed in merge_batches(self.passes(columns.stop), streamed_numbers()):
                 out[rows, columns] = streamed.dot(held)
                 out[columns, rows] = out[rows, columns].T
         return out
@@ -105,7 +105,7 @@ class Roots:
             return self._dot_vectors(TensorRows.of(self.network, rows).blocks)
         out = np.empty((len(self), len(rows)))
         for where, held in self.held():
-            for columns, streamed in merge_batches(rows.passes(ready=True), MAX_STREAMED_NUMBERS):
+            for columns, streamed in merge_batches(rows.passes(ready=True), streamed_numbers()):
                 out[where, columns] = to_numpy(held.dot(streamed))
         return out + self.share_products(rows)
 

@@ -16,6 +16,7 @@ from upweight.core.capability_checks import require
 from upweight.core.checkpoints import Checkpoint, Checkpointed, Layered
 from upweight.core.deprecation import RenamedAttribute
 from upweight.core.examples import Examples
+from upweight.core.forecast import counted
 from upweight.core.model import Differentiable
 from upweight.core.modules import Modules, Part, as_parts, as_settings
 from upweight.core.rows import Rows
@@ -133,7 +134,7 @@ class FittedProducts(LinearScores[Attributor, Differentiable]):
 
     def _gradients(self, queries: Examples, positions: NDArray[np.intp]) -> Iterator[tuple[Checkpoint, Rows, Rows]]:
         """(checkpoint, ∇m of the queries, ∇ℓ of the training examples there) at every checkpoint that counts."""
-        for checkpoint in self.checkpoints:
+        for checkpoint in counted(self.checkpoints, len(self.checkpoints)):
             if checkpoint.learning_rate_sum == 0.0:
                 continue
             model = self._narrowed(checkpoint.model())

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Fitted, RecipeT
 from upweight.core.examples import Examples
+from upweight.core.forecast import counted
 from upweight.core.identity import checksum
 from upweight.core.scores import Unit
 from upweight.core.weights import weighted_positions
@@ -134,17 +135,22 @@ class FittedRandomRefits(Fitted[RecipeT, Any]):
 
     def blocks(self, queries: Examples) -> Blocks:
         """One block of all training examples, with intervals."""
-        measured = np.stack([model.measure(queries) for model in self.trained.models])
+        measured = self._measured(queries)
         values, half_widths = self.trained.effects(measured)
         yield slice(0, len(self.train)), values
         return AnswerFacts(half_widths=half_widths)
 
     def self_values(self) -> Array:
         """The score of each training example on itself."""
-        measured = np.stack([model.measure(self.train) for model in self.trained.models])
+        measured = self._measured(self.train)
         values, half_widths = self.trained.effects(measured)
         self._self_half_widths = np.diagonal(half_widths)[None].copy()
         return np.diagonal(values).copy()
+
+    def _measured(self, queries: Examples) -> Array:
+        """The measurements of all models, (refits, m)."""
+        models = self.trained.models
+        return np.stack([model.measure(queries) for model in counted(models, len(models))])
 
     def self_facts(self) -> AnswerFacts:
         """Intervals of the self-influence that was computed last."""

@@ -15,6 +15,7 @@ from upweight.core.curvature import Curvature
 from upweight.core.deprecation import BuiltBy, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.identity import digests
+from upweight.core.memory import BYTES_OF_A_NUMBER, queries_within
 from upweight.core.model import Predictions
 from upweight.core.objective import Objective
 from upweight.core.picklable import require_picklable
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from upweight.training.trajectory import Trajectory
 
 Array = NDArray[np.float64]
+COPIES_OF_QUERIES = 2  # their gradients, and what the curvature makes of them
 
 
 class TorchModel(
@@ -104,6 +106,11 @@ class TorchModel(
         if trajectory is not None:
             trajectory.require_end(self.network.net)
             self.network = hold_untrained_fixed(self.network, trajectory)
+
+    @property
+    def max_queries(self) -> int | None:
+        """As many as have room in a limit of memory, with gradients and solutions of all parameters."""
+        return queries_within(BYTES_OF_A_NUMBER * COPIES_OF_QUERIES * self.network.size, 1 / 4)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         network = self.network

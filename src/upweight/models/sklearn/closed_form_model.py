@@ -15,6 +15,7 @@ from upweight.core.data_cache import DataCache
 from upweight.core.estimator_model import EstimatorModel
 from upweight.core.exact_removals import ExactRemovals
 from upweight.core.examples import Examples
+from upweight.core.forecast import counted
 from upweight.core.forgettable import Route, Unlearned
 from upweight.core.identity import digests
 from upweight.core.measurement import Measurement, TrainingLoss
@@ -158,7 +159,7 @@ class ClosedFormModel(ExactRemovals, EstimatorModel):
         """The measurement of every query without each group, (m, groups)."""
         form, x = self.form_on(train), self.embed(queries)
         measured = np.empty((len(queries), len(member)))
-        for group, inside in enumerate(member):
+        for group, inside in enumerate(counted(member, len(member))):
             factors = 1.0 - inside.astype(np.float64)
             require_classes(train, factors, self.loss)
             reason = form.refusal(factors)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
+from upweight.core.forecast import expect_products
 from upweight.linear.losses.squared import SquaredLoss
 from upweight.models.fitted_estimators import not_fitted
 from upweight.models.sklearn.closed_form_model import Array, ClosedForm
@@ -110,6 +111,7 @@ class GaussianProcessForm(ClosedForm):
     def _inverse(self) -> Array:
         """A⁻¹ over the rows of positive weight."""
         rows = self._present
+        expect_products(7 * len(rows) ** 3 / 3, 24.0 * len(rows) ** 2)
         a = self._gram[np.ix_(rows, rows)] + np.diag(self._noise[rows] / self.weights[rows])
         return np.asarray(cho_solve(cho_factor(a, lower=True), np.eye(len(rows))))
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from sklearn.covariance import ledoit_wolf
 
+from upweight.core.forecast import counted
 from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.linear.losses.class_scores import LogScoreLoss
 from upweight.models.sklearn.class_priors import ClassPriors
@@ -108,7 +109,7 @@ class LinearDiscriminantForm(ClosedForm):
             shift_of_centre, centres = np.zeros(len(positions)), np.zeros((1, means.shape[1]))
             own = np.broadcast_to(means, (len(positions), *means.shape))
         out = np.empty((len(x), len(positions), len(counts)))
-        for b in range(len(positions)):
+        for b in counted(range(len(positions)), len(positions)):
             class_means = own[b] + shift[b][:, None] * deviation[b]
             directions = class_means @ inverse
             directions += gain[b] * np.outer(class_means @ solved[b], solved[b])

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from upweight.store.quantisation import Precision, bytes_of
+from upweight.store.quantisation import Precision, bytes_of, scale_bytes
 
 MAX_DENSE_NUMBERS = 4096  # of a parameter of no layer (a norm, a lone bias) that are kept; a larger one is left out
 
@@ -33,8 +33,10 @@ class Layout:
     def bytes(self, precision: Precision) -> int:
         """Bytes of one row."""
         if self.form == "pairs":
-            return self.rank * (bytes_of(self.left, precision) + bytes_of(self.right, precision))
-        return bytes_of(self.count if self.form == "sketch" else self.left * self.right, precision)
+            sides = bytes_of(self.left, precision) + bytes_of(self.right, precision)
+            return self.rank * (sides + scale_bytes(precision))
+        count = self.count if self.form == "sketch" else self.left * self.right
+        return bytes_of(count, precision) + scale_bytes(precision)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,8 @@ class Encoding(ABC):
     """Which numbers of a training gradient a store keeps, and in how many bits.
 
     Args:
-        precision: "float32", "float16", "int8" or "int4"; integers have one scale for each vector.
+        precision: "float32", "float16", "int8", "int4" or "int3"; all but the first have one scale for each vector, or
+            for each pair of them.
     """
 
     summary: ClassVar[str] = ""
