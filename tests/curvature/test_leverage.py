@@ -54,13 +54,20 @@ def test_corrected_rows_are_newton_steps_of_leaving_one_out(name, form):
     assert np.abs(scores - curvature.solve(q).rows.dot(rows)).max() > 1e-3 * np.abs(scores).max()
 
 
-def test_influence_corrects_without_damping_only():
-    model, train, queries = untrained("mlp", l2=0.5), examples(25), examples(5, seed=9)
-    effects = uw.Influence(curvature=uw.GaussNewton()).fit(model, train)
-    assert effects.attribute(queries).unit == uw.Unit.RANK  # the net is far from its optimum
-    assert effects.diagnostics["correction"] == "leverage"
-    ranks = uw.Influence(curvature=uw.GaussNewton(), damping=0.1).fit(model, train)
-    assert ranks.diagnostics["correction"] is None
+def test_influence_corrects_effects_and_not_ranks():
+    train, q, l2 = examples(25), examples(5, seed=9), 0.5
+    x, y = train.x, train.x[:, :2] @ [1.0, -1.0]
+    numbers, width = uw.Examples(x, y), x.shape[1]
+    net = torch.nn.Linear(width, 1, bias=False).double()
+    net.weight.data = torch.tensor(np.linalg.solve(2 * x.T @ x + 25 * l2 * np.eye(width), 2 * x.T @ y)[None])
+    at_optimum = uw.TorchModel(net, lambda net, b: (net(b.x)[:, 0] - b.y) ** 2, objective=uw.Objective("mean", l2=l2))
+    for recipe in (uw.GaussNewton(), uw.Hessian()):
+        effects = uw.Influence(curvature=recipe).fit(at_optimum, numbers)
+        assert effects.unit == uw.Unit.EFFECT
+        assert effects.diagnostics["correction"] == "leverage"
+    model = untrained("mlp", l2=l2)
+    ranks = [uw.Influence(curvature=uw.GaussNewton(), damping=given).fit(model, train) for given in (0.1, "auto")]
+    assert [(fitted.attribute(q).unit, fitted.diagnostics["correction"]) for fitted in ranks] == [("RANK", None)] * 2
     requested = uw.Influence(curvature=uw.EKFAC(), damping=0.1, correction="leverage").fit(model, train)
     assert requested.diagnostics["correction"] == "leverage"
     for recipe in (uw.Identity(), uw.GaussNewton(solver=uw.CG())):
@@ -78,8 +85,7 @@ def test_for_one_linear_layer_it_is_the_correction_of_linear_models():
     torch.manual_seed(0)
     model = uw.TorchModel(torch.nn.Linear(12, 3).double(), cross_entropy, objective=uw.Objective("mean", l2=0.3))
     train, q = examples(25), examples(6, seed=9)
-    exact = uw.Influence(curvature=uw.GaussNewton()).fit(model, train)
-    assert exact.diagnostics["correction"] == "leverage"
+    exact = uw.Influence(curvature=uw.GaussNewton(), correction="leverage").fit(model, train)
     curvature = model.curvature(train, uw.GaussNewton(), 0.0)
     rows = model.loss_rows(train)
     whole = curvature.matvec(np.eye(model.network.size))

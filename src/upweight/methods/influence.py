@@ -36,7 +36,7 @@ class Influence(Attributor):
             inverted; otherwise it adds some and reports how much.
         correction: "leverage" applies the leverage correction (I − AS)⁻¹, which turns first order into the Newton step
             of leaving the example out. None gives the plain first-order value of the paper, at the parameters of the
-            model as they are. "auto" corrects if no damping was added; with damping, where scores are a ranking, the
+            model as they are. "auto" corrects if scores are effects; on networks, where scores are a ranking, the
             correction brings their size nearer to retraining but costs a little of the order.
         polish: Newton steps at most for the examples that move the model most (with the correction); most examples
             need one or two.
@@ -147,7 +147,7 @@ class Influence(Attributor):
 
     def _correct(self, fitted: FittedInfluence) -> bool:
         """Correct the rows of the fit if this recipe requires it; returns whether Newton steps are possible."""
-        if self.correction is None or (self.correction == "auto" and not fitted.curvature.calibrated):
+        if self.correction is None or (self.correction == "auto" and fitted.unit != Unit.EFFECT):
             return False
         rows = fitted.curvature.corrected(fitted.plain_rows)
         if rows is None:
