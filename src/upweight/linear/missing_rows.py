@@ -13,7 +13,9 @@ from upweight.linear.problem import Array, Problem
 
 BEYOND_TOLERANCE = 1.1  # times the tolerance of the solver, from which a gradient is not the solver's
 BEYOND_EXACT = 1e-7  # ‖∇J‖ relative to random-sign gradients, that a closed form never leaves
-BEYOND_EXACT_WIDE = 1e-3  # the same with as many columns as rows, where the system is often ill-conditioned
+BEYOND_EXACT_COARSE = 1e-3  # the same in single precision, or with as many columns as rows, often ill-conditioned
+DOUBLE = float(np.finfo(np.float64).eps)
+HALF = float(np.finfo(np.float16).eps)
 BEYOND_STALLING = 1e-4  # the same for a solver that stops where the objective falls no more
 STALLED = 5e-9  # distance to the lowest objective, relative to it, within which solvers may stall
 STALLED_ROUNDINGS = 512.0  # the same in units of the precision, for single precision
@@ -36,7 +38,7 @@ class Stopping:
 
     tolerance: float | None
     scale: Literal["weight", "start", "residuals"] = "weight"
-    precision: float = float(np.finfo(np.float64).eps)
+    precision: float = DOUBLE
 
 
 def rows_are_missing(problem: Problem, stopping: Stopping) -> bool:
@@ -53,8 +55,8 @@ def rows_are_missing(problem: Problem, stopping: Stopping) -> bool:
     if norm <= ROUNDING * stopping.precision * size:
         return False
     if stopping.tolerance == 0.0:
-        is_wide = problem.features.columns >= len(problem.features)
-        return norm > (BEYOND_EXACT_WIDE if is_wide else BEYOND_EXACT) * problem.noise
+        is_coarse = problem.features.columns >= len(problem.features) or stopping.precision > DOUBLE
+        return norm > (BEYOND_EXACT_COARSE if is_coarse else BEYOND_EXACT) * problem.noise
     stalled = max(STALLED, STALLED_ROUNDINGS * stopping.precision)
     if stopping.tolerance is not None and norm > BEYOND_STALLING * problem.noise and _excess(problem) > stalled:
         return True

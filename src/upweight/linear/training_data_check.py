@@ -7,8 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from upweight.linear.curvature_choice import curvature_of
+<<<<<<< HEAD
 from upweight.linear.losses.pinball import SmoothPinballLoss
 from upweight.linear.missing_rows import Stopping, rows_are_missing, solver_gave_up
+=======
+from upweight.linear.missing_rows import HALF, Stopping, rows_are_missing, solver_gave_up
+>>>>>>> cf69486 (Estimators on odd data are refitted; a missing row is named in single precision, and half precision by its name)
 from upweight.linear.problem import Problem
 from upweight.linear.quantile_curvature import require_optimal_quantiles
 
@@ -66,6 +70,11 @@ def require_training_data(problem: Problem, solver: SolverState) -> None:
 def _advice(problem: Problem, solver: SolverState) -> str:
     """Advice for a model that is far from the optimum on its data."""
     pass_same = "Pass the same rows, labels and sample weights as to fit()"
+    if solver.stopping is not None and solver.stopping.precision >= HALF:
+        return (
+            "It was fitted in half precision, which is too coarse for its optimum: fit it on x.astype(np.float64). If "
+            f"it is near its optimum: {pass_same[0].lower()}{pass_same[1:]}"
+        )
     if solver.stopping is not None and rows_are_missing(problem, solver.stopping):
         if solver.stopping.tolerance != 0.0 and solver_gave_up(problem):
             return (

@@ -42,9 +42,14 @@ def stopping_of(estimator: Any, matrix: Any) -> Stopping | None:
         estimator, "solver_", getattr(estimator, "solver", "liblinear" if name in ("LinearSVC", "LinearSVR") else "svd")
     )
     is_ridge = name in ("Ridge", "RidgeClassifier")
-    if np.asarray(estimator.coef_).dtype == np.float32:
-        by_gradient = solver in BY_GRADIENT and not is_ridge  # rounding stops the others
-        return Stopping(estimator.tol if by_gradient else None, precision=float(np.finfo(np.float32).eps))
+    dtype = np.asarray(estimator.coef_).dtype
+    if dtype in (np.float16, np.float32):
+        tolerance = None  # rounding stops solvers that take many steps
+        if solver in BY_GRADIENT and not is_ridge:
+            tolerance = float(estimator.tol)
+        elif solver in (*CLOSED_FORM, "auto") and not is_sparse(matrix) and _has_full_rank(estimator, matrix):
+            tolerance = 0.0
+        return Stopping(tolerance, precision=float(np.finfo(dtype).eps))
     return _stopping_of_ridge(estimator, matrix, solver) if is_ridge else _stopping_of_others(estimator, matrix, solver)
 
 
@@ -74,8 +79,7 @@ def _stopping_of_others(estimator: Any, matrix: Any, solver: str) -> Stopping:
         stopping = Stopping(SMALLEST_CLASS * float(estimator.tol) if is_primal else None, "start")
     elif solver in CLOSED_FORM and not is_sparse(matrix):
         # LinearRegression solves sparse inputs by iterations, and drops directions that the data hardly determine.
-        has_full_rank = getattr(estimator, "rank_", matrix.shape[1]) == matrix.shape[1]
-        stopping = Stopping(0.0 if has_full_rank else None)
+        stopping = Stopping(0.0 if _has_full_rank(estimator, matrix) else None)
     return stopping
 
 
@@ -97,3 +101,7 @@ def _gradient_of_averaged_steps(estimator: Any, matrix: Any, solver: str, curvat
 
 def _is_tall(matrix: Any) -> bool:
     return bool(matrix.shape[0] >= matrix.shape[1])
+
+
+def _has_full_rank(estimator: Any, matrix: Any) -> bool:
+    return bool(getattr(estimator, "rank_", matrix.shape[1]) == matrix.shape[1])
