@@ -7,12 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from upweight.linear.curvature_choice import curvature_of
-<<<<<<< HEAD
 from upweight.linear.losses.pinball import SmoothPinballLoss
-from upweight.linear.missing_rows import Stopping, rows_are_missing, solver_gave_up
-=======
 from upweight.linear.missing_rows import HALF, Stopping, rows_are_missing, solver_gave_up
->>>>>>> cf69486 (Estimators on odd data are refitted; a missing row is named in single precision, and half precision by its name)
 from upweight.linear.problem import Problem
 from upweight.linear.quantile_curvature import require_optimal_quantiles
 
