@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from upweight.core.curvature_recipes import CG, Direct, GaussNewton, Nystrom
@@ -14,9 +16,10 @@ from upweight.curvature.ekfac import FittedEKFAC
 from upweight.curvature.inverted import InvertedCurvature
 from upweight.curvature.leverage import SavedSlopes, correct_leverage
 from upweight.curvature.linear_head import is_linear_head
-from upweight.curvature.operators import GaussNewtonOperator
+from upweight.curvature.operators import GaussNewtonOperator, HessianOperator
 from upweight.curvature.optimum import NONE_AT_OPTIMUM
 from upweight.curvature.solvers import prepare
+from upweight.curvature.solvers.algebra import standard_normal, to_blocks
 from upweight.curvature.solvers.cg import ConjugateGradients
 from upweight.curvature.solvers.direct import CholeskySolver
 from upweight.curvature.solvers.dual import DualForm
@@ -24,8 +27,15 @@ from upweight.curvature.solvers.inverse import Inverse
 from upweight.curvature.solvers.nystrom import NystromSolver
 from upweight.curvature.solvers.roots import Roots
 from upweight.curvature.summed_objective import SummedObjective
+from upweight.gradients.functional import SecondDerivativeError
+from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
+CLOSE_TO_HESSIAN = 0.2  # relative residual, up to which influences by the Gauss–Newton matrix have the size of effects
+NOT_THE_HESSIAN = (
+    "The Hessian of this net is not close to its Gauss–Newton matrix, so scores are a ranking. At an optimum, "
+    "curvature=Hessian() gives effects."
+)
 DEFAULT_CG = CG(tolerance=1e-3, steps=30)
 
 
@@ -84,6 +94,24 @@ class FittedGaussNewton(InvertedCurvature):
             return self._leverage.corrected(rows, lambda: correct_leverage(self.summed, rows, inverse))
         return None
 
+    @property
+    def calibrated(self) -> bool:
+        """True without added damping where the Hessian is close to the Gauss–Newton matrix."""
+        return super().calibrated and self.distance_to_hessian <= CLOSE_TO_HESSIAN
+
+    @cached_property
+    def distance_to_hessian(self) -> float:
+        """‖(H + shift) x − v‖ / ‖v‖ for a random v and x = (G + shift)⁻¹ v; 0 if torch cannot multiply with H."""
+        network = self.summed.network
+        v = standard_normal(network, 1, torch.Generator().manual_seed(0))
+        x = self.solve(TensorRows(network, to_blocks(network, v))).rows.dense()
+        try:
+            product = HessianOperator(self.summed).product(network.split(x))
+        except (SecondDerivativeError, RuntimeError):
+            return 0.0
+        target = v.double().cpu().numpy()
+        return float(np.linalg.norm(network.join(product) + self.inverse.shift * x - target) / np.linalg.norm(target))
+
     def _saved_slopes(self) -> dict[str, Array]:
         return self._leverage.arrays()
 
@@ -91,6 +119,8 @@ class FittedGaussNewton(InvertedCurvature):
     def diagnostics(self) -> dict[str, Any]:
         """The diagnostics of its inverse; in the dual form also the rank correlation of scores at other dampings."""
         facts = super().diagnostics
+        if super().calibrated and not self.calibrated:
+            facts["warnings"] = [*facts["warnings"], NOT_THE_HESSIAN]
         if isinstance(self.inverse, DualForm):
             facts["damping_rank_correlation"] = self.inverse.rank_correlation
         return facts

@@ -33,6 +33,9 @@ from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.functional import SecondDerivativeError
 from upweight.gradients.outputs import NoOutputsError
 
+HESSIAN_AT_OPTIMUM = (
+    "The net is at an optimum, where its exact Hessian is positive definite, and GaussNewton() is not close to that"
+)
 _KINDS = {  # recipe → the class that is fitted
     GaussNewton: "FittedGaussNewton",
     Hessian: "FittedHessian",
@@ -110,7 +113,7 @@ def restore(
 ) -> Curvature:
     """The curvature whose `state` was saved. Raises ValueError if the state does not fit the recipe and the net."""
     summed = _undamped(model, train, limits).with_choice(state.facts["chosen"])
-    possible = CANDIDATES if recipe is None or isinstance(recipe, WithinBudget) else (recipe,)
+    possible = (*CANDIDATES, Hessian()) if recipe is None or isinstance(recipe, WithinBudget) else (recipe,)
     kinds = {_KINDS[type(candidate)]: candidate for candidate in possible if type(candidate) in _KINDS}
     if state.facts["kind"] not in kinds:
         raise ValueError(f"expected a curvature of the kind {' or '.join(kinds)}, got {state.facts['kind']}")
@@ -149,7 +152,10 @@ def _build_within(
         try:
             if isinstance(recipe, GaussNewton | KFAC | EKFAC):
                 require_curved_loss(undamped)
-            return _build(model, train, recipe, damping, limits, notes, choice)
+            curvature = _build(model, train, recipe, damping, limits, notes, choice)
+            if curvature.diagnostics["damping_from"] == NONE_AT_OPTIMUM and not curvature.calibrated:
+                return _build(model, train, Hessian(), damping, limits, notes, HESSIAN_AT_OPTIMUM)
+            return curvature
         except (NoOutputsError, SecondDerivativeError, NoCurvatureError, TooManyExamplesError) as error:
             reason, first = reason or error, first or name
     assert reason is not None
