@@ -159,7 +159,7 @@ def show_progress(stages: dict[str, str], printing: PrintOptions) -> Iterator[Pr
     """One line per stage on stderr while the context lasts. With JSON output it is silent, except on a terminal."""
     from rich.console import Console
 
-    from upweight.core.forecast import announcements
+    from upweight.core.announcements import announcements
     from upweight.report.progress_display import ProgressDisplay
 
     silent = printing.quiet or (printing.as_json and not sys.stderr.isatty())

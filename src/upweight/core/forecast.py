@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+
+from upweight.core.amounts_in_words import bytes_in_words, in_words
+from upweight.core.announcements import announcements
+from upweight.core.resident_memory import resident_bytes
 
 LONG_SECONDS = 10.0  # shorter work is not announced
 LEAST_LEFT = 3.0  # seconds of a loop that are worth a line
@@ -55,28 +55,6 @@ class Forecast:
         longest = sorted(self.parts.items(), key=lambda part: -part[1])[:3]
         steps = ", ".join(f"{name} {in_words(seconds)}" for name, seconds in longest)
         return f"about {in_words(self.seconds)} and {bytes_in_words(self.bytes)} of memory ({steps})"
-
-
-class _OnStandardError(logging.StreamHandler[Any]):
-    """Writes to what standard error is at that moment: notebooks and progress bars replace it."""
-
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> Any:
-        """Standard error."""
-        return sys.stderr
-
-    @stream.setter
-    def stream(self, _: Any) -> None:
-        pass
-
-
-announcements = logging.getLogger("upweight.forecast")  # raise its level to silence it
-announcements.setLevel(logging.INFO)
-announcements.propagate = False
-announcements.addHandler(_OnStandardError())
 
 
 class Loop:
@@ -177,15 +155,6 @@ class Job:
             return ""
         growth = max((resident_bytes() or 0) - self._resident, 0)
         return f" and {bytes_in_words(growth + (1 - share) * self.forecast.bytes)} of memory"
-
-
-def resident_bytes() -> int | None:
-    """Memory that the process holds; None if the operating system does not say it in a file."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 _job: ContextVar[Job | None] = ContextVar("job", default=None)
@@ -321,19 +290,3 @@ class TaskClock:
 def is_announced() -> bool:
     """Whether this code runs as a part of announced work."""
     return _job.get() is not None
-
-
-def in_words(seconds: float) -> str:
-    """A time: `40 s`, `3 min`, `2.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 1 else "less than a second"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
-
-
-def bytes_in_words(count: float) -> str:
-    """A size: `512 bytes`, `3.2 MB`."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
-        count /= 1000
-    raise AssertionError

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, final
 from uuid import uuid4
 
+from upweight.core.announcements import announcements
 from upweight.core.examples import Examples
-from upweight.core.forecast import announcements
 from upweight.core.progress import Progress, rename_stages
 from upweight.engines.work_list import Rank, WorkList, run_as_rank, run_here, wait_until
 from upweight.store.build import PHASES, Builder

@@ -9,8 +9,8 @@ from math import prod
 
 import torch
 
+from upweight.core.amounts_in_words import bytes_in_words
 from upweight.core.examples import Examples
-from upweight.core.forecast import bytes_in_words
 from upweight.curvature.label_expectation import draws_per_example, expected_gradients
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.curvature.unfactored_parameters import MAX_ROTATED_AXIS

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from upweight.core.announcements import announcements
 from upweight.core.curvature import Curvature
 from upweight.core.curvature_recipes import EKFAC, KFAC, CurvatureRecipe
 from upweight.core.examples import Examples
-from upweight.core.forecast import announcements
 from upweight.core.model import Differentiable
 from upweight.gradients.inspection import capture, inspect
 from upweight.store.coordinate_model import CoordinateModel, fitted_from
