@@ -19,6 +19,7 @@ ORDER = (
     "batch norm",
     "retraining",
     "accuracy",
+    "refit agreement",
     "peers",
     "coming_from",
     "speed",

@@ -174,6 +174,7 @@ from upweight.core.parameter_measurement import Coefficient as Coefficient
 from upweight.core.parameter_measurement import Coefficients as Coefficients
 from upweight.core.parameter_measurement import ParameterFunction as ParameterFunction
 from upweight.core.parameter_measurement import ParameterMeasurement as ParameterMeasurement
+from upweight.core.parameter_measurement import PValue as PValue
 from upweight.core.preview import Preview as Preview
 from upweight.core.progress import Progress as Progress
 from upweight.core.promises import Promises as Promises

@@ -7,6 +7,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import (
+    ARDRegression,
     BayesianRidge,
     ElasticNet,
     ElasticNetCV,
@@ -14,6 +15,7 @@ from sklearn.linear_model import (
     Lasso,
     LassoCV,
     LassoLars,
+    QuantileRegressor,
     Ridge,
 )
 from sklearn.preprocessing import StandardScaler
@@ -49,6 +51,9 @@ CASES = {
     "elastic net with more columns than examples": (ElasticNet(alpha=0.2, l1_ratio=0.8, **TIGHT), wide),
     "huber": (HuberRegressor(epsilon=1.2, **HUBER), narrow),
     "huber with a strong l2": (HuberRegressor(alpha=3.0, **HUBER), narrow),
+    "quantiles": (QuantileRegressor(quantile=0.3, alpha=0.0), narrow),
+    "quantiles with an l1": (QuantileRegressor(quantile=0.7, alpha=0.02), narrow),
+    "quantiles without an intercept": (QuantileRegressor(alpha=0.02, fit_intercept=False), narrow),
     "lasso by least angles": (LassoLars(alpha=0.03), narrow),
 }
 
@@ -88,7 +93,8 @@ def test_scores_equal_real_refits(name: str, weighted: bool) -> None:
 
 
 def test_the_set_of_coefficients_changes_with_removals_in_these_cases() -> None:
-    for estimator, data in (case for case in CASES.values() if not isinstance(case[0], HuberRegressor)):
+    fixed = HuberRegressor | QuantileRegressor
+    for estimator, data in (case for case in CASES.values() if not isinstance(case[0], fixed)):
         x, y = data()
         sets = {tuple(clone(estimator).fit(np.delete(x[:N], i, 0), np.delete(y[:N], i)).coef_ != 0) for i in range(N)}
         assert len(sets) > 1
@@ -125,3 +131,45 @@ def test_bayesian_ridge_is_ridge_at_the_precisions_that_it_found() -> None:
     actual = effects(Ridge(alpha=estimator.lambda_ / estimator.alpha_), x, y, [[i] for i in range(0, N, 9)])
     np.testing.assert_allclose(scores.values[:, ::9], actual, rtol=1e-6, atol=1e-9)
     assert "are held fixed: removals do not change them" in scores.diagnostics["warnings"][0]
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_relevance_determination_is_a_ridge_with_a_penalty_of_every_column(fit_intercept: bool) -> None:
+    x, y = narrow()
+    x = np.c_[x, 0.01 * np.random.default_rng(0).normal(size=(N + M, 4))]
+    train, queries = uw.Examples(x[:N], y[:N]), uw.Examples(x[N:], y[N:])
+    estimator = ARDRegression(threshold_lambda=100.0, fit_intercept=fit_intercept).fit(train.x, train.y)
+    kept = estimator.lambda_ < estimator.threshold_lambda
+    assert not kept.all()
+    penalty = np.diag(estimator.lambda_[kept] / estimator.alpha_)
+
+    def predicted(rows: Any) -> np.ndarray:
+        a, b = x[:N][rows][:, kept], y[:N][rows]
+        centre, mean = (a.mean(axis=0), b.mean()) if fit_intercept else (0.0, 0.0)
+        slopes = np.linalg.solve((a - centre).T @ (a - centre) + penalty, (a - centre).T @ (b - mean))
+        return np.asarray((x[N:][:, kept] - centre) @ slopes + mean)
+
+    fitted = uw.Influence().fit(uw.explainable(estimator, train, measure=first), train)
+    scores, ones = fitted.attribute(queries), np.arange(N) >= 0
+    actual = np.stack([predicted(ones) - predicted(np.arange(N) != i) for i in range(N)], axis=1)
+    np.testing.assert_allclose(scores.values, actual, atol=1e-8 * np.abs(actual).max())
+    assert f"{int((~kept).sum())} of {len(kept)} columns have no weight" in scores.diagnostics["warnings"][0]
+    column = int(np.flatnonzero(kept)[0])
+    measured = uw.explainable(estimator, train, measure=uw.Coefficient(column)).measure(queries)
+    assert measured[0] == pytest.approx(estimator.coef_[column])
+
+
+def test_other_data_and_quantiles_that_are_not_one_place() -> None:
+    x, y = narrow()
+    train = uw.Examples(x[:N], y[:N])
+    with pytest.raises(ValueError, match="got examples on which its objective is"):
+        uw.explainable(QuantileRegressor(alpha=0.01).fit(x[: N - 9], y[: N - 9]), train)
+    twice = uw.Examples(np.c_[x[:N], x[:N, :1]], y[:N])
+    model = uw.explainable(QuantileRegressor(alpha=0.0).fit(twice.x, twice.y), twice)
+    assert "has no single optimum" in model.notes[0]
+    odd = uw.Examples(x[: N - 1], y[: N - 1])
+    fitted = uw.Influence().fit(uw.explainable(QuantileRegressor(alpha=9.0).fit(odd.x, odd.y), odd, measure=first), odd)
+    scores = fitted.attribute(uw.Examples(x[N:], y[N:]))
+    assert any("several quantiles are equally good" in warning for warning in fitted.diagnostics["warnings"])
+    middle = np.sort(y[: N - 1])[N // 2 - 2 : N // 2 + 1]  # the median and its neighbours
+    assert np.abs(scores.values).max() <= np.ptp(middle)

@@ -118,7 +118,7 @@ def test_models_without_a_counterpart_are_fitted_anew_by_statsmodels(name):
             "without regularisation|data that",
         ),
         (lambda: sm.OLS(Y, X), TypeError, "expected results of statsmodels, as fit"),
-        (lambda: sm.MixedLM(Y, X, groups=np.arange(ROWS) % 5).fit(), TypeError, "got MixedLM; wrap it as an estimator"),
+        (lambda: sm.QuantReg(Y, X).fit(), TypeError, "got QuantReg; wrap it as an estimator"),
     ],
 )
 def test_what_is_no_plain_model_is_refused_in_a_sentence(results, error, match):
@@ -130,3 +130,50 @@ def test_what_is_no_plain_model_is_refused_in_a_sentence(results, error, match):
 def test_examples_of_anything_but_results_are_refused():
     with pytest.raises(TypeError, match="expected results of statsmodels, as model"):
         uw.examples_of(X)
+
+
+GROUPS = np.repeat(np.arange(12), ROWS // 12)
+TIMES, STATUS = RNG.exponential(np.exp(-MEAN)), (RNG.random(ROWS) < 0.8).astype(int)
+TESTED = {
+    "OLS": (lambda rows: sm.OLS(Y[rows], X[rows]).fit(), 1),
+    "Logit": (lambda rows: sm.Logit(BINARY[rows], X[rows]).fit(disp=0), 1),
+    "RLM": (lambda rows: sm.RLM(Y[rows], X[rows]).fit(), 1),
+    "MixedLM": (lambda rows: sm.MixedLM(Y[rows] + GROUPS[rows] % 3, X[rows], groups=GROUPS[rows]).fit(), 1),
+    "PHReg": (lambda rows: sm.PHReg(TIMES[rows], X[rows][:, 1:], status=STATUS[rows]).fit(), 0),
+}
+
+
+@pytest.mark.parametrize("name", TESTED)
+def test_p_values_and_coefficients_of_refits_are_those_of_statsmodels_without_the_row(name):
+    fit, column = TESTED[name]
+    everything = np.arange(ROWS)
+    results, without = fit(everything), fit(np.delete(everything, 7))
+    train = uw.examples_of(results)
+    measures = [(uw.PValue(column), "pvalues")]
+    measures += [(uw.Coefficient(column), "params")] if name in ("MixedLM", "PHReg") else []
+    for measure, attribute in measures:
+        model = uw.explainable(results, train, measure=measure)
+        few = train.take([0, 7])
+        expected = getattr(results, attribute)[column]
+        assert model.measure(few)[0] == pytest.approx(expected)
+        again = model.retrain(train, (everything != 7).astype(float)).measure(model.parameter_query())
+        assert again[0] == pytest.approx(getattr(without, attribute)[column], rel=1e-4, abs=1e-9)
+    scores = uw.ShortlistLeaveOneOut(refits=4).fit(model, train).attribute()
+    assert scores.values.shape == (1, ROWS)
+
+
+def test_survival_predicts_hazards_and_has_no_loss_and_other_models_have_no_p_values():
+    results = TESTED["PHReg"][0](np.arange(ROWS))
+    train = uw.examples_of(results)
+    with pytest.raises(ValueError, match="PHReg|no loss"):
+        uw.explainable(results, train)
+    model = uw.explainable(results, train, measure=lambda outputs, labels: outputs[:, 0])
+    np.testing.assert_allclose(model.measure(train.take([2])), X[[2], 1:] @ results.params)
+    from sklearn.linear_model import LinearRegression
+
+    plain = LinearRegression().fit(X, Y)
+    with pytest.raises(TypeError, match="a p-value needs results of statsmodels"):
+        uw.explainable(plain, uw.Examples(X, Y), measure=uw.PValue(1))
+    mixed = sm.MixedLM(Y, X, groups=GROUPS, exog_re=X[:, :2]).fit()
+    with pytest.raises(ValueError, match="random intercept of each group"):
+        uw.examples_of(mixed)

@@ -27,6 +27,7 @@ class Coefficients:
         columns: names of the columns that enter the linear model.
         outputs: the class or target of each row.
         has_intercept: whether the model has intercepts.
+        p_values: of the test of every coefficient against 0, in the shape of `values`; None if the model has no tests.
     """
 
     values: Array
@@ -34,6 +35,7 @@ class Coefficients:
     columns: tuple[str, ...]
     outputs: tuple[Any, ...]
     has_intercept: bool
+    p_values: Array | None = None
 
     @property
     def names(self) -> list[tuple[Any, str]]:
@@ -112,6 +114,35 @@ class Coefficient(ParameterMeasurement):
         else:
             values[row, column] = 1.0
         return values, intercepts
+
+
+@dataclass(frozen=True)
+class PValue(ParameterMeasurement):
+    """The p-value of one coefficient, of results of statsmodels, which are fitted again without examples.
+
+    Args:
+        of: name or position of a column of the design matrix.
+    """
+
+    of: Any
+
+    def described(self, family: TrainingLoss) -> str:
+        """The name of the coefficient."""
+        return f"p-value of {self.of}"
+
+    def of_coefficients(self, coefficients: Coefficients) -> float:
+        """The p-value. Raises TypeError if the model has no tests."""
+        row, column = coefficients.find(self.of)
+        if coefficients.p_values is None:
+            raise TypeError(
+                "a p-value needs results of statsmodels, as model.fit() returns them; pass these to explainable, or "
+                "measure Coefficient(…) of this model"
+            )
+        return float(coefficients.p_values[row, column])
+
+    def slopes(self, coefficients: Coefficients) -> tuple[Array, Array]:
+        """Raises TypeError: a p-value depends on the data too, so that refits are needed."""
+        raise TypeError("a p-value has no derivative in the coefficients alone; use uw.ShortlistLeaveOneOut()")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from upweight.core.examples import Examples, require_examples
 from upweight.core.measurement import Measurement, as_measurement
 from upweight.core.model import Retrainable
 from upweight.core.model_reader import ModelReader, UnsupportedSettingsError
+from upweight.core.parameter_measurement import PValue
 from upweight.core.plugins import MODELS, plugins, warn_about
 from upweight.core.refittable import Refittable
 from upweight.core.weights import require_any_weight
@@ -65,7 +66,8 @@ def explainable(
             plugin reads (`ModelReader`). It is never changed.
         train: the examples that it was fitted on, as passed to `fit` (weights included).
         measure: the measurement of a query: `Loss()` (default), `Margin()`, `Probability(of=…)`, or a function
-            `f(outputs, labels) -> (m,)`. `Coefficient(…)` and `ParameterFunction(…)` measure a linear model itself.
+            `f(outputs, labels) -> (m,)`. `Coefficient(…)` and `ParameterFunction(…)` measure a linear model itself,
+            `PValue(…)` results of statsmodels.
         smoothing: temperature t of the smoothed hinge for support vector machines (Koh & Liang 2017, §4.2). The default
             is theirs, .001. Smaller is closer to retraining and slower.
         objective: "sum" if the l2 stays as it is when an example is removed, "mean" if losses are averaged anew. The
@@ -82,7 +84,7 @@ def explainable(
     """
     require_examples(train, "train")
     require_any_weight(train)
-    estimator, notes = _inside(estimator)
+    estimator, notes = _inside(estimator, isinstance(measure, PValue))
     final = last_step(estimator)
     readers = list(_readers_of(estimator))
     if not readers:
@@ -155,15 +157,18 @@ def _are_results(estimator: Any) -> bool:
     return type(estimator).__module__.partition(".")[0] == "statsmodels"
 
 
-def _inside(estimator: Any) -> tuple[Any, tuple[str, ...]]:
-    """The estimator inside all wrappers, or the one that results of statsmodels stand for, and notes."""
+def _inside(estimator: Any, is_tested: bool = False) -> tuple[Any, tuple[str, ...]]:
+    """The estimator inside all wrappers, or the one that results of statsmodels stand for, and notes.
+
+    `is_tested`: its coefficients need tests, which only statsmodels itself has.
+    """
     if not _are_results(estimator):
         return read_through(estimator)
     from upweight.models.statsmodels_results import are_results, as_estimator
 
     if not are_results(estimator):
         raise TypeError(f"expected results of statsmodels, as fit() returns them, got {type(estimator).__name__}")
-    return as_estimator(estimator)
+    return as_estimator(estimator, is_tested)
 
 
 def _unsupported(estimator: Any) -> TypeError:

@@ -7,6 +7,7 @@ become an estimator whose `fit` fits the model of statsmodels. statsmodels itsel
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,19 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.linear_model import LinearRegression, LogisticRegression, TweedieRegressor
 
 from upweight.core.examples import Examples
+from upweight.core.parameter_measurement import Coefficients
 
 TIGHT = {"fit_intercept": False, "tol": 1e-9, "max_iter": 10_000}
+TESTED = ("OLS", "Logit", "Poisson")  # refitted by statsmodels itself for p-values
 POWERS = {"Poisson": 1.0, "Gamma": 2.0, "InverseGaussian": 3.0}  # family with a log link → power of its variance
-REFITTED = ("Probit", "RLM", "NegativeBinomial", "GLM")  # refitted by statsmodels itself if there is no estimator
+MORE_COLUMNS = {"MixedLM": "groups", "PHReg": "status"}  # model → its argument in the last column of the examples
+REFITTED = (
+    "Probit",
+    "RLM",
+    "NegativeBinomial",
+    "GLM",
+    *MORE_COLUMNS,
+)  # refitted by statsmodels itself if there is no estimator
 PREDICTION_TOLERANCE = 1e-4  # relative difference of predictions up to which an estimator has the results' predictions
 
 
@@ -38,13 +48,38 @@ class StatsmodelsEstimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, x: Any, y: Any) -> StatsmodelsEstimator:
         """Fit the model to a design matrix and targets."""
-        model = self.model_class(np.asarray(y), np.asarray(x), **(self.settings or {}))
+        design, more = self._split(np.asarray(x))
+        model = self.model_class(np.asarray(y), design, **more, **(self.settings or {}))
         self.results_ = model.fit(**(self.fit_settings or {}))
         return self
 
     def predict(self, x: Any) -> NDArray[np.float64]:
-        """The predicted means, (m,)."""
-        return np.asarray(self.results_.predict(np.asarray(x)), dtype=np.float64)
+        """The predicted means, (m,); of survival the logarithms of hazards, of mixed models means without effects."""
+        design, _ = self._split(np.asarray(x))
+        if self.model_class.__name__ in MORE_COLUMNS:
+            return np.asarray(design @ np.asarray(self.results_.params)[: design.shape[1]], dtype=np.float64)
+        return np.asarray(self.results_.predict(design), dtype=np.float64)
+
+    @property
+    def has_no_loss(self) -> bool:
+        """Whether it predicts something else than the targets: hazards, of times."""
+        return bool(self.model_class.__name__ == "PHReg")
+
+    def _split(self, x: NDArray[Any]) -> tuple[NDArray[Any], dict[str, Any]]:
+        """The design matrix, and the other arguments of the model that stand in the last columns of the inputs."""
+        more = MORE_COLUMNS.get(self.model_class.__name__)
+        return (x, {}) if more is None else (x[:, :-1], {more: x[:, -1]})
+
+    def coefficients(self, names: Sequence[str] | None) -> Coefficients:
+        """The coefficients of the columns of the design matrix, with their p-values."""
+        width = self.results_.model.exog.shape[1]
+        values, p_values = (
+            np.asarray(part, dtype=np.float64) for part in (self.results_.params, self.results_.pvalues)
+        )
+        columns = tuple(f"x{j}" for j in range(width)) if names is None else tuple(names)[:width]
+        return Coefficients(
+            values[None, :width], np.zeros(1), columns, (0,), has_intercept=False, p_values=p_values[None, :width]
+        )
 
 
 def are_results(candidate: Any) -> bool:
@@ -71,11 +106,28 @@ def examples_of(results: Any) -> Examples:
     y = np.asarray(model.endog)
     is_whole = type(model).__name__ in ("Logit", "Probit", "MNLogit") or _family(model) == "Binomial"
     y = y.astype(np.int64) if is_whole and (y == np.round(y)).all() else y
-    names = list(model.exog_names)[: model.exog.shape[1]]
-    return Examples(np.asarray(model.exog), y, ids=ids, names=names, weights=_weights(model))
+    names, x = list(model.exog_names)[: model.exog.shape[1]], np.asarray(model.exog)
+    more = MORE_COLUMNS.get(type(model).__name__)
+    if more is not None:
+        x, names = np.column_stack([x, _last_column(model, more)]), [*names, more]
+    return Examples(x, y, ids=ids, names=names, weights=_weights(model))
 
 
-def as_estimator(results: Any) -> tuple[Any, tuple[str, ...]]:
+def _last_column(model: Any, name: str) -> NDArray[np.float64]:
+    """The groups of a mixed model, as numbers, or the status of survival. Raises ValueError for parts beyond these."""
+    if name == "status":
+        if getattr(model, "surv", None) is not None and getattr(model.surv, "nstrat", 1) > 1:
+            raise ValueError("expected PHReg without strata, got some, which belong to no column; fit without them")
+        return np.asarray(model.status, dtype=np.float64)
+    if model.exog_re.shape[1] != 1 or not (np.asarray(model.exog_re) == 1).all() or getattr(model, "k_vc", 0):
+        raise ValueError(
+            "expected MixedLM with a random intercept of each group, got other random effects; write an estimator with "
+            "fit and predict, and use uw.refittable"
+        )
+    return np.unique(np.asarray(model.groups), return_inverse=True)[1].astype(np.float64)
+
+
+def as_estimator(results: Any, is_refitted: bool = False) -> tuple[Any, tuple[str, ...]]:
     """Results of statsmodels as a fitted estimator, and a note for the reader of scores.
 
     Raises:
@@ -85,9 +137,9 @@ def as_estimator(results: Any) -> tuple[Any, tuple[str, ...]]:
     model, name = results.model, type(results.model).__name__
     _require_plain(model, name)
     train = examples_of(results)
-    estimator = _counterpart(model, name)
+    estimator = None if is_refitted else _counterpart(model, name)
     if estimator is None:
-        return _refitted(results, train, name)
+        return _refitted(results, train, name, is_refitted)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the coefficients are replaced
         estimator.fit(train.x, train.y, sample_weight=train.weights)
@@ -159,12 +211,12 @@ def _weights(model: Any) -> NDArray[np.float64] | None:
     return None if (weights == 1).all() else weights
 
 
-def _refitted(results: Any, train: Examples, name: str) -> tuple[Any, tuple[str, ...]]:
+def _refitted(results: Any, train: Examples, name: str, is_tested: bool) -> tuple[Any, tuple[str, ...]]:
     """An estimator that fits the model of statsmodels anew, already fitted."""
-    if name not in REFITTED:
+    if name not in (*REFITTED, *(TESTED if is_tested else ())):
         raise TypeError(
-            f"expected results of OLS, WLS, GLS, RLM, GLM, Logit, Probit, MNLogit, Poisson or NegativeBinomial, got "
-            f"{name}; wrap it as an estimator with fit and predict, and use uw.refittable(estimator, train)"
+            f"expected results of OLS, WLS, GLS, RLM, GLM, Logit, Probit, MNLogit, Poisson, NegativeBinomial, MixedLM "
+            f"or PHReg, got {name}; wrap it as an estimator with fit and predict, and use uw.refittable(estimator, train)"
         )
     if train.weights is not None:
         raise ValueError(f"expected {name} without weights, got some, which a refit cannot pass on; fit without them")
@@ -175,4 +227,9 @@ def _refitted(results: Any, train: Examples, name: str) -> tuple[Any, tuple[str,
     estimator = StatsmodelsEstimator(type(results.model), settings, quiet)
     estimator.results_ = results
     note = f"{name} of statsmodels is fitted anew by refits; the loss is half the squared error of its mean."
+    if name in MORE_COLUMNS:
+        note = (
+            f"{name} of statsmodels is fitted anew by refits; the last column of the examples holds its "
+            f"{MORE_COLUMNS[name]}."
+        )
     return estimator, (note,)

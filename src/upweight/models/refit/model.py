@@ -20,6 +20,7 @@ from upweight.core.identity import digests
 from upweight.core.input_kinds import as_array, is_sparse
 from upweight.core.measurement import Measurement, TrainingLoss
 from upweight.core.model import Embeddable, Predictions
+from upweight.core.parameter_measurement import ParameterMeasurement
 from upweight.core.refittable import Bagged, Refittable, Trial
 from upweight.core.weights import checked_weights, require_classes, sample_weights
 from upweight.models.estimator_outputs import Outputs
@@ -51,6 +52,7 @@ class RefitModel(Refittable, EstimatorModel, Bagged):
         training_outputs: its outputs on the training set that it was read with.
         is_numeric: whether the inputs of its last step are numbers, so that neighbours can be found among them.
         notes: sentences for the reader of scores.
+        column_names: of the training set, for measurements of coefficients; None for x0, x1, ….
     """
 
     converges = False  # retraining starts anew
@@ -62,6 +64,7 @@ class RefitModel(Refittable, EstimatorModel, Bagged):
     training_outputs: Array
     is_numeric: bool
     notes: Sequence[str] = ()
+    column_names: tuple[str, ...] | None = None
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -93,6 +96,8 @@ class RefitModel(Refittable, EstimatorModel, Bagged):
 
     def lacks(self, capability: type) -> str | None:
         """Features exist only if the inputs of the last step are numbers, and members only in an ensemble with bags."""
+        if capability is Embeddable and isinstance(self.measurement_of, ParameterMeasurement):
+            return "coefficients are measured, which are no examples with neighbours"
         if capability is Embeddable and not self.is_numeric:
             return f"the inputs of this {self.name} are not numbers, so there are no distances between them"
         if capability is Bagged and not self._is_bagged:
@@ -116,10 +121,21 @@ class RefitModel(Refittable, EstimatorModel, Bagged):
 
     def measure(self, queries: Examples) -> Array:
         """The measurement of every query."""
+        if isinstance(self.measurement_of, ParameterMeasurement):
+            at = self.predictor.coefficients(self.column_names)
+            return np.full(len(queries), self.measurement_of.of_coefficients(at))
         return self.measurement_of.value(self.outputs.family, self.outputs_for(queries), queries.y)
+
+    def parameter_query(self) -> Examples | None:
+        """One query, named by the measurement, if that depends on the coefficients alone."""
+        if not isinstance(self.measurement_of, ParameterMeasurement):
+            return None
+        return Examples(np.empty((1, 0)), ids=[self.measurement])
 
     def predict(self, examples: Examples) -> Predictions:
         """The estimator's own predictions, with readable labels."""
+        if isinstance(self.measurement_of, ParameterMeasurement) and np.shape(examples.x) == (len(examples), 0):
+            return Predictions(tuple(self.measure(examples).tolist()))  # not a query, but the measurement itself
         predicted, names = np.asarray(self.predictor.predict(examples.x)), examples.labels
         if predicted.ndim > 1 and predicted.shape[1] > 1:
             return Predictions(tuple(tuple(row) for row in predicted.tolist()))

@@ -11,7 +11,8 @@ from sklearn.base import clone, is_classifier, is_regressor
 from upweight.core.examples import Examples
 from upweight.core.input_kinds import is_sparse
 from upweight.core.labels import require_labels
-from upweight.core.measurement import Measurement
+from upweight.core.measurement import Loss, Measurement
+from upweight.core.parameter_measurement import ParameterMeasurement
 from upweight.models.estimator_outputs import Outputs, outputs_of
 from upweight.models.fitted_estimators import require_fitted
 from upweight.models.pipeline import last_step, steps_before
@@ -65,10 +66,18 @@ def read(estimator: Any, train: Examples, measure: Measurement, *, reason: str =
             "the form in which they went into fit()"
         ) from error
     outputs.family.encode(labels)  # raises for labels that it was never trained on
+    if isinstance(measure, ParameterMeasurement) and not hasattr(estimator, "coefficients"):
+        raise TypeError(f"refits of a {name} have no coefficients; measure the loss or a function of the outputs")
+    if isinstance(measure, Loss) and getattr(estimator, "has_no_loss", False):
+        raise ValueError(
+            f"{name} predicts no target of a single example, so there is no loss; measure uw.Coefficient(…), "
+            "uw.PValue(…) or a function of the outputs"
+        )
     model = RefitModel(
         name, estimator, outputs, measure, training_outputs, False, _notes(estimator, name, outputs, reason)
     )
-    return _with_features(model, train)
+    names = None if train.names is None else tuple(map(str, train.names))
+    return _with_features(replace(model, column_names=names), train)
 
 
 def _require_cloneable(estimator: Any, name: str) -> None:
