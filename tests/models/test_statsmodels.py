@@ -165,7 +165,7 @@ def test_p_values_and_coefficients_of_refits_are_those_of_statsmodels_without_th
 def test_survival_predicts_hazards_and_has_no_loss_and_other_models_have_no_p_values():
     results = TESTED["PHReg"][0](np.arange(ROWS))
     train = uw.examples_of(results)
-    with pytest.raises(ValueError, match="PHReg|no loss"):
+    with pytest.raises(ValueError, match="so there is no loss"):
         uw.explainable(results, train)
     model = uw.explainable(results, train, measure=lambda outputs, labels: outputs[:, 0])
     np.testing.assert_allclose(model.measure(train.take([2])), X[[2], 1:] @ results.params)

@@ -215,8 +215,8 @@ def _refitted(results: Any, train: Examples, name: str, is_tested: bool) -> tupl
     """An estimator that fits the model of statsmodels anew, already fitted."""
     if name not in (*REFITTED, *(TESTED if is_tested else ())):
         raise TypeError(
-            f"expected results of OLS, WLS, GLS, RLM, GLM, Logit, Probit, MNLogit, Poisson, NegativeBinomial, MixedLM "
-            f"or PHReg, got {name}; wrap it as an estimator with fit and predict, and use uw.refittable(estimator, train)"
+            f"expected results of OLS, WLS, GLS, RLM, GLM, Logit, Probit, MNLogit, Poisson, NegativeBinomial, "
+            f"MixedLM or PHReg, got {name}; wrap it as an estimator with fit and predict, and use uw.refittable"
         )
     if train.weights is not None:
         raise ValueError(f"expected {name} without weights, got some, which a refit cannot pass on; fit without them")
