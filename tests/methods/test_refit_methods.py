@@ -267,3 +267,22 @@ def test_no_probability_without_an_example_is_computed_from_a_squared_loss_that_
     explanation = uw.explain(model, train, certain, uw.ShortlistLeaveOneOut(refits=4), removals=0)
     assert explanation.probability(0)[1] == 1.0
     assert explanation.without(0, 0.02) is None
+
+
+def test_a_shortlist_by_leaves_has_the_examples_that_share_most_leaves_with_a_query():
+    from sklearn.ensemble import AdaBoostRegressor
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 3))
+    y = x[:, 0] + 0.1 * rng.normal(size=40)
+    train, query = uw.Examples(x, y), uw.Examples(x[:1] + 0.01, y[:1])
+    estimator = AdaBoostRegressor(n_estimators=5, random_state=0).fit(x, y)
+    model = uw.refittable(estimator, train)
+    fitted = uw.ShortlistLeaveOneOut(refits=9, seeds=1, by="leaves").fit(model, train)
+    scored = np.flatnonzero(np.isfinite(fitted.attribute(query).values[0]))
+    shared = np.mean([tree.apply(x) == tree.apply(query.x) for tree in estimator.estimators_], axis=0)
+    assert len(scored) == 8
+    assert shared[scored].min() >= np.sort(shared)[-8]
+    plain = uw.refittable(Ridge().fit(x, y), train)
+    with pytest.raises(ValueError, match="trees inside"):
+        uw.ShortlistLeaveOneOut(refits=9, by="leaves").fit(plain, train).attribute(query)

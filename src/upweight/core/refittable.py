@@ -45,6 +45,10 @@ class Refittable(Retrainable):
         Raises ValueError if training does not depend on the seed and gives another model.
         """
 
+    def leaves(self, examples: Examples) -> NDArray[np.intp]:
+        """The leaf of every example in every tree inside the model, (m, trees). Raises ValueError if there are none."""
+        raise ValueError('expected a model with trees inside for by="leaves"; use by="neighbours" or "loss"')
+
     @abstractmethod
     def measure_uninformed(self, train: Examples, weights: Array, queries: Examples) -> Array:
         """The measurement of predictions that do not look at inputs, (m,).

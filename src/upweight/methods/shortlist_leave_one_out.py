@@ -44,7 +44,8 @@ class ShortlistLeaveOneOut(Attributor):
         seeds: trainings of each training set. None is 1 if training does not depend on its seed, and 4 if it does. With
             at least 2 every score has a 90 % interval, by Student's t over seeds.
         by: what ranks the examples for the shortlist. "neighbours": absolute KNN-Shapley values for the queries, on the
-            features of the model's last step. "loss": the training examples with the largest loss. "both": in turn.
+            features of the model's last step. "leaves": how often an example is in a leaf with a query, over all trees
+            inside the estimator. "loss": the training examples with the largest loss. "both": in turn.
         processes: how many trainings run at once; 1 trains in this process, None uses all processors.
     """
 
@@ -55,7 +56,7 @@ class ShortlistLeaveOneOut(Attributor):
 
     refits: int | None = None
     seeds: int | None = None
-    by: Literal["neighbours", "loss", "both"] = "both"
+    by: Literal["neighbours", "leaves", "loss", "both"] = "both"
     processes: int | None = 1
 
     def __post_init__(self) -> None:
@@ -63,8 +64,8 @@ class ShortlistLeaveOneOut(Attributor):
             require_count("refits", self.refits, least=2)
         if self.seeds is not None:
             require_count("seeds", self.seeds)
-        if self.by not in ("neighbours", "loss", "both"):
-            raise ValueError(f'expected by="neighbours", "loss" or "both", got {self.by!r}')
+        if self.by not in ("neighbours", "leaves", "loss", "both"):
+            raise ValueError(f'expected by="neighbours", "leaves", "loss" or "both", got {self.by!r}')
 
     @property
     def promises(self) -> Promises:
@@ -191,20 +192,32 @@ class FittedShortlist(Fitted[ShortlistLeaveOneOut, Any]):
     def _shortlist(self, queries: Examples) -> NDArray[np.intp]:
         """Positions of the examples that an answer to these queries leaves out."""
         rankings = []
-        if self.recipe.by != "loss" and can(self.model, Embeddable):
+        if self.recipe.by == "leaves":
+            rankings.append(self._by_leaves(queries))
+        elif self.recipe.by != "loss" and can(self.model, Embeddable):
             rankings.append(self._by_neighbours(queries))
-        if self.recipe.by != "neighbours" or not rankings:
+        if self.recipe.by in ("loss", "both") or not rankings:
             rankings.append(self._by_loss())
         in_turn = np.stack(rankings, axis=1).ravel().tolist()
         return np.array(sorted(list(dict.fromkeys(in_turn))[: self.affordable]), dtype=np.intp)
 
     def _by_neighbours(self, queries: Examples) -> NDArray[np.intp]:
-        """All positions, those with the largest absolute KNN-Shapley value for a query first.
-
-        The k-th of every query stands before the k+1-th of any other.
-        """
+        """All positions, those with the largest absolute KNN-Shapley value for a query first."""
         features, train = self.model.embed(queries), self.train
         values = np.abs(neighbour_values(self.model.embed(train), train.y, features, queries.y, NEIGHBOURS))
+        return self._in_turn(values)
+
+    def _by_leaves(self, queries: Examples) -> NDArray[np.intp]:
+        """All positions, those first that are in a leaf with a query in most trees.
+
+        Raises ValueError if there are no trees inside the estimator.
+        """
+        own, others = self.model.leaves(queries), self.model.leaves(self.train)
+        shared = [(others == leaves).mean(axis=1) for leaves in own]
+        return self._in_turn(np.stack(shared))
+
+    def _in_turn(self, values: Array) -> NDArray[np.intp]:
+        """All positions by values (m, n): the k-th of every query stands before the k+1-th of any other."""
         ranks = np.argsort(np.argsort(-values[:, self._positions], axis=1, kind="stable"), axis=1, kind="stable")
         return np.asarray(self._positions[np.argsort(ranks.min(axis=0), kind="stable")])
 

@@ -25,7 +25,7 @@ from upweight.core.refittable import Bagged, Refittable, Trial
 from upweight.core.weights import checked_weights, require_classes, sample_weights
 from upweight.models.estimator_outputs import Outputs
 from upweight.models.input_checks import transform
-from upweight.models.pipeline import steps_before
+from upweight.models.pipeline import last_step, steps_before
 from upweight.models.refit.bags import bags_of, has_bags, member_outputs
 from upweight.models.refit.sample_weights import fit_clone, weight_keyword
 from upweight.models.refit.seeds import is_seeded, seeded_clone
@@ -154,6 +154,16 @@ class RefitModel(Refittable, EstimatorModel, Bagged):
         if is_sparse(features):
             return features.tocsr().astype(np.float64)
         return np.asarray(as_array(features), dtype=np.float64).reshape(len(examples), -1)
+
+    def leaves(self, examples: Examples) -> NDArray[np.intp]:
+        """The leaf of every example in every tree of the last step, (m, trees). Raises ValueError if it has none."""
+        features, final = self.embed(examples), last_step(self.predictor)
+        members = np.ravel(np.asarray(getattr(final, "estimators_", []), dtype=object)).tolist()
+        trees = [final] if hasattr(final, "apply") else [member for member in members if hasattr(member, "apply")]
+        if not trees:
+            return super().leaves(examples)
+        found = [np.asarray(tree.apply(features)).reshape(len(examples), -1) for tree in trees]
+        return np.hstack(found).astype(np.intp)
 
     @property
     def _is_bagged(self) -> bool:
