@@ -113,8 +113,8 @@ def flip_set(
     sets = FlipSearch(
         contest, (model, train), positions, limit, recipe, Retraining() if retraining is None else retraining
     )
-    found = sets.prove(_budget(model, search.exhaustive)) if search.proof else sets.predict()
-    return _result(contest, sets, found, search, [*sets.warnings, *_warnings(contest, sets, search.proof)])
+    flip = sets.prove(_budget(model, search.exhaustive)) if search.proof else sets.predict()
+    return _result(contest, sets, flip, search, [*sets.warnings, *_warnings(contest, sets, search.proof)])
 
 
 def _contest(model: Any, train: Examples, queries: Examples | None, against: float | Significance | None) -> Contest:
@@ -185,25 +185,25 @@ def _warnings(contest: Contest, sets: FlipSearch, proof: bool) -> list[str]:
 
 
 def _result(
-    contest: Contest, sets: FlipSearch, found: Removed | None, search: SetSearch, warnings: list[str]
+    contest: Contest, sets: FlipSearch, flip: Removed | None, search: SetSearch, warnings: list[str]
 ) -> FlipSet:
-    removed = () if found is None else found.positions
-    retrained = None if found is None else found.values
+    removed = () if flip is None else flip.positions
+    retrained = None if flip is None else flip.values
     predicted = sets.predicted(removed)
     values = predicted if retrained is None else retrained
     result = FlipSet(
         before=contest.names[sets.leader],
-        after=None if found is None else contest.names[int(np.argmax(values))],
+        after=None if flip is None else contest.names[int(np.argmax(values))],
         removed=tuple(sets.train.ids[list(removed)].tolist()),
         shares=sets.held_open(int(np.argmax(values)))[list(removed)],
         names=contest.names,
         values=sets.values,
         predicted=predicted,
         retrained=retrained,
-        nearest=sets.nearest if found is None else None,
+        nearest=sets.nearest if flip is None else None,
         tried=sets.tried,
         trainings=sets.trainings,
-        is_smallest=found is not None and found.is_smallest,
+        is_smallest=flip is not None and flip.is_smallest,
         train=sets.train,
         candidates=sets.train.ids[sets.positions],
         queries=contest.queries,

@@ -72,6 +72,6 @@ def _unknown_words(train: list[str], queries: list[str]) -> tuple[Array, Array] 
     def shares(texts: list[set[str]], at_most: int) -> Array:
         return np.array([sum(frequency[w] <= at_most for w in text) / max(len(text), 1) for text in texts])
 
-    known, asked = shares(of_train, 1), shares(of_queries, 0)
-    usual = float(known.mean())
-    return (known / usual, asked / usual) if usual > 0 else None
+    train_shares, query_shares = shares(of_train, 1), shares(of_queries, 0)
+    usual = float(train_shares.mean())
+    return (train_shares / usual, query_shares / usual) if usual > 0 else None

@@ -57,5 +57,5 @@ def copies_of(queries: Examples, train: Examples, positions: NDArray[np.intp]) -
     if x.shape[1:] != y.shape[1:] or x.dtype.kind not in "iufb" or y.dtype.kind not in "iufb":
         return []
     same = (y[positions][:, None] == x[None]).all(axis=2).any(axis=1)
-    found: list[Id] = train.ids[positions[same]].tolist()
-    return found
+    copies: list[Id] = train.ids[positions[same]].tolist()
+    return copies

@@ -142,23 +142,23 @@ def retrieve(
     if audit is not None:
         audit.require_enough(queries, train)
     retrievers = _fitted(model, train, retrieval, store)
-    found: list[Candidates] = [{} for _ in range(len(queries))]
+    chosen: list[Candidates] = [{} for _ in range(len(queries))]
     for done, (name, fitted) in enumerate(retrievers.items()):
         progress("retrieve", done, len(retrievers))
-        _add_candidates(found, name, fitted, queries, retrieval.candidates)
+        _add_candidates(chosen, name, fitted, queries, retrieval.candidates)
     progress("retrieve", len(retrievers), len(retrievers))
     exact_model = model
     if store is not None and isinstance(model, Storable):
         exact_model = model.with_stored_factors(store, train)
     exact = retrieval.method.fit(exact_model, train)
-    union = np.array(sorted({position for of_query in found for position in of_query}), dtype=np.intp)
+    union = np.array(sorted({position for of_query in chosen for position in of_query}), dtype=np.intp)
     if not len(union):
         raise ValueError("no method found a candidate for any query; pass other methods as Retrieval(by=[…])")
     progress("score", 0, 1)
     scores = exact.selected(queries, train.ids[union])
     examples = {
         query: _ranked(of_query, scores.values[row], union, train)
-        for row, (query, of_query) in enumerate(zip(queries.ids.tolist(), found, strict=True))
+        for row, (query, of_query) in enumerate(zip(queries.ids.tolist(), chosen, strict=True))
     }
     answer = Retrieved(
         query_ids=queries.ids,
@@ -170,7 +170,7 @@ def retrieve(
         train=train,
         queries=queries,
     )
-    answer = answer if audit is None else _audited(answer, exact, queries, found, audit)
+    answer = answer if audit is None else _audited(answer, exact, queries, chosen, audit)
     progress("score", 1, 1)
     return answer
 
@@ -201,11 +201,11 @@ def _has_words(train: Examples) -> bool:
 
 
 def _add_candidates(
-    found: list[Candidates], name: str, fitted: Fitted[Any, Any], queries: Examples, count: int
+    chosen: list[Candidates], name: str, fitted: Fitted[Any, Any], queries: Examples, count: int
 ) -> None:
     """Add the strongest of both ends, by their position in the training set."""
     top = fitted.top(queries, min(count, len(fitted.train)))
-    for of_query, query in zip(found, queries.ids.tolist(), strict=True):
+    for of_query, query in zip(chosen, queries.ids.tolist(), strict=True):
         ids = dict.fromkeys(a.id for end in (top.proponents(query), top.opponents(query)) for a in end)
         if ids:
             for position in fitted.train.positions(list(ids)).tolist():
@@ -222,21 +222,21 @@ def _ranked(of_query: Candidates, values: Array, union: NDArray[np.intp], train:
 
 
 def _audited(
-    answer: Retrieved, exact: Fitted[Any, Any], queries: Examples, found: Sequence[Candidates], audit: RetrievalAudit
+    answer: Retrieved, exact: Fitted[Any, Any], queries: Examples, chosen: Sequence[Candidates], audit: RetrievalAudit
 ) -> Retrieved:
     """The answer with the statements of an audit."""
     generator, train = np.random.default_rng(audit.seed), exact.train
     certificate = None
     if audit.queries:
         drawn = np.sort(generator.choice(len(queries), audit.queries, replace=False))
-        recalls = _recalls(exact, queries, drawn, found, answer.k)
+        recalls = _recalls(exact, queries, drawn, chosen, answer.k)
         certificate = certify_queries(recalls, answer.k, audit.confidence, audit.seed)
     above: dict[Id, int] = {}
     if audit.rows:
         drawn = np.sort(generator.choice(len(train), audit.rows, replace=False))
         values = exact.selected(queries, train.ids[drawn]).values
         for row, query in enumerate(queries.ids.tolist()):
-            is_other = np.array([position not in found[row] for position in drawn.tolist()])
+            is_other = np.array([position not in chosen[row] for position in drawn.tolist()])
             examples = answer.examples[query]
             above[query] = _rows_above(values[row], is_other, examples, answer.k, len(train), audit.confidence)
     return replace(answer, certificate=certificate, rows_above=above, confidence=audit.confidence)
@@ -246,7 +246,7 @@ def _recalls(
     exact: Fitted[Any, Any],
     queries: Examples,
     drawn: NDArray[np.intp],
-    found: Sequence[Candidates],
+    chosen: Sequence[Candidates],
     k: int,
 ) -> Array:
     """For each audited query the share of its k strongest proponents that is among its candidates; 1 if it has none."""
@@ -255,7 +255,7 @@ def _recalls(
         values = exact.attribute(queries.take(drawn[block])).values
         for offset, row in enumerate(values):
             strongest = [i for i in np.argsort(-row, kind="stable")[:k].tolist() if row[i] > 0]
-            hits = sum(i in found[int(drawn[block][offset])] for i in strongest)
+            hits = sum(i in chosen[int(drawn[block][offset])] for i in strongest)
             recalls[block.start + offset] = hits / len(strongest) if strongest else 1.0
     return recalls
 

@@ -32,9 +32,9 @@ def kept_apart(sets: Mapping[str, Examples | None]) -> tuple[dict[str, Examples 
     Training and unlabelled examples may be alike. Raises ValueError if more than `FEW_COPIES` of a set are copies.
     """
     _require_labels(sets)
-    kept, warnings = dict(sets), []
+    remaining, warnings = dict(sets), []
     for first, second in combinations(sets, 2):
-        examples, others = kept[first], kept[second]
+        examples, others = remaining[first], remaining[second]
         if examples is None or others is None or {first, second} == {"training", "unlabelled"}:
             continue
         is_copy = np.array([copy is not None for copy in equal_rows(examples, others, weighted_positions(examples))[0]])
@@ -49,8 +49,8 @@ def kept_apart(sets: Mapping[str, Examples | None]) -> tuple[dict[str, Examples 
                 f"{second.replace('-', '_')}.without([…])"
             )
         warnings.append(f"{len(ids):,} {second} examples are copies of {first} ones and were left out ({named}).")
-        kept[second] = others.take(~is_copy)
-    return kept, warnings
+        remaining[second] = others.take(~is_copy)
+    return remaining, warnings
 
 
 def free_weights(both: Examples, train: Examples, groups: Mapping[str, Sequence[Id]] | None) -> FreeWeights:

@@ -56,16 +56,16 @@ class WeightAscent:
         slopes, steps = self._slopes(), WeightSteps(self.settings.rate, self.settings.largest)
         weights = np.full(len(self.free.names), self.beginning)
         course: list[float] = []
-        best, kept = -np.inf, weights
+        best, best_weights = -np.inf, weights
         for number in range(self.settings.steps + 1):
             value, uphill = self._at(slopes, weights)
             course.append(value)
             if value > best:
-                best, kept = value, weights
+                best, best_weights = value, weights
             self._report(number)
             if number < self.settings.steps:
                 weights = steps.taken(weights, self._checked_slopes(uphill, number))
-        return course, kept
+        return course, best_weights
 
     def _during_training(self) -> tuple[list[float], Array]:
         """The same, with all steps within one training, and the weights at its end."""

@@ -166,8 +166,8 @@ class _Sets:
         labels = self.labels[order]
         values, counts = np.unique(labels, return_counts=True)
         shares = [max(1, round(size * count / len(order))) for count in counts]
-        kept = [order[labels == value][:share] for value, share in zip(values, shares, strict=True)]
-        return np.concatenate(kept)
+        strongest = [order[labels == value][:share] for value, share in zip(values, shares, strict=True)]
+        return np.concatenate(strongest)
 
     def _name(self, name: str, positions: Positions) -> str:
         key = frozenset(positions.tolist())

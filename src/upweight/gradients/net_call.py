@@ -149,13 +149,13 @@ def record_call(network: Network, examples: Examples) -> NetCall:
     x, others = _input_tensor(calls[0], batch, len(examples))
     if x.is_floating_point():
         return NetCall(net, calls[0], len(examples), x, None, others)
-    found = next((m for m, tokens in lookups if tokens.shape == x.shape and bool((tokens == x).all())), None)
-    if found is None:
+    lookup = next((m for m, tokens in lookups if tokens.shape == x.shape and bool((tokens == x).all())), None)
+    if lookup is None:
         raise TypeError(
             f"expected real numbers, or token ids that enter an nn.Embedding, got {x.dtype} of shape {tuple(x.shape)}; "
             "convert images to floats in the Examples, or use uw.Erasure()"
         )
-    return NetCall(net, calls[0], len(examples), x, found, others)
+    return NetCall(net, calls[0], len(examples), x, lookup, others)
 
 
 def _input_tensor(arguments: tuple[Any, Any], batch: Any, count: int) -> tuple[Tensor, int]:

@@ -88,11 +88,11 @@ class FittedBM25(Fitted[BM25, Measurable]):
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
         """Sums over the words of the queries, for one block of training texts after another."""
         words = words_of(queries)
-        known, asked = next(iter(self._columns), None), next((word for text in words for word in text), None)
-        if known is not None and asked is not None and type(known) is not type(asked):
+        known, query_word = next(iter(self._columns), None), next((word for text in words for word in text), None)
+        if known is not None and query_word is not None and type(known) is not type(query_word):
             raise TypeError(
-                f"expected queries whose words are as those of the training texts ({known!r}), got {asked!r}; pass "
-                "shown=texts to both or to neither"
+                f"expected queries whose words are as those of the training texts ({known!r}), got {query_word!r}; "
+                "pass shown=texts to both or to neither"
             )
         counts = self._counted(words)
         for block in blocks(len(self.train), TRAIN_BLOCK):

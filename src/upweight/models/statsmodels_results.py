@@ -220,8 +220,8 @@ def _refitted(results: Any, train: Examples, name: str, is_tested: bool) -> tupl
         )
     if train.weights is not None:
         raise ValueError(f"expected {name} without weights, got some, which a refit cannot pass on; fit without them")
-    kept = {"family": "family", "loglike_method": "loglike_method", "M": "M"}
-    settings = {key: getattr(results.model, part) for key, part in kept.items() if hasattr(results.model, part)}
+    keywords = {"family": "family", "loglike_method": "loglike_method", "M": "M"}
+    settings = {key: getattr(results.model, part) for key, part in keywords.items() if hasattr(results.model, part)}
     settings = settings if name in ("GLM", "RLM", "NegativeBinomial") else {}
     quiet = {"disp": 0} if "discrete" in type(results.model).__module__ else {}
     estimator = StatsmodelsEstimator(type(results.model), settings, quiet)

@@ -90,11 +90,11 @@ class TreeForgetting:
 
     def _records(self) -> tuple[ForgottenStep, ...]:
         *before, (name, final) = steps_of(self.whole)
-        kept = (
+        earlier_steps = (
             ForgottenStep(step, type(part).__name__, "kept", BEFORE_SPLITS if is_fitted(part) else None)
             for step, part in before
         )
-        return (*kept, ForgottenStep(name, type(final).__name__, "leaf values computed again", SPLITS))
+        return (*earlier_steps, ForgottenStep(name, type(final).__name__, "leaf values computed again", SPLITS))
 
 
 def _require_written(model: TreeModel, given: Examples, margins: NDArray[np.float64]) -> None:

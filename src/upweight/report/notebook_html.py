@@ -108,5 +108,7 @@ def _cell(value: Any) -> str:
 
 def _warnings(result: Any) -> list[str]:
     diagnostics = getattr(result, "diagnostics", None)
-    found = diagnostics.get("warnings", ()) if isinstance(diagnostics, Mapping) else getattr(result, "warnings", ())
-    return [str(text) for text in (*found, *(getattr(result, "notes", None) or ()))]
+    warnings_of_result = (
+        diagnostics.get("warnings", ()) if isinstance(diagnostics, Mapping) else getattr(result, "warnings", ())
+    )
+    return [str(text) for text in (*warnings_of_result, *(getattr(result, "notes", None) or ()))]

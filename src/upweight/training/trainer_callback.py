@@ -71,8 +71,8 @@ class TrajectoryCallback(TrainerCallback):
         require_recordable(trainer.args)
         dataset = trainer.train_dataset
         self._record.ids, self._trainer = ids_of_dataset(dataset, ids), trainer
-        kept = columns_of_forward(trainer.model, trainer.label_names) if trainer.args.remove_unused_columns else None
-        trainer.data_collator = IndexedCollator(trainer.data_collator, self.column, kept)
+        columns = columns_of_forward(trainer.model, trainer.label_names) if trainer.args.remove_unused_columns else None
+        trainer.data_collator = IndexedCollator(trainer.data_collator, self.column, columns)
         trainer.train_dataset = IndexedDataset(dataset, self.column)
         trainer.args.remove_unused_columns = False  # the collator does this; the Trainer would drop the positions
         trainer.add_callback(self)

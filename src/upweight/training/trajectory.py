@@ -180,18 +180,18 @@ class Trajectory(RecordedSequence):
 
         Raises ValueError if there is no checkpoint of this step.
         """
-        kept = [shard for shard in self.shards if shard.step <= step]
-        if not kept or kept[-1].step != step:
+        earlier = [shard for shard in self.shards if shard.step <= step]
+        if not earlier or earlier[-1].step != step:
             raise ValueError(
                 f"{self.folder} has no checkpoint of step {step}, from which the training continues; its checkpoints "
                 f"are of steps {[shard.step for shard in self.shards][-5:]}. Record into another folder"
             )
         assert self.steps is not None
-        forgotten = self.shards[len(kept) :]
-        write_manifest(self.folder, self.steps, kept)
+        forgotten = self.shards[len(earlier) :]
+        write_manifest(self.folder, self.steps, earlier)
         for shard in forgotten:
             (self.folder / shard.file).unlink(missing_ok=True)
-        self.shards, self._step, self._may_continue = kept, step, True
+        self.shards, self._step, self._may_continue = earlier, step, True
         self._pending, self._evidence = PendingSteps(), {}
 
     def read(self, position: int) -> dict[str, Tensor]:

@@ -69,11 +69,11 @@ def find_notation(texts: Collection[str], decimal: str, thousands: str | None) -
     if first is None or AFFIXED.fullmatch(_with_sign(first)) is None:
         return None
     matches = [AFFIXED.fullmatch(_with_sign(text)) for text in texts]
-    found = [match for match in matches if match is not None]
-    affixes = {(match["currency"], match["unit"]) for match in found}
-    if len(found) < len(texts) or len(affixes) != 1:
+    matched = [match for match in matches if match is not None]
+    affixes = {(match["currency"], match["unit"]) for match in matched}
+    if len(matched) < len(texts) or len(affixes) != 1:
         return None
-    signed = [(match["sign"] + match["number"]).replace("−", "-") for match in found]
+    signed = [(match["sign"] + match["number"]).replace("−", "-") for match in matched]
     named = tuple(filter(None, affixes.pop()))
     in_parentheses = sum(text.strip().startswith("(") for text in texts)
     if 0 < in_parentheses < len(texts):

@@ -57,8 +57,8 @@ class Collate:
         return batch
 
     def _row(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        kept = self.columns
-        return {name: value for name, value in row.items() if kept is None or name in kept or name in LABELS}
+        columns = self.columns
+        return {name: value for name, value in row.items() if columns is None or name in columns or name in LABELS}
 
     def identity(self) -> dict[str, str]:
         """Digests of the collator and its settings. A tokenizer counts by its vocabulary: padding changes its state."""

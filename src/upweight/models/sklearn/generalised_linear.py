@@ -85,14 +85,14 @@ def bayesian_ridge(estimator: Any, matrix: Any, train: Examples, smoothing: floa
         l2 = float(penalties)
         note = f"The precisions of noise and weights (an l2 of {l2:.4g}) {held}"
         return linear_spec_of(estimator, Objective("sum", l2), SquaredLoss(1), notes=(note,))
-    kept = estimator.lambda_ < estimator.threshold_lambda
+    is_used = estimator.lambda_ < estimator.threshold_lambda
     note = (
-        f"The precisions of noise and of every weight, by which {int((~kept).sum())} of {len(kept)} columns have no "
-        f"weight, {held}"
+        f"The precisions of noise and of every weight, by which {int((~is_used).sum())} of {len(is_used)} columns have "
+        f"no weight, {held}"
     )
     # An l2 of 1 on a scaled column is one of 1/scale² on the column.
-    l2 = float(np.exp(np.log(penalties[kept]).mean())) if kept.any() else 1.0
-    scale = np.where(kept, np.sqrt(l2 / penalties), 0.0)
+    l2 = float(np.exp(np.log(penalties[is_used]).mean())) if is_used.any() else 1.0
+    scale = np.where(is_used, np.sqrt(l2 / penalties), 0.0)
     return linear_spec_of(estimator, Objective("sum", l2), SquaredLoss(1), column_scale=scale, notes=(note,))
 
 
