@@ -53,7 +53,6 @@ METHODS: dict[str, Any] = {
     "RepSim, the model's own embeddings": uw.RepSim(),
     "GradDot": uw.GradDot(),
     "GradCos": uw.GradCos(),
-    "TrackStar": uw.TrackStar(),
     "Influence, empirical Fisher": uw.Influence(curvature=uw.EmpiricalFisher()),
     "Influence, EK-FAC": uw.Influence(curvature=uw.EKFAC()),
 }
