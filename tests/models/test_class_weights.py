@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer, load_wine
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -184,6 +185,26 @@ def test_histograms_take_class_weights_by_position_as_scikit_learn_does():
     training = uw.explainable(booster, train).grown(train)
     assert training.exact
     np.testing.assert_array_equal(training.weights, np.where(train.y == 1, 2.0, 0.5))
+
+
+@pytest.mark.parametrize("is_linear", [True, False])
+def test_retraining_holds_balanced_weights_and_refits_balance_anew(is_linear: bool) -> None:
+    x, y = TABLES["two"]
+    x, rest = StandardScaler().fit_transform(x[:, :4]), np.arange(ROWS) % 5 > 0
+    make = LogisticRegression if is_linear else HistGradientBoostingClassifier
+    settings = {"tol": 1e-10, "max_iter": 9999} if is_linear else {"max_iter": 5}
+    balanced, train = make(class_weight="balanced", **settings).fit(x, y), uw.Examples(x, y)
+    held = dict(enumerate((ROWS / (2 * np.bincount(y))).tolist()))
+    queries = train.take(range(5))
+    for read, weights, words in (
+        (uw.explainable, held, "retraining does not either"),
+        (uw.refittable, "balanced", "every refit balances the classes of its rows anew"),
+    ):
+        model = read(balanced, train, measure=uw.Probability(of=1))
+        again = make(class_weight=weights, **settings).fit(x[rest], y[rest])
+        measured = model.retrain(train, rest.astype(float)).measure(queries)
+        np.testing.assert_allclose(measured, again.predict_proba(x[:5])[:, 1], atol=1e-5)
+        assert any(words in note for note in model.notes)
 
 
 def test_class_weights_are_no_copies():

@@ -125,7 +125,7 @@ CASES = [
         catboost, "CatBoostClassifier", "cancer", "10 steps|leaf_estimation_iterations=1", leaf_estimation_iterations=10
     ),
     case(catboost, "CatBoostClassifier", "cancer", leaf_estimation_iterations=1),
-    *(case(catboost, "CatBoostClassifier", data, "solved for jointly") for data in ("iris", "wine", "digits")),
+    *(case(catboost, "CatBoostClassifier", data) for data in ("iris", "wine", "digits")),
     *(
         case(catboost, "CatBoostClassifier", data, loss_function="MultiClassOneVsAll", leaf_estimation_iterations=1)
         for data in ("iris", "wine")

@@ -134,7 +134,7 @@ def way_of(model: Measurable, train: Examples, free: FreeWeights) -> Way:
     assert isinstance(model, Retrainable)
     if can(model, Differentiable) and model.converges:
         return "influence"
-    if isinstance(model, Boosted) and can(model, Boosted) and model.grown(train).exact:
+    if isinstance(model, Boosted) and can(model, Boosted) and model.grown(train).has_derivatives:
         return "influence"
     if can(model, Replayable) and can(model, Differentiable):
         return "metagradient"

@@ -90,7 +90,7 @@ class LeafInfluence(Attributor):
 
     def _fit(self, model: Any, train: Examples) -> FittedLeafInfluence:
         grown = model.grown(train)
-        grown.require_exact("LeafInfluence")
+        grown.require_derivatives("LeafInfluence")
         if self.update == "all":
             return FittedLeafInfluence(self, model, train, grown)
         if self.update == "single":

@@ -67,9 +67,9 @@ def first_choice(model: Measurable, train: Examples) -> Attributor:
             return LeaveOneOut()
         return ForestWeights() if grown.exact else TreeSim()
     work = len(train) ** 2 * model.trees().trees
-    if not grown.exact:
-        return BoostIn()
-    return LeafRefit() if work <= GRADIENTS_PER_MINUTE else LeafInfluence()
+    if grown.exact and work <= GRADIENTS_PER_MINUTE:
+        return LeafRefit()
+    return LeafInfluence() if grown.has_derivatives else BoostIn()
 
 
 def _without_trees(model: Measurable) -> Attributor:

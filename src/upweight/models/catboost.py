@@ -80,6 +80,7 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
         newton=parameters["leaf_estimation_method"] == "Newton",
         # Examples beyond δ have a second derivative of 0, so that a leaf with examples can sum to 0.
         min_hessian=-1.0 if isinstance(loss, Huber) else MIN_HESSIAN,
+        is_joint=_is_joint(parameters),
     )
 
     def retrain_estimator(x: Any, y: Any, weights: Any, seed: int) -> Any:
@@ -204,12 +205,19 @@ def _unrecorded(parameters: dict[str, Any], categories: bool) -> tuple[str, ...]
         "leaf values were solved for exactly (train with leaf_estimation_method='Newton')": method == "Exact"
         and name == "LogCosh",
         f"leaf values took {steps} steps (train with leaf_estimation_iterations=1)": steps > 1,
-        "leaf values of several classes were solved for jointly (train with leaf_estimation_method='Gradient')": method
+        "leaf values of several classes were solved for jointly without an l2 (train with l2_leaf_reg above 0)": method
         == "Newton"
-        and name == "MultiClass",
+        and name == "MultiClass"
+        and not _is_joint(parameters),
         "the model shrinks as it grows": float(parameters.get("model_shrink_rate", 0)) > 0,
         "Langevin noise was added": bool(parameters.get("langevin")),
         f"auto_class_weights={automatic!r} weighted the classes (pass these weights as class_weights)": automatic
         != "None",
     }
     return tuple(effect for effect, is_active in effects.items() if is_active)
+
+
+def _is_joint(parameters: dict[str, Any]) -> bool:
+    """Whether leaf values come from one Newton step in all classes together; without an l2 it has no solution."""
+    is_newton = parameters["leaf_estimation_method"] == "Newton"
+    return is_newton and str(parameters["loss_function"]) == "MultiClass" and float(parameters["l2_leaf_reg"]) > 0

@@ -38,6 +38,7 @@ class LeafRule:
         l1: subtracted from |G|.
         max_step: the largest step before the learning rate; 0 for no limit.
         newton: H sums second derivatives; otherwise H sums weights (CatBoost's "Gradient" leaves).
+        is_joint: one step in all outputs of a leaf, with the full Hessian of the loss in place of its diagonal.
         min_hessian: a leaf whose H is not above it holds no example. Negative if second derivatives can be 0.
     """
 
@@ -47,6 +48,7 @@ class LeafRule:
     max_step: float = 0.0
     newton: bool = True
     min_hessian: float = MIN_HESSIAN
+    is_joint: bool = False
 
     def values(self, g: Array, h: Array, leaves: slice) -> Array:
         """Leaf values for sums g and h, both (leaves, …). A leaf without examples takes no step."""
@@ -161,6 +163,10 @@ class Boosting:
     @cached_property
     def reproduced(self) -> Array:
         """Leaf values computed from the training set, (leaves, width): the model's, if training is fully recorded."""
+        if self.rule.is_joint:
+            from upweight.trees.joint_leaves import reproduced_jointly
+
+            return reproduced_jointly(self)
         g, h = self.leaf_totals
         return self.rule.values(g, h, slice(0, len(g)))
 
@@ -202,6 +208,20 @@ class Boosting:
     def exact(self) -> bool:
         """Whether the training set reproduces the leaf values."""
         return self.loss.differentiable and self.mismatch <= VALUE_TOLERANCE
+
+    @property
+    def has_derivatives(self) -> bool:
+        """Whether the derivatives of leaf values in the weights of examples are known."""
+        return self.exact and not self.rule.is_joint
+
+    def require_derivatives(self, wanted_by: str) -> None:
+        """Raise ValueError if the derivatives of leaf values in the weights of examples are not known."""
+        self.require_exact(wanted_by)
+        if self.rule.is_joint:
+            raise ValueError(
+                f"{wanted_by} needs leaf values of one output each, and here those of several classes were solved for "
+                "jointly. Use LeafRefit, which solves for them again, or train with leaf_estimation_method='Gradient'"
+            )
 
     def require_exact(self, wanted_by: str) -> None:
         """Raise ValueError if the training set does not reproduce the leaf values, with the reason and what to use."""

@@ -56,6 +56,10 @@ class BoostingLoss(ABC):
         first, second = self.derivatives_jvp(z, t, np.ones_like(z))
         return first * dg if second is None else first * dg + second * dh
 
+    def mixed_derivative(self, gradient: Array, t: Array, first: int, second: int) -> Array:
+        """∂²loss/∂z_first ∂z_second (n, …) where the gradient (K, n, …) is known; for leaves solved for jointly."""
+        raise NotImplementedError(f"{self.name} has no outputs that are solved for jointly")
+
     def link(self, mean: Array) -> Array:
         """The constant outputs that fit targets of this mean (K, …) best, up to shifts that the loss does not see."""
         return mean

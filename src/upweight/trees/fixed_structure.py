@@ -32,6 +32,10 @@ def refit(boosting: Boosting, removed: Sequence[Indices]) -> tuple[Array, Array]
     LeafRefit of Sharchilev et al. (2018): boosting is replayed with every split where it was, and gradients follow the
     new values of earlier leaves. `removed` has the positions in the training set of each removal.
     """
+    if boosting.rule.is_joint:
+        from upweight.trees.joint_leaves import refit_jointly
+
+        return refit_jointly(boosting, removed)
     ensemble, rule, outputs = boosting.ensemble, boosting.rule, len(boosting.targets)
     rows = np.concatenate([np.asarray(r, dtype=np.intp) for r in removed])
     columns = np.repeat(np.arange(len(removed)), [len(r) for r in removed])

@@ -105,6 +105,11 @@ class Softmax(BoostingLoss):
         p = softmax(z, axis=0)
         return p - t, self.factor * p * (1 - p)
 
+    def mixed_derivative(self, gradient: Array, t: Array, first: int, second: int) -> Array:
+        """An entry of diag(p) − p pᵀ with p = gradient + t."""
+        p, other = gradient[first] + t[first], gradient[second] + t[second]
+        return np.asarray(p * (1 - p) if first == second else -p * other)
+
     def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
         """Directional derivatives of the gradient and the second derivative along dz."""
         p = softmax(z, axis=0)

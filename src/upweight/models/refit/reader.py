@@ -140,6 +140,9 @@ def _notes(estimator: Any, name: str, outputs: Outputs, reason: str) -> tuple[st
     frozen = [key for key, part in settings.items() if type(part).__name__ == "FrozenEstimator"]
     if frozen or settings.get("cv") == "prefit":
         notes.append(f"What is frozen inside it ({', '.join(frozen) or 'the estimator'}) is held fixed, not refitted.")
+    balanced = [key for key, value in settings.items() if key.endswith("class_weight") and str(value).startswith("bal")]
+    if balanced:
+        notes.append(f"{balanced[0]}={settings[balanced[0]]!r}: every refit balances the classes of its rows anew.")
     if outputs.kind == "predicted labels":
         notes.append(
             f"This {name} has neither probabilities nor decision values: only removals that change a predicted label "
