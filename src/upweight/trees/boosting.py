@@ -5,7 +5,7 @@ The margins before every step are replayed from the leaf values, which gives the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +16,7 @@ from scipy import sparse
 from upweight.core.weights import example_counts
 from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.ensemble import Indices, TreeEnsemble
+from upweight.trees.joint_leaves import joint_sums
 
 Array = NDArray[np.float64]
 # Largest accepted difference of leaf values, relative to the largest of their tree: libraries sum in single precision.
@@ -61,6 +62,13 @@ class LeafRule:
         if self.max_step:
             step = np.clip(step, -self.max_step, self.max_step)
         return self.learning_rate * step
+
+    def joint_values(self, g: Array, h: Array, leaves: slice) -> Array:
+        """−learning_rate · (H + l2)⁻¹ G for g (leaves, removals, K) and h (leaves, removals, K, K)."""
+        shifted = h + self.l2[leaves][:, None, None, None] * np.eye(h.shape[-1])
+        step = -self.learning_rate * np.linalg.solve(shifted, g[..., None])[..., 0]
+        is_empty = np.trace(h, axis1=2, axis2=3) <= self.min_hessian
+        return np.asarray(np.where(is_empty[..., None], 0.0, step))
 
     def value_change(self, value: Array, h: Array, dg: Array, dh: Array, leaves: slice | Indices) -> Array:
         """First-order change of leaf values when their sums change by dg and dh; leaves are the first axis of all."""
@@ -164,11 +172,18 @@ class Boosting:
     def reproduced(self) -> Array:
         """Leaf values computed from the training set, (leaves, width): the model's, if training is fully recorded."""
         if self.rule.is_joint:
-            from upweight.trees.joint_leaves import reproduced_jointly
-
-            return reproduced_jointly(self)
+            values = np.zeros_like(self.ensemble.values)
+            for step in self.steps():
+                for tree in step.trees:
+                    values[self.ensemble.leaves_of(tree)] = self.joint_values(tree, step.margins[..., None], [])[..., 0]
+            return values
         g, h = self.leaf_totals
         return self.rule.values(g, h, slice(0, len(g)))
+
+    def joint_values(self, tree: int, margins: Array, removed: Sequence[Indices]) -> Array:
+        """A tree's values (leaves, K, removals) at margins (K, n, removals), if its outputs are solved for together."""
+        g, h = joint_sums(self.loss, self.leaf_matrices[tree], margins, self.targets, removed)
+        return self.rule.joint_values(g, h, self.ensemble.leaves_of(tree)).swapaxes(1, 2)
 
     @cached_property
     def mismatch(self) -> float:

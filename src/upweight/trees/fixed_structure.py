@@ -33,9 +33,7 @@ def refit(boosting: Boosting, removed: Sequence[Indices]) -> tuple[Array, Array]
     new values of earlier leaves. `removed` has the positions in the training set of each removal.
     """
     if boosting.rule.is_joint:
-        from upweight.trees.joint_leaves import refit_jointly
-
-        return refit_jointly(boosting, removed)
+        return _refit_jointly(boosting, removed)
     ensemble, rule, outputs = boosting.ensemble, boosting.rule, len(boosting.targets)
     rows = np.concatenate([np.asarray(r, dtype=np.intp) for r in removed])
     columns = np.repeat(np.arange(len(removed)), [len(r) for r in removed])
@@ -59,6 +57,19 @@ def refit(boosting: Boosting, removed: Sequence[Indices]) -> tuple[Array, Array]
                 change[in_tree, column] = value_change
                 np.take(ensemble.values[in_tree, column, None] + value_change, local, axis=0, out=added, mode="clip")
                 margins[output] += added
+    return change, base
+
+
+def _refit_jointly(boosting: Boosting, removed: Sequence[Indices]) -> tuple[Array, Array]:
+    """The same for leaf values that are solved for in all outputs together."""
+    ensemble, base = boosting.ensemble, base_changes(boosting, removed)
+    margins = np.repeat((ensemble.base[:, None] + base)[:, None, :], len(boosting.weights), axis=1)
+    change = np.zeros((*ensemble.values.shape, len(removed)))
+    for trees in ensemble.by_step():
+        for tree in trees:
+            leaves = ensemble.leaves_of(tree)
+            change[leaves] = boosting.joint_values(tree, margins, removed) - boosting.reproduced[leaves, :, None]
+            margins += (ensemble.values[leaves, :, None] + change[leaves])[boosting.local_leaves(tree)].swapaxes(0, 1)
     return change, base
 
 
