@@ -328,3 +328,13 @@ def test_the_commands_go_there_and_back(tmp_path):
     assert "3 relabelled" in run("patch", task, tmp_path / "patch.json").stdout
     wrong = written(tmp_path / "wrong.csv", "id,decision\n99,1\n")
     assert "the id '99'" in words(run("import-labels", task, wrong, "--form", "table", code=1).stderr)
+
+
+def test_negative_numbers_of_a_table_are_numbers_to_other_programs(tmp_path):
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    train = uw.Examples(x, (x[:, 0] > 0).astype(int), names=["a", "b"])
+    suspects = uw.mislabeled(uw.explainable(LogisticRegression().fit(x, train.y), train), train, budget=12)
+    folder = uw.LabelTable().write(tmp_path / "labels", suspects)
+    with (folder / "labels.csv").open(encoding="utf-8-sig", newline="") as file:
+        written = [[float(row[name]) for name in "ab"] for row in csv.DictReader(file)]
+    np.testing.assert_allclose(written, x[train.positions(suspects.ids)], rtol=1e-5)

@@ -17,7 +17,7 @@ from upweight.report.exports.choices import Choices
 from upweight.report.pictures import sample_pictures, scale_of, shown_pixels
 from upweight.report.sparse_rows import SparseRows
 from upweight.report.table_columns import shown_of, table_of
-from upweight.report.wording import cell_text
+from upweight.report.wording import MINUS, cell_text
 
 ENLARGED = 128  # pixels; a picture below half of it is enlarged, because other tools would blur it
 
@@ -95,14 +95,20 @@ def _content(
         return {"kind": "text", "text": preview.value, "row": {}, "png": b""}
     if table is not None:
         part = table.take(np.array([position]))
-        row = {name: cell_text(part.values(column)[0]) for column, name in enumerate(table.names)}
+        row = {name: _written(part.values(column)[0]) for column, name in enumerate(table.names)}
     elif sparse is not None:
-        row = dict(sparse.entry(identifier)["pairs"])
+        row = {name: value.replace(MINUS, "-") for name, value in sparse.entry(identifier)["pairs"]}
     elif preview.kind == "row":
-        row = {str(name): cell_text(value) for name, value in preview.value}
+        row = {str(name): _written(value) for name, value in preview.value}
     else:
         row = {"array": f"of shape {np.shape(preview.value)}, which is not a picture"}
     return {"kind": "row", "text": "\n".join(f"{name}: {value}" for name, value in row.items()), "row": row, "png": b""}
+
+
+def _written(value: Any) -> str:
+    """The text of a cell; numbers have the minus that other programs read."""
+    text = cell_text(value)
+    return text if isinstance(value, str) else text.replace(MINUS, "-")
 
 
 def _png(pixels: Any) -> bytes:
