@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from upweight.cli.app import app, show_progress
@@ -54,6 +53,8 @@ def reweight(  # noqa: PLR0913 - a command line has as many options as it has
     printing: PrintOptions,
 ) -> None:
     """Learn weights from one half of the queries, and measure on the other half what they gain."""
+    import numpy as np
+
     source = Source(task, table, measure)
     require_output(out, task)
     require_output(save, task, contents=WEIGHTS, option="--save")

@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from upweight.cli.table_files.cells import Cells
 from upweight.cli.table_files.even_text import even_columns
 from upweight.cli.table_files.header import SAMPLE_ROWS, find_header, is_value, numbered_names, unique_names
@@ -93,6 +91,8 @@ def _ends_with_separators(columns: list[Cells]) -> bool:
 
 def _has_first_line_again(columns: list[Cells]) -> bool:
     """Whether another line has the fields of the first one, but for spaces."""
+    import numpy as np
+
     is_equal = None
     for cells in columns:
         first = _plain_field(cells.texts[cells.codes[0]])

@@ -1,0 +1,9 @@
+"""The command line starts without the libraries that only its commands need."""
+
+import subprocess
+import sys
+
+
+def test_the_command_line_is_read_without_numpy() -> None:
+    code = "import sys, upweight.cli; print([name for name in ('numpy', 'pandas', 'torch') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
