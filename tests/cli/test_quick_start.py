@@ -6,4 +6,5 @@ import sys
 
 def test_the_command_line_is_read_without_numpy() -> None:
     code = "import sys, upweight.cli; print([name for name in ('numpy', 'pandas', 'torch') if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    imported = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert imported.stdout.strip() == "[]"
