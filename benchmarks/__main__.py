@@ -34,6 +34,7 @@ def main() -> None:
         "speed": ["--data", chosen.data],
         "memory": ["--data", chosen.data],
         "trees": ["--data", chosen.data],
+        "tables": ["--data", chosen.data],
     }
     for name in chosen.only:
         if None in needed[name]:

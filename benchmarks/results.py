@@ -30,6 +30,7 @@ ORDER = (
     "tokens",
     "viewer",
     "mislabeled",
+    "tables",
     "forgetting",
 )
 MET, MISSED, NO_TARGET = "met", "missed", ""
