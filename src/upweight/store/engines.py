@@ -21,6 +21,7 @@ from upweight.store.shard_files import Receipt
 
 How = Literal["torchrun", "ray"]
 HOWS = ("torchrun", "ray")
+NEARLY_ALL = 0.9995  # of the squared scores of every layer
 STAGES = {phase: f"store: {phase}" for phase in PHASES}
 
 
@@ -120,6 +121,9 @@ def _announce_kept_share(builder: Builder) -> None:
     """Say what the directions of the rows hold, before the rows are made."""
     shares = kept_share_of(builder)
     least = min(shares, key=lambda name: shares[name])
+    if shares[least] >= NEARLY_ALL:
+        announcements.info("Rows keep nearly all of the squared scores of every layer.")
+        return
     announcements.info(
         "Rows keep %.1f%% to %.1f%% of the squared scores of a layer (least of %s).",
         *(100 * shares[least], 100 * max(shares.values()), least),

@@ -60,9 +60,9 @@ class StorePlan:
     def __str__(self) -> str:
         lines = [
             f"{self.rows:,} rows of {self.bytes_per_row:,} bytes ({bytes_in_words(self.bytes)}) in {self.shards:,} "
-            f"files: {self.encoding}.",
+            f"file{'s' * (self.shards != 1)}: {self.encoding}.",
             f"About {_duration(self.seconds)} to build.",
-            f"Rows are about {self.coverage:.1%} of the trainable numbers.",
+            f"Rows cover {self.coverage:.1%} of the trainable numbers.",
         ]
         if self.left_out:
             lines.append(f"Left out: {', '.join(self.left_out[:5])}{', …' if len(self.left_out) > 5 else ''}.")
