@@ -301,6 +301,9 @@ def test_bad_inputs_are_refused_in_a_sentence(data, model):
     only_last = uw.Reweighting(slopes="last layer")
     refused(TypeError, "Steerable", lambda: run(reweighting=only_last))
     refused(TypeError, "pass groups=", lambda: run(reweighting=uw.Reweighting(slopes="retraining")))
+    refused(ValueError, "at least 2 held-out examples, got 1", lambda: run(held_out=uw.Examples([[9.0] * 3], [1])))
+    refused(TypeError, "expected reweighting as uw.Reweighting", lambda: run(reweighting={"steps": 3}))
+    refused(TypeError, "expected retraining as uw.Retraining", lambda: uw.Reweighting(retraining=3))
     with pytest.raises(ValueError, match="slopes to be one of"):
         uw.Reweighting(slopes="guess")
     for wrong in ({"rate": 0.0}, {"largest": 1.0}, {"steps": 0}, {"damping": -1.0}):

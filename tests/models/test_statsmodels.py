@@ -134,10 +134,29 @@ def test_examples_of_anything_but_results_are_refused():
 
 GROUPS = np.repeat(np.arange(12), ROWS // 12)
 TIMES, STATUS = RNG.exponential(np.exp(-MEAN)), (RNG.random(ROWS) < 0.8).astype(int)
+
+
+def frame(rows):
+    """The columns of these rows by name."""
+    return {"y": Y[rows], "a": X[rows, 1], "b": X[rows, 2]}
+
+
 TESTED = {
     "OLS": (lambda rows: sm.OLS(Y[rows], X[rows]).fit(), 1),
     "Logit": (lambda rows: sm.Logit(BINARY[rows], X[rows]).fit(disp=0), 1),
     "RLM": (lambda rows: sm.RLM(Y[rows], X[rows]).fit(), 1),
+    "WLS": (lambda rows: sm.WLS(Y[rows], X[rows], weights=WEIGHTS[rows]).fit(), 1),
+    "OLS, robust": (lambda rows: sm.OLS(Y[rows], X[rows]).fit(cov_type="HC3"), 1),
+    "GLM, robust": (lambda rows: GLM(COUNTS[rows], X[rows], family=FAMILIES.Poisson()).fit(cov_type="HC0"), 1),
+    "OLS, formula": (lambda rows: sm.OLS.from_formula("y ~ a + b", frame(rows)).fit(), 1),
+    "MixedLM, maximum likelihood": (
+        lambda rows: sm.MixedLM(Y[rows] + GROUPS[rows] % 3, X[rows], groups=GROUPS[rows]).fit(reml=False),
+        1,
+    ),
+    "PHReg, ties": (
+        lambda rows: sm.PHReg(TIMES[rows].round(1) + 0.1, X[rows][:, 1:], status=STATUS[rows], ties="efron").fit(),
+        0,
+    ),
     "MixedLM": (lambda rows: sm.MixedLM(Y[rows] + GROUPS[rows] % 3, X[rows], groups=GROUPS[rows]).fit(), 1),
     "PHReg": (lambda rows: sm.PHReg(TIMES[rows], X[rows][:, 1:], status=STATUS[rows]).fit(), 0),
 }
@@ -150,16 +169,25 @@ def test_p_values_and_coefficients_of_refits_are_those_of_statsmodels_without_th
     results, without = fit(everything), fit(np.delete(everything, 7))
     train = uw.examples_of(results)
     measures = [(uw.PValue(column), "pvalues")]
-    measures += [(uw.Coefficient(column), "params")] if name in ("MixedLM", "PHReg") else []
+    measures += [(uw.Coefficient(column), "params")] if name.startswith(("MixedLM", "PHReg")) else []
     for measure, attribute in measures:
         model = uw.explainable(results, train, measure=measure)
         few = train.take([0, 7])
-        expected = getattr(results, attribute)[column]
+        expected = np.asarray(getattr(results, attribute))[column]
         assert model.measure(few)[0] == pytest.approx(expected)
         again = model.retrain(train, (everything != 7).astype(float)).measure(model.parameter_query())
-        assert again[0] == pytest.approx(getattr(without, attribute)[column], rel=1e-4, abs=1e-9)
+        assert again[0] == pytest.approx(np.asarray(getattr(without, attribute))[column], rel=1e-4, abs=1e-9)
     scores = uw.ShortlistLeaveOneOut(refits=4).fit(model, train).attribute()
     assert scores.values.shape == (1, ROWS)
+
+
+def test_p_values_that_refits_do_not_have_are_refused():
+    clustered = sm.OLS(Y, X).fit(cov_type="cluster", cov_kwds={"groups": GROUPS})
+    with pytest.raises(ValueError, match=r"cov_type='cluster'.*HC0 to HC3"):
+        uw.explainable(clustered, uw.examples_of(clustered), measure=uw.PValue(1))
+    entered = sm.PHReg(TIMES, X[:, 1:], status=STATUS, entry=TIMES / 2).fit()
+    with pytest.raises(ValueError, match="without entry times"):
+        uw.examples_of(entered)
 
 
 def test_survival_predicts_hazards_and_has_no_loss_and_other_models_have_no_p_values():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from upweight.applications.pseudo_labels import joined_with_unlabelled
 from upweight.applications.reweighted import Reweighted
 from upweight.applications.reweighting import Reweighting
-from upweight.applications.reweighting_checks import free_weights, kept_apart
+from upweight.applications.reweighting_checks import few_held_out, free_weights, kept_apart
 from upweight.applications.weight_ascent import WeightAscent, way_of
 from upweight.applications.weight_gains import SINGLE, Arms, best_single_weight, gains_of
 from upweight.applications.weight_shifts import weight_shifts
@@ -20,6 +20,7 @@ from upweight.applications.weight_slopes import FreeWeights
 from upweight.applications.weight_steps import FLOOR, final_weights
 from upweight.core.capability_checks import can, require
 from upweight.core.examples import Examples, Id
+from upweight.core.forecast import announced
 from upweight.core.model import Differentiable, Measurable, Retrainable
 
 Array = NDArray[np.float64]
@@ -60,9 +61,12 @@ def reweight(
     """
     require(model, [Retrainable], "reweight", train, validation)
     reweighting = Reweighting() if reweighting is None else reweighting
+    if not isinstance(reweighting, Reweighting):
+        raise TypeError(f"expected reweighting as uw.Reweighting(…) or None, got {reweighting!r}")
     sets, copies = kept_apart(
         {"training": train, "unlabelled": unlabelled, "validation": validation, "held-out": held_out}
     )
+    copies += few_held_out(sets["held-out"])
     notes: list[str] = []
     both, guide = train, sets["validation"]
     assert guide is not None
@@ -77,7 +81,8 @@ def reweight(
     if unlabelled is not None and groups is None:
         single = best_single_weight(model, both, guide, free, retraining)
     ascent = WeightAscent(model, both, guide, free, settings, 1.0 if single is None else max(single, FLOOR))
-    course, learned = ascent.climbed()
+    with announced(f"reweight, {len(free.names):,} weights", None):
+        course, learned = ascent.climbed()
     weights = _checked(final_weights(learned))
     retrained = _trained(model, both, free.of_examples(weights), retraining.runs[0])
     after = float(retrained.measure(guide).mean())

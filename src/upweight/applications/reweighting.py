@@ -52,6 +52,9 @@ class Reweighting:
         if not 1 < self.largest < np.inf:
             raise ValueError(f"expected largest > 1, the weight that training examples begin with, got {self.largest}")
 
+        if self.retraining is not None and not isinstance(self.retraining, Retraining):
+            raise TypeError(f"expected retraining as uw.Retraining(…) or None, got {self.retraining!r}")
+
     def retraining_of(self, model: Any) -> Retraining:
         """Where and how to train this model, with the seeds of the comparison."""
         if self.retraining is not None:

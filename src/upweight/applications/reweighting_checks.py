@@ -13,6 +13,7 @@ from upweight.core.examples import Examples, Id, require_examples
 from upweight.core.weights import require_part, weighted_positions
 
 MAX_NAMED = 5  # ids that a message names
+FEW_HELD_OUT = 20  # held-out examples, below which a bootstrap gives intervals that are too narrow
 FEW_COPIES = 0.05  # share of a set up to which copies of others are left out, with a warning
 
 
@@ -51,6 +52,18 @@ def kept_apart(sets: Mapping[str, Examples | None]) -> tuple[dict[str, Examples 
         warnings.append(f"{len(ids):,} {second} examples are copies of {first} ones and were left out ({named}).")
         remaining[second] = others.take(~is_copy)
     return remaining, warnings
+
+
+def few_held_out(held_out: Examples | None) -> list[str]:
+    """The warning that there are few held-out examples. Raises ValueError for one, from which no interval follows."""
+    if held_out is None or len(held_out) >= FEW_HELD_OUT:
+        return []
+    if len(held_out) < 2:
+        raise ValueError(
+            f"expected at least 2 held-out examples, got {len(held_out)}: no interval of the gain follows from it; "
+            "pass more, or held_out=None"
+        )
+    return [f"There are only {len(held_out)} held-out examples: the interval of the gain is too narrow."]
 
 
 def free_weights(both: Examples, train: Examples, groups: Mapping[str, Sequence[Id]] | None) -> FreeWeights:

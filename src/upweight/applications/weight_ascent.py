@@ -21,6 +21,7 @@ from upweight.applications.weight_slopes import (
 from upweight.applications.weight_steps import WeightSteps
 from upweight.core.capability_checks import can, require
 from upweight.core.examples import Examples
+from upweight.core.forecast import counted
 from upweight.core.model import Differentiable, Measurable, Parametric, Retrainable
 from upweight.core.progress import no_progress
 from upweight.core.replayable import Replayable
@@ -57,7 +58,7 @@ class WeightAscent:
         weights = np.full(len(self.free.names), self.beginning)
         course: list[float] = []
         best, best_weights = -np.inf, weights
-        for number in range(self.settings.steps + 1):
+        for number in counted(range(self.settings.steps + 1), self.settings.steps + 1):
             value, uphill = self._at(slopes, weights)
             course.append(value)
             if value > best:

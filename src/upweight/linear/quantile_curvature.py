@@ -112,7 +112,8 @@ def require_optimal_quantiles(problem: Problem, name: str) -> None:
     if given - least > SAME * (abs(least) + SAME * spread * float(problem.weights.sum())):
         raise ValueError(
             f"expected the data that {name} was fitted on, got examples on which its objective is {given:.6g} at its "
-            f"coefficients and {least:.6g} at others; pass the same rows, targets and sample weights as to fit()"
+            f"coefficients and {least:.6g} at others; pass the same rows, targets and sample weights as to fit(); if "
+            "they are the same, the solver stopped too early: scale the target and the features to a spread of about 1"
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from upweight.linear.curvature_choice import curvature_of
+from upweight.linear.kink_gradients import off_optimum_of_kinks
 from upweight.linear.losses.pinball import SmoothPinballLoss
 from upweight.linear.missing_rows import HALF, Stopping, rows_are_missing, solver_gave_up
 from upweight.linear.problem import Problem
@@ -54,6 +55,8 @@ def require_training_data(problem: Problem, solver: SolverState) -> None:
             "traced; add l2 (Ridge(alpha=…), a smaller C) or examples"
         )
     if distance <= (OTHER_DATA_HINGE if solver.is_hinge else OTHER_DATA):
+        return
+    if solver.is_hinge and off_optimum_of_kinks(problem) <= OTHER_DATA:  # few examples pull, and they are at kinks
         return
     if solver.is_unfinished and (solver.at_optimum or _predicts_like_its_optimum(problem)):
         return

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.linear_model import LinearRegression, LogisticRegression, TweedieRegressor
 
 from upweight.core.examples import Examples
 from upweight.core.parameter_measurement import Coefficients
 
 TIGHT = {"fit_intercept": False, "tol": 1e-9, "max_iter": 10_000}
-TESTED = ("OLS", "Logit", "Poisson")  # refitted by statsmodels itself for p-values
+TESTED = ("OLS", "WLS", "Logit", "Poisson")  # refitted by statsmodels itself for p-values
 POWERS = {"Poisson": 1.0, "Gamma": 2.0, "InverseGaussian": 3.0}  # family with a log link → power of its variance
 MORE_COLUMNS = {"MixedLM": "groups", "PHReg": "status"}  # model → its argument in the last column of the examples
 REFITTED = (
@@ -29,6 +29,8 @@ REFITTED = (
     "GLM",
     *MORE_COLUMNS,
 )  # refitted by statsmodels itself if there is no estimator
+ROBUST = ("HC0", "HC1", "HC2", "HC3")  # covariances that a refit gives without more than the rows
+P_TOLERANCE = 1e-4  # absolute difference of p-values up to which a refit has those of the results
 PREDICTION_TOLERANCE = 1e-4  # relative difference of predictions up to which an estimator has the results' predictions
 
 
@@ -58,7 +60,7 @@ class StatsmodelsEstimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         design, _ = self._split(np.asarray(x))
         if self.model_class.__name__ in MORE_COLUMNS:
             return np.asarray(design @ np.asarray(self.results_.params)[: design.shape[1]], dtype=np.float64)
-        return np.asarray(self.results_.predict(design), dtype=np.float64)
+        return np.asarray(self.results_.predict(design, transform=False), dtype=np.float64)
 
     @property
     def has_no_loss(self) -> bool:
@@ -80,6 +82,18 @@ class StatsmodelsEstimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return Coefficients(
             values[None, :width], np.zeros(1), columns, (0,), has_intercept=False, p_values=p_values[None, :width]
         )
+
+
+class WeightedStatsmodelsEstimator(StatsmodelsEstimator):
+    """Weighted least squares of statsmodels. Rows of weight 0 are absent, also from the degrees of freedom."""
+
+    def fit(self, x: Any, y: Any, sample_weight: Any = None) -> WeightedStatsmodelsEstimator:
+        """Fit the model to a design matrix, targets and weights."""
+        weights = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+        used = weights > 0
+        model = self.model_class(np.asarray(y)[used], np.asarray(x)[used], weights=weights[used])
+        self.results_ = model.fit(**(self.fit_settings or {}))
+        return self
 
 
 def are_results(candidate: Any) -> bool:
@@ -116,6 +130,8 @@ def examples_of(results: Any) -> Examples:
 def _last_column(model: Any, name: str) -> NDArray[np.float64]:
     """The groups of a mixed model, as numbers, or the status of survival. Raises ValueError for parts beyond these."""
     if name == "status":
+        if getattr(model, "entry", None) is not None:
+            raise ValueError("expected PHReg without entry times, got some, which belong to no column")
         if getattr(model, "surv", None) is not None and getattr(model.surv, "nstrat", 1) > 1:
             raise ValueError("expected PHReg without strata, got some, which belong to no column; fit without them")
         return np.asarray(model.status, dtype=np.float64)
@@ -218,13 +234,13 @@ def _refitted(results: Any, train: Examples, name: str, is_tested: bool) -> tupl
             f"expected results of OLS, WLS, GLS, RLM, GLM, Logit, Probit, MNLogit, Poisson, NegativeBinomial, "
             f"MixedLM or PHReg, got {name}; wrap it as an estimator with fit and predict, and use uw.refittable"
         )
-    if train.weights is not None:
+    is_weighted = name == "WLS"
+    if train.weights is not None and not is_weighted:
         raise ValueError(f"expected {name} without weights, got some, which a refit cannot pass on; fit without them")
-    keywords = {"family": "family", "loglike_method": "loglike_method", "M": "M"}
-    settings = {key: getattr(results.model, part) for key, part in keywords.items() if hasattr(results.model, part)}
-    settings = settings if name in ("GLM", "RLM", "NegativeBinomial") else {}
-    quiet = {"disp": 0} if "discrete" in type(results.model).__module__ else {}
-    estimator = StatsmodelsEstimator(type(results.model), settings, quiet)
+    make = WeightedStatsmodelsEstimator if is_weighted else StatsmodelsEstimator
+    estimator = make(type(results.model), _settings(results.model, name), _fit_settings(results, name, is_tested))
+    if is_tested:
+        _require_p_values(clone(estimator), results, train, name)
     estimator.results_ = results
     note = f"{name} of statsmodels is fitted anew by refits; the loss is half the squared error of its mean."
     if name in MORE_COLUMNS:
@@ -233,3 +249,33 @@ def _refitted(results: Any, train: Examples, name: str, is_tested: bool) -> tupl
             f"{MORE_COLUMNS[name]}."
         )
     return estimator, (note,)
+
+
+def _settings(model: Any, name: str) -> dict[str, Any]:
+    """The settings of a model beside its data."""
+    keywords = {"GLM": ("family",), "RLM": ("M",), "NegativeBinomial": ("loglike_method",), "PHReg": ("ties",)}
+    return {key: getattr(model, key) for key in keywords.get(name, ()) if hasattr(model, key)}
+
+
+def _fit_settings(results: Any, name: str, is_tested: bool) -> dict[str, Any]:
+    """The settings with which a model was fitted; those of p-values only if these are measured."""
+    settings: dict[str, Any] = {"disp": 0} if "discrete" in type(results.model).__module__ else {}
+    if name == "MixedLM":
+        settings["reml"] = bool(getattr(results, "reml", True))
+    robust = getattr(results, "cov_type", None)
+    if is_tested and robust in ROBUST:
+        settings |= {"cov_type": robust, "use_t": bool(results.use_t)}
+    return settings
+
+
+def _require_p_values(estimator: Any, results: Any, train: Examples, name: str) -> None:
+    """Raise ValueError if a refit on all rows has other p-values than the results."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they were given when the results were made
+        weights = {} if train.weights is None else {"sample_weight": train.weights}
+        refitted = np.asarray(estimator.fit(train.x, train.y, **weights).results_.pvalues, dtype=np.float64)
+    if not np.allclose(refitted, np.asarray(results.pvalues), rtol=0.01, atol=P_TOLERANCE, equal_nan=True):
+        raise ValueError(
+            f"expected {name} results with p-values that a refit on the same rows has, got others "
+            f"(cov_type={getattr(results, 'cov_type', None)!r}); fit with fit(), at most with cov_type HC0 to HC3"
+        )

@@ -31,7 +31,7 @@ def named_kernel(estimator: Any, gamma: Any) -> NamedKernel:
     """The kernel of a machine with `kernel`, `degree` and `coef0`.
 
     Raises:
-        UnsupportedSettingsError: a kernel without a name, or one that is not an inner product.
+        UnsupportedSettingsError: a kernel without a name, or one that is not an inner product, or no support vectors.
     """
     if callable(estimator.kernel) or estimator.kernel == "precomputed":
         raise UnsupportedSettingsError(
@@ -41,6 +41,10 @@ def named_kernel(estimator: Any, gamma: Any) -> NamedKernel:
     if estimator.kernel in INDEFINITE:
         raise UnsupportedSettingsError(
             f"the {estimator.kernel} kernel is not an inner product and has no coordinates; use rbf, poly or linear"
+        )
+    if hasattr(estimator, "support_") and not len(estimator.support_):
+        raise UnsupportedSettingsError(
+            f"{type(estimator).__name__} has no support vectors: it predicts one number, as all targets lie in its tube"
         )
     settings = {"gamma": gamma, "degree": estimator.degree, "coef0": estimator.coef0}
     return NamedKernel(estimator.kernel, settings)

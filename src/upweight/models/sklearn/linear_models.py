@@ -45,6 +45,7 @@ from upweight.models.sklearn.support_vector_regression import linear_svr, svr
 from upweight.models.sklearn.support_vectors import linear_svc, svc
 
 Array = NDArray[np.float64]
+WITHOUT_CLASS_WEIGHTS = frozenset({"NuSVC"})  # libsvm takes them as factors of C, which ν-machines do not have
 FAR_FROM_ZERO = 1e3  # standard deviations of a column, from which its offset costs digits
 
 SPEC_READERS: dict[str, LinearSpecReader] = {
@@ -238,8 +239,10 @@ def _without_offset(design: Design, theta: Array, matrix: Any) -> tuple[Design, 
 
 
 def _notes_on_class_weights(estimator: Any) -> tuple[str, ...]:
-    """A note if the classes have balanced weights, which are held fixed."""
+    """A note if the classes have balanced weights, which are held fixed, or weights that training does not use."""
     class_weight = getattr(estimator, "class_weight", None)
+    if class_weight is not None and type(estimator).__name__ in WITHOUT_CLASS_WEIGHTS:
+        return (f"{type(estimator).__name__} does not use its class_weight: all classes weigh the same.",)
     if not isinstance(class_weight, str):
         return ()
     return (
@@ -251,7 +254,7 @@ def _notes_on_class_weights(estimator: Any) -> tuple[str, ...]:
 def _class_weights(estimator: Any, train: Examples) -> dict[Any, float] | None:
     """The weight of each class in training; None if classes are not weighted."""
     given = getattr(estimator, "class_weight", None)
-    if given is None:
+    if given is None or type(estimator).__name__ in WITHOUT_CLASS_WEIGHTS:
         return None
     more = {}
     # Newer versions of scikit-learn balance classes by sample weight in these two estimators.
