@@ -16,6 +16,7 @@ from support.curved_nets import with_limits  # noqa: E402
 from upweight.curvature.linear_head import _weighted_gram, linear_head_matrix  # noqa: E402
 from upweight.curvature.operators import HessianOperator  # noqa: E402
 from upweight.curvature.solvers.direct import _factor, assemble  # noqa: E402
+from upweight.curvature.solvers.factorisation import cholesky, cholesky_solve  # noqa: E402
 from upweight.curvature.summed_objective import SummedObjective  # noqa: E402
 
 
@@ -34,6 +35,17 @@ class FrozenBody(nn.Module):
         return self.last(self.body(x))
 
 
+class Conv1D(nn.Module):
+    """A linear layer whose weight is stored as (inputs, outputs), as in transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.weight + self.bias
+
+
 def cross_entropy(net: nn.Module, batch: Any) -> torch.Tensor:
     return F.cross_entropy(net(batch.x), batch.y, reduction="none")
 
@@ -45,7 +57,7 @@ def summed(net: nn.Module, n: int = 11) -> SummedObjective:
     return SummedObjective(model.network, train, model.weights(train), 0.0, 0.0)
 
 
-@pytest.mark.parametrize("make", [lambda: nn.Linear(4, 3), lambda: nn.Linear(4, 3, bias=False), FrozenBody])
+@pytest.mark.parametrize("make", [lambda: nn.Linear(4, 3), lambda: nn.Linear(4, 3, bias=False), FrozenBody, Conv1D])
 def test_the_matrix_is_that_of_products(make) -> None:
     torch.manual_seed(0)
     problem = summed(make())
@@ -108,3 +120,20 @@ def test_a_factor_is_made_once_only_where_the_lowest_eigenvalue_is_clear(lowest)
     assert (factor is not None) == (1 + lowest > 1e-4)
     if factor is not None:
         torch.testing.assert_close(factor @ factor.T, matrix + torch.eye(60).double())
+
+
+@pytest.mark.parametrize("turn", [lambda matrix: matrix, lambda matrix: matrix.T])
+def test_a_factor_and_its_solves_are_those_of_torch(turn) -> None:
+    root, right = torch.randn(7, 9).double(), torch.randn(7, 3).double()
+    matrix = turn(root @ root.T)
+    expected = torch.linalg.cholesky(matrix)
+    factor = cholesky(matrix.clone())
+    assert factor is not None
+    torch.testing.assert_close(factor, expected)
+    torch.testing.assert_close(cholesky_solve(right.T, factor).T, torch.cholesky_solve(right, expected))
+    torch.testing.assert_close(cholesky_solve(right.T.contiguous(), factor).T, torch.cholesky_solve(right, expected))
+
+
+@pytest.mark.parametrize("lowest", [-1.0, float("nan")])
+def test_what_is_not_positive_definite_has_no_factor(lowest) -> None:
+    assert cholesky(torch.diag(torch.tensor([1.0, 2.0, lowest]).double())) is None

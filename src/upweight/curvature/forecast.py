@@ -29,6 +29,7 @@ from upweight.core.examples import Examples
 from upweight.core.forecast import Forecast
 from upweight.curvature.ekfac import second_moments
 from upweight.curvature.kfac import FactoredLayer, factor_sums
+from upweight.curvature.linear_head import is_linear_head
 from upweight.curvature.pilot import Pilot
 
 COPIES_IN_CG = 11  # of the queries: right sides, solutions, residuals, directions, products and what is made in between
@@ -127,10 +128,13 @@ def _with_solver(pilot: Pilot, recipe: CurvatureRecipe | None) -> Forecast:
     if form == "direct":
         outputs = getattr(pilot.operator, "outputs_per_example", size)
         is_gauss_newton = not isinstance(recipe, Hessian)
+        factorisation = 2 * size**3 / 3 / pilot.flops
+        if is_linear_head(pilot.summed):  # symmetric blocks of a matrix of outputs × inputs, no passes
+            return Forecast({"matrix": n * size**2 / pilot.flops, "factorisation": factorisation}, 24.0 * size**2)
         columns = outputs if is_gauss_newton else size
         passes = n * columns * pilot.product
         squares = 4 * n * outputs * size**2 / pilot.flops if is_gauss_newton else 0.0
-        steps = {"matrix": passes + squares, "factorisation": 2 * size**3 / 3 / pilot.flops}
+        steps = {"matrix": passes + squares, "factorisation": factorisation}
         return Forecast(steps, 24.0 * size**2)
     if form == "dual":
         rows = pilot.roots * n

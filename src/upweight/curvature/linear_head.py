@@ -7,6 +7,8 @@ the outputs.
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -33,7 +35,6 @@ def linear_head_matrix(summed: SummedObjective, batch_examples: int = MAX_BATCH_
     """
     network, train = summed.network, summed.train
     total: Tensor | None = None
-    factors: LayerFactors | None = None
     if set(network.shapes) - _names_in_first_module(network) or inspect(network, "loss", train).fallback:
         return None
     for where in blocks(len(train), batch_examples):
@@ -41,10 +42,11 @@ def linear_head_matrix(summed: SummedObjective, batch_examples: int = MAX_BATCH_
         if captured is None:
             return None
         factors, hessians = captured
+        if total is None:
+            total = torch.zeros(network.size, network.size, dtype=torch.float64, device=factors.a.device)
         weighted = hessians * torch.as_tensor(summed.weights[where]).to(hessians)[:, None, None]
-        block = _kronecker(with_ones(factors)[:, 0], weighted)
-        total = block if total is None else total.add_(block)
-    return None if total is None or factors is None else _ordered(total, factors, network)
+        _add_kronecker(total, with_ones(factors)[:, 0], weighted, _places(factors, network))
+    return total
 
 
 def is_linear_head(summed: SummedObjective) -> bool:
@@ -78,15 +80,37 @@ def _factors(network: Network, part: Examples) -> tuple[LayerFactors, Tensor] | 
         return layers[0], out.hessians().to(layers[0].a)
 
 
-def _kronecker(a: Tensor, hessians: Tensor) -> Tensor:
-    """Σᵢ Λᵢ ⊗ aᵢaᵢᵀ, (C·d, C·d)."""
-    c, d = hessians.shape[1], a.shape[1]
-    out = a.new_empty(c, d, c, d, dtype=torch.float64)
-    for row in range(c):
-        for column in range(row, c):
-            _weighted_gram(a, hessians[:, row, column], out[row, :, column])
-            out[column, :, row] = out[row, :, column]
-    return out.view(c * d, c * d)
+def _places(factors: LayerFactors, network: Network) -> list[list[tuple[slice, slice]]]:
+    """Of every output: (positions among the network's parameters, in ãᵢ) of its weights and its bias."""
+    d_i, d_o = factors.a.shape[-1], factors.s.shape[-1]
+    sizes = [prod(network.shapes[name]) for name in network.names]
+    starts = dict(zip(network.names, np.cumsum([0, *sizes]).tolist(), strict=False))
+    weight, places = starts[factors.weight], []
+    for output in range(d_o):
+        if factors.swapped:
+            weights = slice(weight + output, weight + d_i * d_o, d_o)
+        else:
+            weights = slice(weight + output * d_i, weight + (output + 1) * d_i)
+        pieces = [(weights, slice(0, d_i))]
+        if factors.bias is not None:
+            bias = starts[factors.bias] + output
+            pieces.append((slice(bias, bias + 1), slice(d_i, d_i + 1)))
+        places.append(pieces)
+    return places
+
+
+def _add_kronecker(total: Tensor, a: Tensor, hessians: Tensor, places: list[list[tuple[slice, slice]]]) -> None:
+    """total += Σᵢ Λᵢ ⊗ aᵢaᵢᵀ, block by block where the network has its parameters."""
+    gram = a.new_empty(a.shape[1], a.shape[1])
+    for row in range(len(places)):
+        for column in range(row, len(places)):
+            _weighted_gram(a, hessians[:, row, column], gram)
+            for to_row, from_row in places[row]:
+                for to_column, from_column in places[column]:
+                    block = gram[from_row, from_column]
+                    total[to_row, to_column] += block
+                    if row != column:
+                        total[to_column, to_row] += block.T
 
 
 def _weighted_gram(a: Tensor, weights: Tensor, out: Tensor) -> None:
@@ -96,15 +120,3 @@ def _weighted_gram(a: Tensor, weights: Tensor, out: Tensor) -> None:
         products = (a[:, strip] * weights[:, None]).T @ a[:, : strip.stop]
         out[strip, : strip.stop] = products
         out[: strip.start, strip] = products[:, : strip.start].T
-
-
-def _ordered(matrix: Tensor, factors: LayerFactors, network: Network) -> Tensor:
-    """The matrix with rows and columns moved from (outputs, inputs [+ 1]) to the network's order of parameters."""
-    d_o = factors.s.shape[-1]
-    positions = torch.arange(len(matrix)).view(d_o, -1)
-    weight = positions[:, : factors.a.shape[-1]]
-    by_name = {factors.weight: weight.T if factors.swapped else weight}
-    if factors.bias is not None:
-        by_name[factors.bias] = positions[:, -1]
-    order = torch.cat([by_name[name].flatten() for name in network.names])
-    return matrix[order[:, None], order]

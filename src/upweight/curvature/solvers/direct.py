@@ -14,6 +14,7 @@ from upweight.curvature.no_curvature import NOTHING_TO_INVERT, NoCurvatureError
 from upweight.curvature.operators import Blocks, GaussNewtonOperator, Operator
 from upweight.curvature.saved_tensors import as_array, as_tensor
 from upweight.curvature.solvers.algebra import to_blocks, to_matrix
+from upweight.curvature.solvers.factorisation import cholesky, cholesky_solve
 from upweight.curvature.solvers.roots import Roots
 from upweight.curvature.solvers.solution import CONVERGED_RESIDUAL, PROBED_COLUMNS, PreparedSolver, Solution
 from upweight.gradients.inspection import inspect
@@ -60,7 +61,9 @@ class CholeskySolver(PreparedSolver):
             if operator.shift <= floor or not _is_positive_definite(matrix, operator.shift - floor):
                 self._raise_shift(matrix, floor)
             matrix.diagonal().add_(self.shift)
-            factor = torch.linalg.cholesky(matrix, out=matrix)
+            factor = cholesky(matrix)
+            if factor is None:
+                raise NoCurvatureError(NOTHING_TO_INVERT)
         self._factor = factor
 
     def state(self) -> SavedState:
@@ -71,7 +74,7 @@ class CholeskySolver(PreparedSolver):
         """L⁻ᵀ L⁻¹ b. The residual is measured once, on the first columns: it is about the same for all."""
         network = self.operator.network
         b = to_matrix(network, blocks).double()
-        x = to_blocks(network, torch.cholesky_solve(b.T, self._factor).T)
+        x = to_blocks(network, cholesky_solve(b, self._factor))
         if self._residual is None:
             self._residual = float(self.residuals(x, blocks, PROBED_COLUMNS).max())
         return Solution(x, self._residual, 0, self._residual <= CONVERGED_RESIDUAL, self.notes)
@@ -139,13 +142,13 @@ def _factor(matrix: Tensor, shift: float, floor: float) -> Tensor | None:
     """
     shifted = matrix.clone()
     shifted.diagonal().add_(shift)
-    factor, failed = torch.linalg.cholesky_ex(shifted)
-    if int(failed):
+    factor = cholesky(shifted)
+    if factor is None:
         return None
     size, growth = len(matrix), 1.0
-    vector = torch.randn(size, 1, generator=torch.Generator().manual_seed(0), dtype=matrix.dtype).to(matrix.device)
+    vector = torch.randn(1, size, generator=torch.Generator().manual_seed(0), dtype=matrix.dtype).to(matrix.device)
     for _ in range(INVERSE_STEPS):
-        vector = torch.cholesky_solve(vector / vector.norm(), factor)
+        vector = cholesky_solve(vector / vector.norm(), factor)
         growth = float(vector.norm())
     margin = float(max(size, 2)) ** (1 / (2 * INVERSE_STEPS))
     return factor if 1 / growth > 2 * margin * floor else None
@@ -154,4 +157,4 @@ def _factor(matrix: Tensor, shift: float, floor: float) -> Tensor | None:
 def _is_positive_definite(matrix: Tensor, shift: float) -> bool:
     shifted = matrix.clone()
     shifted.diagonal().add_(shift)
-    return int(torch.linalg.cholesky_ex(shifted)[1]) == 0
+    return cholesky(shifted) is not None
