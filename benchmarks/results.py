@@ -28,6 +28,7 @@ ORDER = (
     "trees",
     "stores",
     "tokens",
+    "recorded trainer",
     "viewer",
     "mislabeled",
     "tables",
