@@ -1,5 +1,6 @@
 """Wrappers of estimators with exact removals: scores equal refits of the whole wrapper by scikit-learn."""
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -133,3 +134,15 @@ def test_a_member_without_exact_removals_and_a_lost_class() -> None:
     assert np.isnan(scores.values[:, -1]).all()
     assert np.isfinite(scores.values[:, :-1]).all()
     assert any("would lose a class" in warning for warning in scores.diagnostics["warnings"])
+
+
+def test_scores_of_several_targets_are_read_from_their_file_and_the_model_can_be_pickled(tmp_path: Any) -> None:
+    x, y = two_targets()
+    train, queries = uw.Examples(x[:N], y[:N]), uw.Examples(x[N:], y[N:])
+    model = uw.explainable(RegressorChain(Ridge()).fit(x[:N], y[:N]), train)
+    scores = uw.LeaveOneOut().fit(model, train).attribute(queries)
+    scores.save(tmp_path / "scores.npz")
+    read = uw.Scores.load(tmp_path / "scores.npz")
+    assert read.predictions == scores.predictions and np.array_equal(read.values, scores.values)
+    again = pickle.loads(pickle.dumps(model))  # as other processes get it
+    np.testing.assert_allclose(uw.LeaveOneOut().fit(again, train).attribute(queries).values, scores.values)

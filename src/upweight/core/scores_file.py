@@ -88,6 +88,10 @@ def _contents(stored: Any) -> tuple[int, int | None] | None:
     return stored[0], stored[1]
 
 
+def _is_list_of_scalars(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(part, SCALARS) for part in value)
+
+
 def _predictions(stored: Any, arrays: Mapping[str, NDArray[np.generic]], prefix: str, rows: int) -> Predictions | None:
     name = f"{prefix}probabilities"
     if stored is None:
@@ -95,7 +99,11 @@ def _predictions(stored: Any, arrays: Mapping[str, NDArray[np.generic]], prefix:
             raise ValueError(f"it has {name!r} without predictions")
         return None
     predicted, classes = stored["predicted"], stored["classes"]
-    for values in (predicted, classes):
+    if not isinstance(predicted, list):
+        raise TypeError(f"expected a list of predictions, got {predicted!r:.40}")
+    predicted = [tuple(value) if _is_list_of_scalars(value) else value for value in predicted]  # of several targets
+    one_each = [part for value in predicted for part in (value if isinstance(value, tuple) else (value,))]
+    for values in (one_each, classes):
         if not isinstance(values, list) or not all(isinstance(value, SCALARS) for value in values):
             raise TypeError(f"expected a list of predictions or classes, got {values!r:.40}")
     if len(predicted) != rows:

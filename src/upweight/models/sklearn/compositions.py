@@ -6,6 +6,7 @@ Only if every member has exact removals; else the whole wrapper is explained by 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def read(estimator: Any, train: Examples, measure: Measurement) -> CompositionMo
         outputs=outputs,
         measurement_of=measure,
         train_checksum=train.checksum(),
-        reread=lambda fitted, remaining: read(fitted, remaining, measure),
+        reread=partial(read, measure=measure),
         notes=(
             f"This {name} is composed of its members ({len(members)}: {inside}), which are recomputed without each "
             "example.",
@@ -92,13 +93,17 @@ def _member(name: str, fitted: Any, x: Any, y: NDArray[Any], rows: NDArray[np.in
     weights = None if train.weights is None else train.weights[rows]
     examples = Examples(x, y, ids=train.ids[rows], weights=weights)
     try:
-        model = reader.read(fitted, examples, Function(lambda outputs, _: outputs[:, 0]))
+        model = reader.read(fitted, examples, Function(_first_output))
     except UnsupportedSettingsError:
         raise
     except ValueError as error:  # such as a member that stopped early: from outside, the wrapper can be explained
         raise UnsupportedSettingsError(f"inside {name}: {error}") from error
     methods = frozenset(method for method in METHODS if hasattr(fitted, method))
     return Member(model, examples, rows, methods)
+
+
+def _first_output(outputs: Any, _: Any) -> Any:
+    return outputs[:, 0]
 
 
 def _all_rows(x: Any) -> NDArray[np.intp]:

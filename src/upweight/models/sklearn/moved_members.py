@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -131,7 +132,7 @@ class Member:
         if reason is not None:
             raise ValueError(f"a member ({model.name}) cannot be trained: {reason}; remove fewer examples")
         fitted = form.fitted(factors)
-        return lambda x: form.outputs(fitted, model.inputs(x))
+        return partial(_recomputed_outputs, model, form, fitted)
 
     def retrained(self, weights: Array, seed: int) -> OutputsOf:
         """The outputs of the member, trained anew with these weights (n_member,) times those of its examples."""
@@ -140,7 +141,7 @@ class Member:
         if isinstance(again, LinearModel):
             return _linear_outputs(again, again.theta.ravel())
         fitted = again.form.fitted(np.ones(len(again.form.weights)))
-        return lambda x: again.form.outputs(fitted, again.inputs(x))
+        return partial(_recomputed_outputs, again, again.form, fitted)
 
     def undefined(self) -> dict[int, str]:
         """Position in the composition → why the member cannot be trained without that example alone."""
@@ -154,5 +155,12 @@ class Member:
 
 
 def _linear_outputs(model: LinearModel, parameters: Array) -> OutputsOf:
-    theta = parameters.reshape(model.theta.shape)
-    return lambda x: model.design(x).times(theta.T)
+    return partial(_outputs_at, model, parameters.reshape(model.theta.shape))
+
+
+def _outputs_at(model: LinearModel, theta: Array, x: Any) -> Array:
+    return model.design(x).times(theta.T)
+
+
+def _recomputed_outputs(model: ClosedFormModel, form: Any, fitted: Any, x: Any) -> Array:
+    return np.asarray(form.outputs(fitted, model.inputs(x)))
