@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -176,3 +178,17 @@ def test_the_parts_of_a_model_at_its_optimum_are_the_ones_that_apply(digits):
         uw.influence_gap(model, train, queries.take(np.arange(len(queries))[::-1]), scores, removals, damping=DAMPING)
     with pytest.raises(ValueError, match="these training examples have other inputs, labels or weights"):
         uw.influence_gap(model, train.replaced(x=train.x + 1), queries, scores, removals, damping=DAMPING)
+    another = uw.TorchModel(torch.nn.Linear(64, 10).double(), cross_entropy, objective=objective, training=train_fn)
+    with pytest.raises(ValueError, match=r"expected scores of this model, for which the measurement of .* is"):
+        uw.influence_gap(another, train, queries, scores, removals, damping=DAMPING)
+    unknown = uw.influence_gap(
+        model,
+        train,
+        queries,
+        dataclasses.replace(scores, measured=None),
+        uw.singles(train, [0]),
+        damping=DAMPING,
+        retraining=uw.Retraining(processes=1),
+    )
+    assert "these scores do not say what their model measures" in unknown.warnings[0]
+    assert not any("do not say" in warning for warning in gap.warnings)

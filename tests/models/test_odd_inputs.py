@@ -159,6 +159,26 @@ def test_a_row_that_is_missing_is_named_in_single_precision_too(make: Callable[[
         assert any("rows may be missing" in warning for warning in warnings) == is_missing
 
 
+@pytest.mark.parametrize("shift", [1e3, 1e4, 1e6])
+@pytest.mark.parametrize("columns", [2, 5])
+def test_rows_are_missing_on_a_column_far_from_0_only_if_they_are(columns: int, shift: float) -> None:
+    """There the gradient that the solver accepts is large about the means of the columns."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        x = rng.standard_normal((400, columns))
+        y = (x[:, 0] + rng.standard_normal(400) > 0).astype(int)
+        x[:, 1] += shift
+        estimator = LogisticRegression(max_iter=1000).fit(x, y)
+        told = []
+        for rows in (400, 399):
+            train = uw.Examples(x[:rows], y[:rows])
+            try:
+                told.append(str(uw.Influence().fit(uw.explainable(estimator, train), train).diagnostics["warnings"]))
+            except ValueError as error:
+                told.append(str(error))
+        assert ["rows may be missing" in each for each in told] == [False, True], (seed, told)
+
+
 def test_a_fit_in_half_precision_is_told_so() -> None:
     x = (X + 50).astype(np.float16)
     estimator, train = LinearRegression().fit(x, Y.astype(np.float16)), uw.Examples(x, Y.astype(np.float16))

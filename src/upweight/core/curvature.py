@@ -71,6 +71,13 @@ class Curvature(ABC):
         """An estimate of the mean leverage of the training examples; None if it is not known."""
         return None
 
+    def second_step(self, plain: Rows, rows: Rows) -> float | None:
+        """How large a second Newton step of removals is beside the first, with which it ends; None if not known.
+
+        `plain` are gradients of the training losses, and `rows` those of which H⁻¹ makes the first step.
+        """
+        return None
+
     def paired(self, left: Rows, right: Rows) -> NDArray[np.float64]:
         """leftᵢᵀ (H + λ)⁻¹ rightᵢ for two sets of rows of the same examples, shape (n,)."""
         return self._paired(left, right, 1)

@@ -12,10 +12,12 @@ from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import Rows
 from upweight.core.saved_state import SavedState
 from upweight.curvature.early_stopping import earlier_gradients
+from upweight.curvature.second_step import second_step
 from upweight.curvature.solvers.algebra import standard_normal, to_blocks
 from upweight.curvature.solvers.dual import DualForm
 from upweight.curvature.solvers.inverse import Inverse
 from upweight.curvature.summed_objective import SummedObjective
+from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.outputs import NoOutputsError, outputs
 from upweight.gradients.tensor_rows import TensorRows
 
@@ -55,6 +57,10 @@ class InvertedCurvature(Curvature):
         shifted = float(v.double().cpu().numpy()[0] @ solved[0])
         trace = network.size - self.inverse.shift * shifted
         return float(trace / (self.summed.copies.sum() * self._outputs_per_example()))
+
+    def second_step(self, plain: Rows, rows: Rows) -> float | None:
+        """The Newton decrement after the first step beside that before it; None if the net is linear or too large."""
+        return second_step(self.summed, self.solve, plain, rows) if isinstance(plain, CapturedRows) else None
 
     def _outputs_per_example(self) -> int:
         network, first = self.summed.network, self.summed.train.take(np.arange(1))

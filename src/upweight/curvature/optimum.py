@@ -7,20 +7,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upweight.core.blocks import blocks
 from upweight.curvature.linear_head import linear_head_matrix
 from upweight.curvature.operators import HessianOperator
 from upweight.curvature.smallest_eigenvalue import is_bounded_below
 from upweight.curvature.solvers.direct import assemble
 from upweight.curvature.summed_objective import SummedObjective
+from upweight.curvature.total_gradient import total_gradient
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.functional import SecondDerivativeError
-from upweight.gradients.inspection import inspect
 
 Array = NDArray[np.float64]
 MAX_GRADIENT_NORM = 1e-3  # relative to that of gradients with random signs
 MAX_CONDITION = 1e6
-MAX_BATCH_EXAMPLES = 4096
 SAMPLED_EXAMPLES = 32  # from which the size of single gradients is estimated
 POWER_STEPS = 100
 NONE_AT_OPTIMUM = "none: the net is at an optimum, where the exact Hessian is positive definite and well conditioned"
@@ -67,20 +65,9 @@ def is_well_conditioned(matrix: Tensor, ridge: float, precision: torch.dtype) ->
 def _gradient_norm(summed: SummedObjective) -> float:
     """‖Σ wᵢ∇ℓᵢ + ridge θ‖ / √Σ wᵢ²‖∇ℓᵢ‖²/copies, the denominator estimated from a few examples."""
     network, train = summed.network, summed.train
-    total = summed.ridge * network.vector()
-    size = min(MAX_BATCH_EXAMPLES, 8 * inspect(network, "loss", train).batch_size)
-    parameters = list(network.parameters().values())
-    for where in blocks(len(train), size):
-        part = train.take(np.arange(where.start, where.stop))
-        with network.preserved():
-            values = network.values("loss", network.batch(part), part.ids)
-            weights = torch.as_tensor(summed.weights[where]).to(values)
-            gradients = torch.autograd.grad((values * weights).sum(), parameters, allow_unused=True)
-        flat = [torch.zeros_like(p) if g is None else g.to_dense() for p, g in zip(parameters, gradients, strict=True)]
-        total = total + torch.cat([g.detach().flatten().cpu().double() for g in flat]).numpy()
     chosen = np.unique(np.linspace(0, len(train) - 1, SAMPLED_EXAMPLES).astype(np.intp))
     weights_chosen, copies = summed.weights[chosen], np.maximum(summed.copies[chosen], 1.0)
     rows = CapturedRows(network, train.take(chosen), "loss", weights_chosen / np.sqrt(copies))
     squares = sum(float(batch.squares().double().sum()) for _, batch in rows.passes())
     squares *= float(summed.copies.sum()) / float(summed.copies[chosen].sum())
-    return float(np.linalg.norm(total) / max(np.sqrt(squares), 1e-300))
+    return float(np.linalg.norm(total_gradient(summed)) / max(np.sqrt(squares), 1e-300))

@@ -26,6 +26,7 @@ Array = NDArray[np.float64]
 
 STAGES = ("retraining", "warm start", "proximity", "non-convergence", "linearisation", "solver")
 PARTS = STAGES[1:]
+SAME_MODEL = 1e-3  # relative difference of measurements on different processors
 STEPS = 1000  # of L-BFGS, at most
 HEAD = ("stage", "changes effects by", "Pearson with retraining", "what changes")
 MEANINGS = {
@@ -152,7 +153,7 @@ def influence_gap(
 
     Raises:
         TypeError: a model that cannot be retrained, or whose loss is not a function of one output tensor.
-        ValueError: scores of other queries, no removals, or a damping that is not positive.
+        ValueError: scores of other queries or of another model, no removals, or a damping that is not positive.
     """
     from upweight.core.curvature_recipes import GaussNewton
     from upweight.methods.influence import Influence
@@ -161,6 +162,7 @@ def influence_gap(
     retraining = Retraining() if retraining is None else retraining
     scores.require_queries(queries)
     scores.require_train(train)
+    notes = _notes_on_model(model, queries, scores)
     responses = Responses(model, train, queries, STEPS)
     stages = {
         "warm start": responses.terms(bregman=False, proximity=0.0),
@@ -177,8 +179,22 @@ def influence_gap(
     linear = Influence(curvature=GaussNewton(), damping=damping, correction=None).fit(model, train).attribute(queries)
     effects |= {"linearisation": predicted_effects(linear, done), "solver": predicted_effects(scores, done)}
     named = [f"{stage}: {warning}" for stage, each in truths.items() for warning in each.warnings]
-    warnings = tuple(dict.fromkeys(named))
+    warnings = tuple(dict.fromkeys([*notes, *named]))
     return InfluenceGap(effects, tuple(done), truth.query_ids, damping, warnings)
+
+
+def _notes_on_model(model: Any, queries: Examples, scores: Scores) -> list[str]:
+    """What to say of the model of these scores. Raises ValueError if it measures other values than this one."""
+    if scores.measured is None:
+        return ["solver: these scores do not say what their model measures; they may be those of another model"]
+    measured = model.measure(queries)
+    if np.abs(measured - scores.measured).max() > SAME_MODEL * np.abs(measured).max():
+        raise ValueError(
+            f"expected scores of this model, for which the measurement of {queries.ids[0]} is {measured[0]:.4g}, got "
+            f"scores of a model or a measurement for which it is {scores.measured[0]:.4g}; fit the method on this "
+            "model, and call attribute(queries)"
+        )
+    return []
 
 
 def _effects(truth: Truth, done: Sequence[Removal]) -> Array:

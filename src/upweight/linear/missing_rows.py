@@ -34,11 +34,46 @@ class Stopping:
         scale: "weight" for its largest entry per unit of weight, "start" for a share of the gradient at θ = 0,
             "residuals" for a share of ‖X‖·‖residuals‖ (LSQR).
         precision: machine epsilon of its arithmetic.
+        offset: (columns,) what the features of the problem lack of those of the solver; None for nothing.
     """
 
     tolerance: float | None
     scale: Literal["weight", "start", "residuals"] = "weight"
     precision: float = DOUBLE
+    offset: Array | None = None
+
+    def is_reached(self, problem: Problem) -> bool:
+        """Whether the gradient on the features of the solver is within its tolerance, or where solvers may stall."""
+        norm = self._norm(problem)
+        if norm <= BEYOND_TOLERANCE * self._tolerated(problem):
+            return True
+        return self.offset is not None and norm <= BEYOND_STALLING * self._noise(problem, self.offset)
+
+    def _tolerated(self, problem: Problem) -> float:
+        """The norm of the gradient at which the solver stops."""
+        if not self.tolerance:
+            return 0.0
+        if self.scale == "residuals":
+            columns = float(problem.weights @ problem.features.squares()) + problem.ridge * problem.features.width
+            residuals = 2.0 * _objective(problem)
+            return self.tolerance * float(np.sqrt(columns * residuals))
+        if self.scale == "start":
+            return self.tolerance * self._norm(replace(problem, theta=np.zeros_like(problem.theta)))
+        return self.tolerance * float(problem.weights.sum()) * float(np.sqrt(problem.size))
+
+    @staticmethod
+    def _noise(problem: Problem, offset: Array) -> float:
+        """The noise of the problem, on the features of the solver."""
+        features, slopes = problem.features, problem.derivatives.gradient * problem.weights[:, None]
+        squares = features.squares() + 2.0 * (features.x @ offset) + offset @ offset
+        return float(np.sqrt((slopes**2).sum(axis=1) @ squares))
+
+    def _norm(self, problem: Problem) -> float:
+        """The norm of the gradient on the features of the solver."""
+        gradient = problem.gradient()
+        if self.offset is not None:
+            gradient[:, :-1] += self.offset * gradient[:, -1:] / problem.features.intercept
+        return float(np.linalg.norm(gradient))
 
 
 def rows_are_missing(problem: Problem, stopping: Stopping) -> bool:
@@ -48,9 +83,9 @@ def rows_are_missing(problem: Problem, stopping: Stopping) -> bool:
     no more, so in addition the objective has to be clearly above its minimum, or the gradient has to be that of one
     row: a multiple of features within the range of the data, by the residual that the model has there.
     """
-    norm = problem.off_optimum * problem.noise
-    if norm <= BEYOND_TOLERANCE * _tolerated(problem, stopping):
+    if stopping.is_reached(problem):
         return False
+    norm = problem.off_optimum * problem.noise
     size = float(problem.weights @ problem.features.squares()) * float(np.linalg.norm(problem.theta))
     if norm <= ROUNDING * stopping.precision * size:
         return False
@@ -76,20 +111,6 @@ def solver_gave_up(problem: Problem) -> bool:
     at_start = _objective(problem, zero=True) if lowest is None else _objective(lowest)
     gained, excess = at_start - _objective(problem), _excess(problem) * _size(problem)
     return not gained > PROGRESS * (gained + excess)
-
-
-def _tolerated(problem: Problem, stopping: Stopping) -> float:
-    """The norm of the gradient at which the solver stops."""
-    if not stopping.tolerance:
-        return 0.0
-    if stopping.scale == "residuals":
-        columns = float(problem.weights @ problem.features.squares()) + problem.ridge * problem.features.width
-        residuals = 2.0 * _objective(problem)
-        return stopping.tolerance * float(np.sqrt(columns * residuals))
-    if stopping.scale == "start":
-        start = replace(problem, theta=np.zeros_like(problem.theta))
-        return stopping.tolerance * float(np.linalg.norm(start.gradient()))
-    return stopping.tolerance * float(problem.weights.sum()) * float(np.sqrt(problem.size))
 
 
 def _excess(problem: Problem) -> float:

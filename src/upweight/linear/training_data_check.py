@@ -60,6 +60,8 @@ def require_training_data(problem: Problem, solver: SolverState) -> None:
         return
     if solver.is_unfinished and (solver.at_optimum or _predicts_like_its_optimum(problem)):
         return
+    if solver.stopping is not None and solver.stopping.is_reached(problem) and _predicts_like_its_optimum(problem):
+        return  # on columns far from 0, the gradient that a solver accepts is large about their means
     raise ValueError(
         f"expected the data that {name} was fitted on: at these examples the gradient of its training "
         f"objective is {distance:.2g} of what random data would leave (0 = optimum). {_advice(problem, solver)}"

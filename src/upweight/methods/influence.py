@@ -125,6 +125,7 @@ class Influence(Attributor):
         is_damped = self.damping not in ("auto", 0)  # Newton steps have no damping
         if self._correct(fitted) and self.polish > 0 and not is_damped:
             fitted.polish(self.polish)
+        fitted.require_one_step()
         if fitted.rows is not fitted.plain_rows and isinstance(fitted.curvature, ExactCurvature):
             fitted.follow_undetermined()
         return fitted
@@ -143,6 +144,7 @@ class Influence(Attributor):
             if (np.diff(followed, prepend=-1) <= 0).any() or (followed >= len(train)).any():
                 raise ValueError("expected ascending positions in the training set as 'moved'")
             fitted.followed, fitted.shifts = followed, stored_array(state, "shifts", (len(followed), None))
+        fitted.require_one_step()
         return fitted
 
     def _correct(self, fitted: FittedInfluence) -> bool:

@@ -35,6 +35,7 @@ Array = NDArray[np.float64]
 TRAIN_BLOCK = 1024  # training examples whose scores are held in memory at once
 MEASURED_BLOCK = 64  # training examples that are measured at once, each at its own parameters
 SMALL_LEVERAGE = 0.05  # mean leverage up to which effects of first order have no warning
+LARGE_SECOND_STEP = 0.5  # relative to the first, above which the first does not describe a removal
 OFF_OPTIMUM = 1e-3  # gradient norm, relative to that of random data, above which an answer has a warning
 # Gradient norm for a solver that stopped by itself, if scores are taken at the optimum: a query for which that predicts
 # something else has a warning of its own.
@@ -80,6 +81,7 @@ class FittedInfluence(
         self.shifts = np.empty((0, 0))
         self.train_block = TRAIN_BLOCK
         self.undetermined: Mapping[int, Array] = {}
+        self.second_step: float | None = None
 
     @cached_property
     def gradient_norm(self) -> float | None:
@@ -87,6 +89,16 @@ class FittedInfluence(
         self.require_unchanged()
         is_narrowed = self.recipe.described().get("modules") is not None
         return (self.model if is_narrowed else self.original_model).gradient_norm(self.train)
+
+    def require_one_step(self) -> None:
+        """Make scores a ranking if the first Newton steps of removals do not end near the new optimum."""
+        if self.unit == Unit.EFFECT:
+            is_plain = self.rows is self.plain_rows and not isinstance(self.curvature, ExactCurvature)
+            corrected = self.curvature.corrected(self.plain_rows) if is_plain else None
+            rows = self.rows if corrected is None else corrected
+            self.second_step = self.curvature.second_step(self.plain_rows, rows)
+        if self.second_step is not None and self.second_step > LARGE_SECOND_STEP:
+            self.unit = Unit.RANK
 
     def polish(self, max_steps: int) -> None:
         """Take Newton steps for the removals that move the model most, as many as the budget allows."""
@@ -201,6 +213,12 @@ class FittedInfluence(
             sentences.append(
                 f"{self._of_leverage_one(self.undetermined)}: without it the data do not determine the model, and "
                 "scores are those of the parameters of smallest norm then."
+            )
+        if self.second_step is not None and self.second_step > LARGE_SECOND_STEP:
+            sentences.append(
+                f"Without one example the optimum of this net is farther than one Newton step: a second step would be "
+                f"{self.second_step:.2g} of the first. So scores are a ranking, which may be wrong for the examples "
+                "with the largest scores; check these by retraining (uw.verify). A larger l2 brings optima nearer."
             )
         sentences += self._held_warnings() + self._first_order_warnings() + self._off_optimum_warnings()
         return {

@@ -129,6 +129,7 @@ def _linear_model(
     spec = read_spec(final, matrix, train, smoothing)
     rows = weighted_positions(train)
     design, theta = _design(spec, inputs, matrix if len(rows) == len(train) else matrix[rows])
+    stopping = None if spec.objective.l1 else stopping_of(final, matrix)
     return LinearModel(
         name=type(final).__name__,
         design=design,
@@ -142,7 +143,7 @@ def _linear_model(
         again=None if spec.kernel is not None else _EstimatorRetraining(final, read_spec, inputs, smoothing),
         counts_examples=spec.counts_examples,
         unfinished=may_be_unfinished(final),
-        stopping=None if spec.objective.l1 else stopping_of(final, matrix),
+        stopping=None if stopping is None else replace(stopping, offset=design.offset),
         notes=(*spec.notes, *_notes_on_class_weights(final)),
         column_names=_column_names(inputs, train),
     )
