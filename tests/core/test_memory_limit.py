@@ -40,7 +40,7 @@ def test_a_share_of_the_limit_is_a_number_of_numbers():
             pass
 
 
-@pytest.mark.parametrize(("make", "recipe"), CASES, ids=str)
+@pytest.mark.parametrize(("make", "recipe"), CASES, ids=lambda part: getattr(part, "__name__", str(part)))
 def test_scores_are_the_same_within_a_limit_and_fewer_examples_are_taken_at_a_time(make, recipe):
     whole = recipe.fit(model(make), TRAIN)
     expected, top, itself = whole.attribute(QUERIES), whole.top(QUERIES, 3), whole.self_influence().values
