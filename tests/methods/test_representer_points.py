@@ -17,8 +17,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import upweight as uw
 from upweight.core.archive import read_archive, write_archive
-from upweight.core.saved_fit import SCHEMA
 from upweight.core.model import Embeddable, Predictions
+from upweight.core.saved_fit import SCHEMA
 from upweight.linear.representer_head import fit_head
 from upweight.testing import Law, candidates, families, try_law
 
