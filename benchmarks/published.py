@@ -1,6 +1,6 @@
 """Published evaluations: what the code of other packages says of our scores. Packages that are absent are left out.
 
-python -m benchmarks.published --data DIR --peers DIR
+OMP_NUM_THREADS=1 python -m benchmarks.published --data DIR --peers DIR
 
 Any of these may be in the folder DIR of the peers; nothing of them is imported but the functions that evaluate:
 
@@ -24,7 +24,7 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import torch
-from benchmarks import published_facts, published_mnist
+from benchmarks import published_facts, published_logistic, published_mnist
 from benchmarks.results import Section, versions
 
 FILES = {  # what must be there, in the folder of each peer
@@ -46,12 +46,13 @@ def main() -> None:
     peers = Peers(options.peers)
     tables = [
         table
-        for make in (published_mnist.logistic_regression, published_mnist.labels, published_facts.recall)
+        for make in (published_logistic.logistic_regression, published_mnist.labels, published_facts.recall)
         if (table := make(peers, options.data)) is not None
     ]
     if tables:
-        title, command = "Published evaluations", "python -m benchmarks.published --data DIR --peers DIR"
-        Section("published", title, command, tables, versions(["numpy", "torch", "upweight"]) | peers.versions).keep()
+        command = "OMP_NUM_THREADS=1 python -m benchmarks.published --data DIR --peers DIR"
+        used = versions(["numpy", "torch", "upweight"]) | peers.versions
+        Section("published", "Published evaluations", command, tables, used).keep()
     for table in tables:
         print(table.markdown())
 
