@@ -119,7 +119,7 @@ def logistic_regression(peers: Any, data: Path) -> Table | None:
             "LOO r",
             "95 % interval",
             "CPU s",
-            "",
+            "verdict",
         ],
     )
     for name, method in METHODS.items():
@@ -159,7 +159,7 @@ def notes(halves: Array) -> list[str]:
         "Intervals: 95 %, bootstrap over the queries.",
         f"The noise of the seed (start and order) limits the LDS: two trainings of the same halves agree by "
         f"{again:.3f}, so scores without any error would reach {again**0.5:.2f} with one run of each half, and "
-        f"{averaged**0.5:.2f} with the mean of {RUNS} runs (third column). With one seed for all halves (fourth) only "
+        f"{averaged**0.5:.2f} with the mean of {RUNS} runs. With one seed for all halves only "
         "the order differs. With batches of 64, twenty epochs are half as many steps, and two agree by .676.",
         "The chart's influence has the best of seven dampings for each metric. `Influence()` chooses its own: 2/τ "
         "where the model is given its `training` (it stopped early), else from the trace of the curvature.",
