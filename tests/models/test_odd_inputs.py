@@ -9,15 +9,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
+from sklearn.isotonic import IsotonicRegression
+from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import (
+    BayesianRidge,
     ElasticNet,
+    HuberRegressor,
     LinearRegression,
     LogisticRegression,
     PoissonRegressor,
     Ridge,
     RidgeClassifier,
 )
-from sklearn.svm import LinearSVC
+from sklearn.naive_bayes import BernoulliNB, GaussianNB, MultinomialNB
+from sklearn.neighbors import NearestCentroid
+from sklearn.svm import SVR, LinearSVC, LinearSVR
 
 import upweight as uw
 
@@ -35,6 +42,23 @@ ESTIMATORS: dict[str, tuple[Callable[[], Any], str]] = {
     "logistic": (lambda: LogisticRegression(tol=1e-10, max_iter=5000), "classes"),
     "ridge classifier": (RidgeClassifier, "classes"),
     "linear SVC": (lambda: LinearSVC(tol=1e-10, max_iter=100_000), "classes"),
+    "linear SVR": (lambda: LinearSVR(epsilon=0.1, tol=1e-10, max_iter=100_000), "numbers"),
+    "SVR": (lambda: SVR(gamma=0.25, tol=1e-10), "numbers"),
+    "Huber": (lambda: HuberRegressor(tol=1e-10, max_iter=10_000), "numbers"),
+    "kernel ridge": (lambda: KernelRidge(kernel="rbf", alpha=0.5), "numbers"),
+}
+# With a huge column the solvers of two do not reach the optimum of every refit, and to the kernel of the third all
+# examples are apart, so that its intercept, which nothing determines, is all that it predicts.
+NO_REFIT_WITH_HUGE_COLUMN = ("linear SVC", "Huber", "SVR")
+CLOSED_FORMS: dict[str, Callable[[], Any]] = {
+    "Gaussian naive Bayes": GaussianNB,
+    "Bernoulli naive Bayes": BernoulliNB,
+    "multinomial naive Bayes": MultinomialNB,
+    "linear discriminants": LinearDiscriminantAnalysis,
+    "linear discriminants, by covariance": lambda: LinearDiscriminantAnalysis(solver="lsqr"),
+    "quadratic discriminants": lambda: QuadraticDiscriminantAnalysis(reg_param=0.1),
+    "nearest centroid": NearestCentroid,
+    "isotonic": lambda: IsotonicRegression(out_of_bounds="clip"),
 }
 TARGETS = {"numbers": Y, "counts": np.exp(Y / 3), "classes": (Y > 0).astype(int)}
 
@@ -124,11 +148,53 @@ def assert_effects_are_those_of_refits(
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_odd_inputs(name: str, inputs: str) -> None:
     make, target = ESTIMATORS[name]
-    if (name, inputs) == ("linear SVC", "huge column"):
-        pytest.skip("liblinear does not reach the optimum of every refit")
-    tolerance = 0.03 if inputs in COARSE else 1e-3
+    if name in NO_REFIT_WITH_HUGE_COLUMN and inputs == "huge column":
+        pytest.skip("refits are not at a determined optimum")
+    tolerance = 0.03 if inputs in COARSE else 5e-3 if name == "Huber" else 1e-3
     answers = assert_effects_are_those_of_refits(make, INPUTS[inputs](), TARGETS[target], tolerance=tolerance)
     assert answers or inputs in ("huge column", "tiny column")
+
+
+@pytest.mark.parametrize("inputs", INPUTS)
+def test_odd_inputs_of_bayesian_ridge(inputs: str) -> None:
+    """Its precisions are held fixed, so that refits are those of a ridge with their ratio, which a note says."""
+    x = INPUTS[inputs]()
+    estimator = BayesianRidge(tol=1e-12, max_iter=10_000).fit(x[:ROWS], Y[:ROWS])
+    train = uw.Examples(x[:ROWS], Y[:ROWS])
+    model = uw.explainable(estimator, train, measure=lambda z, y: z[:, -1])
+    scores = uw.Influence().fit(model, train).attribute(uw.Examples(x[ROWS:], ids=[f"q{i}" for i in range(QUERIES)]))
+    alpha = float(estimator.lambda_ / estimator.alpha_)
+    wide = x.astype(np.float64)
+    positions = np.arange(ROWS)
+    before, *without = (
+        Ridge(alpha, solver="svd").fit(wide[kept], Y[kept]).predict(wide[ROWS:])
+        for kept in (positions, *(np.delete(positions, i) for i in REMOVED))
+    )
+    truth = [before - each for each in without]
+    tolerance = 0.03 if inputs in COARSE else 1e-3
+    np.testing.assert_allclose(scores.values[:, REMOVED].T, truth, atol=tolerance * np.abs(truth).max())
+    assert any("held fixed" in warning for warning in scores.diagnostics["warnings"])
+
+
+@pytest.mark.parametrize("inputs", INPUTS)
+@pytest.mark.parametrize("name", CLOSED_FORMS)
+def test_odd_inputs_of_closed_forms(name: str, inputs: str) -> None:
+    if inputs in ("half precision", "booleans") and name in ("quadratic discriminants", "nearest centroid"):
+        pytest.skip("scikit-learn does not fit them on these")
+    make, x, y = CLOSED_FORMS[name], INPUTS[inputs](), TARGETS["numbers" if name == "isotonic" else "classes"]
+    x = x[:, 1:2] if name == "isotonic" else np.abs(x) if name.startswith("multinomial") else x
+    train, queries = uw.Examples(x[:ROWS], y[:ROWS]), uw.Examples(x[ROWS:], y[ROWS:], ids=[*"abcde"])
+    try:
+        scores = uw.LeaveOneOut().fit(uw.explainable(make().fit(x[:ROWS], y[:ROWS]), train), train).attribute(queries)
+    except ValueError as error:
+        assert refusal(error) and inputs in ("half precision", "tiny column", "huge column")
+        return
+    truth = []
+    for i in REMOVED:
+        rest = train.take(np.delete(np.arange(ROWS), i))
+        truth.append(scores.measured - uw.explainable(make().fit(rest.x, rest.y), rest).measure(queries))
+    tolerance = 0.03 if inputs in COARSE else 1e-3
+    np.testing.assert_allclose(scores.values[:, REMOVED].T, truth, atol=tolerance * np.abs(truth).max())
 
 
 @pytest.mark.parametrize("labels", LABELS)
@@ -140,7 +206,7 @@ def test_odd_labels(name: str, labels: str) -> None:
     assert assert_effects_are_those_of_refits(make, X, LABELS[labels](TARGETS[target]))
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("name", [name for name in ESTIMATORS if name != "kernel ridge"])
 def test_rows_of_weight_0_and_2(name: str) -> None:
     make, target = ESTIMATORS[name]
     assert assert_effects_are_those_of_refits(make, X, TARGETS[target], WEIGHTS)
