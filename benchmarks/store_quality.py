@@ -1,7 +1,8 @@
 """What each encoding of a store costs and keeps: bytes of a row, LDS, and the true top 10 among its best rows.
 
 `python -m benchmarks.store_quality --data DIR [--task mlp|cnn|gpt] [--seeds 3]`, with OMP_NUM_THREADS=1. LDS is that of
-40 retrainings on random halves (MLP and GPT); Spearman and recall are against K-FAC without projection.
+40 retrainings on random halves (MLP and GPT), which are kept in --folder; Spearman and recall are against K-FAC without
+projection.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +49,8 @@ ENCODINGS = {
         "rank 16, 128 directions, int4": uw.Coordinates(rank=16),
         "rank 8, 64 directions, int8": uw.Coordinates(directions=64, rank=8, precision="int8"),
         "rank 4, 64 directions, int8": uw.Coordinates(directions=64, precision="int8"),
-        "rank 4, 128 directions, int4 (default)": uw.Coordinates(),
+        "rank 4, 128 directions, int4": uw.Coordinates(),
+        "LoGra 96, int3 (default)": uw.LoGra(directions=96, precision="int3"),
         "rank 4, 64 directions, int4": uw.Coordinates(directions=64),
         "rank 18, all directions, int3": uw.LowRank(rank=18, precision="int3"),
         "rank 1, 64 directions, int8": uw.Coordinates(directions=64, rank=1, precision="int8"),
@@ -109,22 +112,35 @@ def images(data: Path) -> tuple[Any, ...]:
     return x, parts[1].astype(np.int64), xq, parts[3].astype(np.int64)
 
 
-def mlp_task(data: Path, seed: int) -> Task:
+def of_halves(path: Path, n: int, seed: int, outputs_of: Callable[[Any], Any]) -> tuple[Any, Any]:
+    """The halves, and the measurements after training on each; read from this file if it is there."""
+    if not path.exists():
+        members, generator = np.zeros((SUBSETS, n), dtype=bool), np.random.default_rng(seed)
+        for member in members:
+            member[generator.choice(n, n // 2, replace=False)] = True
+        outputs = np.array([outputs_of(member) for member in members])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, members=members, outputs=outputs)
+    with np.load(path) as kept:
+        return kept["members"], kept["outputs"]
+
+
+def mlp_task(data: Path, seed: int, folder: Path) -> Task:
     x, y, xq, yq = images(data)
     x, y, xq, yq = x[:2000], y[:2000], xq[:60], yq[:60]
     tx, ty, tq, tyq = map(torch.tensor, (x, y, xq, yq))
-    members = np.zeros((SUBSETS, 2000), dtype=bool)
-    outputs, generator = np.empty((SUBSETS, 60)), np.random.default_rng(seed)
-    for subset, member in enumerate(members):
-        member[generator.choice(2000, 1000, replace=False)] = True
+
+    def outputs_of(member: Any) -> Any:
         net = trained(tx[member], ty[member], seed)
         with torch.no_grad():
-            outputs[subset] = -F.cross_entropy(net(tq), tyq, reduction="none").numpy()
+            return -F.cross_entropy(net(tq), tyq, reduction="none").numpy()
+
+    members, outputs = of_halves(folder / f"mlp-{seed}.npz", 2000, seed, outputs_of)
     model = uw.TorchModel(trained(tx, ty, seed), class_loss)
     return Task(model, uw.Examples(x, y), uw.Examples(xq, yq), members, outputs)
 
 
-def other_task(data: Path, name: str, seed: int) -> Task:
+def other_task(data: Path, name: str, seed: int, folder: Path) -> Task:
     kind = nets.KINDS[name]
     if name == "cnn":
         x, y, xq, yq = (
@@ -137,13 +153,13 @@ def other_task(data: Path, name: str, seed: int) -> Task:
     start = nets.train(kind, before, after, None, seed, epochs=1).state_dict()
     net = nets.train(kind, x, y, start, seed)
     examples = (uw.Examples(part.numpy(), target.numpy()) for part, target in ((x, y), (xq, yq)))
-    members = np.zeros((SUBSETS, len(x)), dtype=bool)
-    outputs, generator = np.empty((SUBSETS, len(xq))), np.random.default_rng(seed)
-    for subset, member in enumerate(members):
-        member[generator.choice(len(x), len(x) // 2, replace=False)] = True
+
+    def outputs_of(member: Any) -> Any:
         half = nets.train(kind, x[member], y[member], start, seed).eval()
         with torch.no_grad():
-            outputs[subset] = -nets.token_losses(half(xq), yq).numpy()
+            return -nets.token_losses(half(xq), yq).numpy()
+
+    members, outputs = of_halves(folder / f"{name}-{seed}.npz", len(x), seed, outputs_of)
     return Task(uw.TorchModel(net.eval(), token_loss), *examples, members, outputs)
 
 
@@ -219,12 +235,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--task", choices=["mlp", "cnn", "gpt"], default="mlp")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "upweight-benchmarks" / "halves")
     arguments = parser.parse_args()
     folder, results = Path(tempfile.mkdtemp()) / "store", []
     encodings = ENCODINGS["mlp" if arguments.task == "mlp" else "sequences"]
     for seed in range(arguments.seeds):
-        data = arguments.data
-        task = mlp_task(data, seed) if arguments.task == "mlp" else other_task(data, arguments.task, seed)
+        if arguments.task == "mlp":
+            task = mlp_task(arguments.data, seed, arguments.folder)
+        else:
+            task = other_task(arguments.data, arguments.task, seed, arguments.folder)
         results.append(measure(task, encodings, folder))
     names = "bytes of a row", "LDS", "LDS, 10 % re-ranked", "LDS − exact LDS", "Spearman", "top 10 in best 1/2.5/10 %"
     seeds = f"{arguments.seeds} seed{'s' * (arguments.seeds > 1)}"

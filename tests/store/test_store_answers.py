@@ -55,6 +55,16 @@ def test_every_encoding_keeps_most_of_the_scores(encoding, least, tmp_path):
         assert np.corrcoef(scores.ravel(), expected.ravel())[0, 1] >= least
 
 
+def test_layers_with_several_positions_have_their_own_default(tmp_path):
+    assert store(tmp_path / "mlp").header(model(), TRAIN).encoding == uw.Coordinates()
+    chosen = uw.LoGra(directions=96, precision="int3")
+    made = model(cnn)
+    assert store(tmp_path / "cnn").header(made, TRAIN).encoding == chosen
+    expected = uw.GradCos().fit(made, TRAIN).attribute(QUERIES).values
+    scores = answers(uw.GradCos(), tmp_path / "cnn", None, made).values
+    assert np.corrcoef(scores.ravel(), expected.ravel())[0, 1] >= 0.95
+
+
 def test_the_default_curvature_of_a_store_is_ek_fac_and_says_so(tmp_path):
     scores = answers(uw.Influence(), tmp_path, WHOLE)
     expected = uw.Influence(curvature=uw.EKFAC()).fit(model(), TRAIN).attribute(QUERIES)

@@ -36,7 +36,10 @@ def build(  # noqa: PLR0913 - a command line has as many options as it has
     out: Folder,
     encoding: Annotated[
         Literal["coordinates", "low-rank", "logra", "sjlt", "exact-factors"] | None,
-        typer.Option(help="What rows keep. Default: coordinates in K-FAC's eigenbasis, or that of the store."),
+        typer.Option(
+            help="What rows keep. Default: that of the store; of a new one coordinates, or logra for sequences and "
+            "convolutions."
+        ),
     ] = None,
     precision: Annotated[
         Literal["float32", "float16", "int8", "int4", "int3"] | None,

@@ -19,7 +19,9 @@ from upweight.gradients.inspection import capture, inspect
 from upweight.gradients.network import Network
 from upweight.gradients.outputs import NoOutputsError
 from upweight.store.codes import factors_by_weight
+from upweight.store.encodings.coordinates import Coordinates
 from upweight.store.encodings.encoding import Encoding, Layout
+from upweight.store.encodings.logra import LoGra
 from upweight.store.header import Header
 
 PILOT_SHARE = 0.01  # of the examples that the pilot captures at most
@@ -28,6 +30,7 @@ ENCODING_SHARE = 0.5  # time to encode a batch over the time to capture it, beyo
 PASSES_FOR_FACTORS = 2
 COPIES_OF_GRADIENTS = 3  # captured, rotated and encoded ones
 BYTES_OF_A_NUMBER = 4
+DIRECTIONS_OF_PRODUCTS = 96  # of each side of a layer with several positions, in three bits: 3.5 kB of a layer
 POSITIONS_OF_A_TABLE = 2  # an embedding is looked up several times by an example
 
 
@@ -116,6 +119,18 @@ def layouts_of(network: Network, train: Examples, encoding: Encoding) -> tuple[d
             else:
                 layouts[name] = layout
     return layouts, left_out
+
+
+def usual_encoding(network: Network, train: Examples) -> Encoding:
+    """What rows keep if nothing else is wanted.
+
+    Of layers with several positions the product in 96 directions of both sides: its rows take half the time of pairs of
+    factors, and of an equal number of bytes keep more.
+    """
+    layers = factors_by_weight(_captured(network, train)).values()
+    if any(factors.s.shape[1] > 1 for factors in layers):
+        return LoGra(directions=DIRECTIONS_OF_PRODUCTS, precision="int3")
+    return Coordinates()
 
 
 def batch_size(network: Network, train: Examples, memory: int | None = None) -> int:

@@ -19,12 +19,11 @@ from upweight.core.provenance import identity_of, require_same
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.engines.work_list import Rank
 from upweight.store.build import Builder
-from upweight.store.encodings.coordinates import Coordinates
 from upweight.store.encodings.encoding import Encoding
 from upweight.store.engines import HOWS, How, build_as_rank, build_here, build_on_ray
 from upweight.store.header import HEADER, Header
 from upweight.store.manifest import read_manifests
-from upweight.store.plan import StorePlan, batch_size, estimated_seconds, layouts_of, plan_of
+from upweight.store.plan import StorePlan, batch_size, estimated_seconds, layouts_of, plan_of, usual_encoding
 from upweight.store.shard_files import checked_bytes
 
 FACTOR_EXAMPLES = 10_000
@@ -40,8 +39,9 @@ class Store:
 
     Args:
         folder: where the store is, or will be.
-        encoding: what rows keep: `Coordinates()` (the default), `LowRank()`, `LoGra()`, `SJLT()` or `ExactFactors()`.
-            None for that of an existing store.
+        encoding: what rows keep: `Coordinates()`, `LowRank()`, `LoGra()`, `SJLT()` or `ExactFactors()`. None for that
+            of an existing store; of a new one `Coordinates()`, or with several positions (sequences, convolutions)
+            `LoGra(directions=96, precision="int3")`.
         modules: patterns of the names of the modules that are asked, as for `Influence(modules=…)`; None for all.
         seed: of the sample for the factors, and of sketches. None for 0, or that of an existing store.
         factor_examples: training examples from which the factors of the curvature are computed; None for 10,000.
@@ -172,7 +172,8 @@ class Store:
         return problems
 
     def _new_header(self, model: Any, train: Examples) -> Header:
-        network, encoding = model.network, self.encoding or Coordinates()
+        network = model.network
+        encoding = self.encoding or usual_encoding(network, train)
         layouts, left_out = layouts_of(network, train, encoding)
         sizes = {name: int(np.prod(shape)) for name, shape in network.shapes.items()}
         coverage = 1 - sum(sizes[name] for name in left_out) / network.size

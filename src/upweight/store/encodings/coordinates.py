@@ -1,4 +1,4 @@
-"""Coordinates in the leading directions of K-FAC's eigenbasis: the default encoding."""
+"""Coordinates in the leading directions of K-FAC's eigenbasis: what a store keeps of examples with one position."""
 
 from __future__ import annotations
 

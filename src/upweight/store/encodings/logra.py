@@ -16,7 +16,8 @@ class LoGra(Encoding):
         directions: eigenvectors of each side of a layer.
         precision: bits of a number.
 
-    Its rows are cheaper to multiply than pairs of factors, and lose more for the same bytes.
+    Its rows are cheaper to make and to multiply than pairs of factors. For the same bytes they lose more of layers with
+    one position; of those with several, 96 directions in three bits, the default there, lose less than pairs of rank 4.
     """
 
     summary: ClassVar[str] = "LoGra in K-FAC's eigenvectors"
