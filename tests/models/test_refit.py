@@ -147,7 +147,7 @@ def test_settings_that_an_exact_family_refuses_are_explained_by_refits_with_the_
     model = uw.explainable(stopped_early, TRAIN)
     assert isinstance(model, uw.Refittable)
     assert "early_stopping=True leaves out other examples" in model.notes[0]
-    with pytest.raises(ValueError, match="early_stopping"):
+    with pytest.raises(ValueError, match="log_loss"):
         uw.explainable(stopped_early, TRAIN, at="optimum")
 
 
