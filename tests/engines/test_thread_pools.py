@@ -74,6 +74,6 @@ SETTINGS = ((), *((name,) for name in VARIABLES), VARIABLES[:2], VARIABLES)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("used", ["numpy", "torch", "lightgbm", "numpy,torch,lightgbm"])
-@pytest.mark.parametrize(("variables", "start_method"), product(SETTINGS, ["fork", "spawn", "forkserver"]))
+@pytest.mark.parametrize(("variables", "start_method"), list(product(SETTINGS, ["fork", "spawn", "forkserver"])))
 def test_workers_train_under_all_settings(variables, start_method, used, tmp_path):
     run(tmp_path, variables, start_method, used)
