@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def _modules(file: str = "__init__.pyi") -> dict[str, str]:
