@@ -81,7 +81,10 @@ def _lasting(value: Any, state: Any) -> Any:
 
 def _global_parts(value: Any, name: str) -> tuple[Any, ...]:
     """An object that pickle stores by its name, if the module has it."""
-    module = pickle.whichmodule(value, name)  # type: ignore[attr-defined]
+    try:
+        module = pickle.whichmodule(value, name)  # type: ignore[attr-defined]
+    except pickle.PicklingError as error:  # from Python 3.14 on it looks there itself
+        raise unidentified(value, f"its module has nothing of its name ({error})") from error
     named_object: Any = sys.modules.get(module)
     for part in name.split("."):
         named_object = getattr(named_object, part, None)

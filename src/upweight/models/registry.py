@@ -6,6 +6,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass, replace
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -86,17 +87,18 @@ def explainable(
     require_any_weight(train)
     estimator, notes = _inside(estimator, isinstance(measure, PValue))
     final = last_step(estimator)
-    readers = list(_readers_of(estimator))
-    if not readers:
+    readers = _readers_of(estimator)  # plugins are asked only if no built-in family reads it
+    first = next(readers, None)
+    if first is None:
         raise _unsupported(final)
     given = {"smoothing": smoothing, "objective": objective, "loss": loss, "at": at}
     options = {name: value for name, value in given.items() if value is not None}
-    accepted = inspect.signature(readers[0].read).parameters
+    accepted = inspect.signature(first.read).parameters
     for name in options:
         if name not in accepted:
             raise TypeError(f"{name}= is for {OPTIONS[name]}, got a {type(final).__name__}; leave it out")
     reason: UnsupportedSettingsError | None = None
-    for reader in readers:
+    for reader in chain([first], readers):
         if reader is refit and reason is not None:
             break
         try:
