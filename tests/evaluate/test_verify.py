@@ -4,7 +4,7 @@ from sklearn.linear_model import LogisticRegression
 
 import upweight as uw
 from support.logistic_fit import logistic_fit, retraining_effect
-from upweight.evaluate.removals import columns_of
+from upweight.evaluate.removals import columns_of, named_removals, predicted_effects
 
 
 def verified(removals, seed=0, **more):
@@ -164,11 +164,11 @@ def test_intervals_need_removals_of_their_kind():
 
 
 def test_columns_are_found_by_name_or_by_ids():
-    scores = uw.Scores(np.zeros((1, 3)), ["q"], ["a", "b", "young"], uw.Unit.EFFECT)
-    assert columns_of(scores, ("b", "a")).tolist() == [1, 0]
-    assert columns_of(scores, ("x", "y"), "young").tolist() == [2]
+    scores = uw.Scores(np.array([[1.0, 2.0, 4.0]]), ["q"], ["a", "b", "young"], uw.Unit.EFFECT)
+    assert [columns.tolist() for columns in columns_of(scores, [("b", "a"), ("b",)])] == [[1, 0], [1]]
+    assert predicted_effects(scores, named_removals({"young": ["x", "y"]})).tolist() == [[4.0]]
     with pytest.raises(ValueError, match="got none for 'x'"):
-        columns_of(scores, ("a", "x"))
+        columns_of(scores, [("a", "x")])
 
 
 def test_a_check_shows_its_agreement_in_one_line():

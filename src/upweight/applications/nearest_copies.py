@@ -19,7 +19,7 @@ from upweight.core.input_kinds import columns_of, is_sparse, take_rows
 from upweight.core.weights import weighted_positions
 
 Array = NDArray[np.float64]
-MAX_DISTANCES = 5_000_000  # that are held at once
+MAX_DISTANCES = 1_000_000  # that are held at once
 NEIGHBOURS = 2_000  # training examples whose nearest other one is searched for
 NEAR = 0.2  # of the usual distance between neighbours, up to which an example is nearly equal
 TAIL = 0.1  # of the training examples, those nearest to another one, that give the tail's exponent
@@ -60,8 +60,11 @@ class FeatureSpace:
     def distances(self, rows: Any) -> Array:
         """Squared distances of these rows to the training examples that are present, (rows, present)."""
         inner = rows @ self.train.T
-        inner = inner.toarray() if is_sparse(inner) else np.asarray(inner)
-        return np.maximum(_squares(rows)[:, None] + self._squares[None] - 2.0 * inner, 0.0)
+        squares: Array = inner.toarray() if is_sparse(inner) else np.asarray(inner)
+        squares *= -2.0
+        squares += _squares(rows)[:, None]
+        squares += self._squares
+        return np.maximum(squares, 0.0, out=squares)
 
     def blocks(self) -> Iterator[tuple[slice, Array]]:
         """(queries, their squared distances to the training examples that are present), block by block."""

@@ -33,8 +33,8 @@ class DataCache(Generic[T]):
     def get_or_make(self, examples: Examples, make: Callable[[], T]) -> T:
         """The cached result for these examples; calls `make` if there is none or if they were changed in place."""
         contents = examples.checksum()
-        cached = self._entries.get(id(examples))
-        if cached is not None and contents is not None and cached[1] == contents:
+        cached = self._unchanged(examples, contents)
+        if cached is not None:
             return cached[2]
         self._entries.pop(id(examples), None)
         result = make()
@@ -43,3 +43,12 @@ class DataCache(Generic[T]):
                 self._entries.pop(next(iter(self._entries)))
             self._entries[id(examples)] = examples, contents, result
         return result
+
+    def get(self, examples: Examples) -> T | None:
+        """The cached result for these examples; None if there is none or if they were changed in place."""
+        cached = self._unchanged(examples, examples.checksum()) if id(examples) in self._entries else None
+        return None if cached is None else cached[2]
+
+    def _unchanged(self, examples: Examples, contents: int | None) -> tuple[Examples, int, T] | None:
+        cached = self._entries.get(id(examples))
+        return cached if cached is not None and contents is not None and cached[1] == contents else None

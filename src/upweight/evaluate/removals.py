@@ -101,9 +101,10 @@ def random_groups(train: Examples, count: int, seed: int) -> list[Removal]:
     return groups
 
 
-def columns_of(scores: Scores, ids: tuple[Id, ...], name: str | None = None) -> NDArray[np.intp]:
-    """Columns whose sum predicts this removal: those of its examples, or its own column if scores are of groups."""
-    return _columns(_column_of(scores), ids, name)
+def columns_of(scores: Scores, groups: Sequence[tuple[Id, ...]]) -> list[NDArray[np.intp]]:
+    """For every removal of these examples, the columns whose sum predicts it. ValueError for one without a score."""
+    column_of = _column_of(scores)
+    return [_columns(column_of, ids, None) for ids in groups]
 
 
 def predicted_effects(scores: Scores, removals: Sequence[Removal]) -> NDArray[np.float64]:

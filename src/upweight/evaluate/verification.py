@@ -148,8 +148,7 @@ class Check(Plottable, Tabular):
             raise ValueError(f"expected a level between 0 and 1, got {level}")
         if len(columns) == 0:
             raise ValueError(f"no removal of kind {kind!r} was verified; pass removals= that include some")
-        score_columns = columns_of(self.scores, tuple(ids))
-        retrained = [columns_of(self.scores, self.removals[c].ids) for c in columns]
+        score_columns, *retrained = columns_of(self.scores, [tuple(ids), *(self.removals[c].ids for c in columns)])
         require_similar(self.scores.values, score_columns, retrained)
         middle = self.scores.values[:, score_columns].sum(axis=1)
         if np.isnan(middle).any():

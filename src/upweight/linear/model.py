@@ -317,6 +317,13 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
         return replace(self, design=design, theta=theta, is_original=False).hypothetical()
 
     def _features(self, examples: Examples) -> Features:
-        """Features of these examples; the last two sets are cached, so that a pipeline runs once per set."""
+        """Features of these examples; those of the training set and of the last two sets are cached.
+
+        So the steps before the model run once per set.
+        """
+        problem: DataCache[Problem] = self._cache.setdefault("problem", DataCache(1))
+        known = problem.get(examples)
+        if known is not None:
+            return known.features
         cache: DataCache[Features] = self._cache.setdefault("features", DataCache(2))
         return cache.get_or_make(examples, lambda: self.design(examples.x))

@@ -113,14 +113,14 @@ def _require_western(data: bytes, error: UnicodeDecodeError, name: str) -> None:
     """Raise ValueError for bytes that are more likely damaged UTF-8, or a script that cp1252 does not have."""
     line = data[: error.start].count(b"\n") + 1
     lenient = data.decode("utf-8", "surrogateescape")
-    invalid = sum("\udc80" <= character <= "\udcff" for character in lenient)
-    valid = sum(character > "\x7f" for character in lenient) - invalid
+    invalid = len(lenient) - len(lenient.encode("utf-8", "ignore").decode("utf-8"))
+    valid = len(lenient) - len(lenient.encode("ascii", "ignore")) - invalid
     if valid >= invalid:
         raise ValueError(
             f"{name} is UTF-8 except for {invalid} bytes, the first 0x{data[error.start]:02x} in line {line}; correct "
             "the line, or name the encoding with --encoding"
         )
-    letters = sum(byte >= 0xC0 for byte in data)
+    letters = len(data.translate(None, bytes(range(0xC0))))
     foreign = sum(map(len, FOREIGN_RUN.findall(data)))
     if foreign > MAX_FOREIGN_SHARE * max(letters, 1):
         raise ValueError(
