@@ -179,3 +179,28 @@ def test_what_stands_beside_numbers_and_differs_by_capitals_is_said(written):
     notes = read_table(written("a,b\n1 kg,Yes\n2.5 kg,yes\n3 kg,no\n"), ReadingOptions(header=1)).notes
     assert "Column a was read as numbers without 'kg', such as '2.5 kg'." in notes
     assert "Column b has 'Yes' and 'yes', which differ by capitals, as different values." in notes
+
+
+def test_targets_that_differ_by_spaces_around_them_are_one_class(written):
+    table = read_table(written("age,mood\n1,😀\n2,😀  \n3, 😡\n4,😡\n5,Yes\n"), targets=["mood"])
+    assert columns(table)["mood"] == ["😀", "😀", "😡", "😡", "Yes"]
+    assert "Column mood was read without the spaces around its values, such as '😀  '." in table.notes
+    assert columns(read_table(written("age,mood\n1,😀\n2,😀  \n")))["mood"] == ["😀", "😀  "]
+
+
+def test_a_line_of_units_below_the_names_is_left_out_and_said(written):
+    rows = "".join(f"{2000 + i},{i / 7:.3f},{'ab'[i % 2]}\n" for i in range(12))
+
+    def read(second):
+        return read_table(written(f"year,height,kind\n{second}\n{rows}"), ReadingOptions(columns=("kind",)), ["kind"])
+
+    table = read("when,in m,of plant")
+    assert columns(table)["year"] == list(range(2000, 2012)) and table.frame["height"].dtype == "float64"
+    assert table.last_lines == list(range(3, 15)) and columns(table)["kind"][0] == "a"
+    (note,) = table.notes
+    assert note == (
+        "Line 2 of t.csv was left out: year has 'when' there and values in all other rows, and 1 other column has such "
+        "a text too."
+    )
+    for second in (",in m,of plant", "when,1.5,of plant", "NA,in m,of plant"):  # one text alone may be wrong data
+        assert len(read(second).frame) == 13

@@ -47,8 +47,15 @@ class Cells(NamedTuple):
 
     def without_leading_spaces(self) -> Cells:
         """The same with the spaces before each text taken away."""
+        return self._as([text.lstrip(" ") for text in self.texts])
+
+    def without_spaces_around(self) -> Cells:
+        """The same with the white space around each text taken away."""
+        return self._as(list(map(str.strip, self.texts)))
+
+    def _as(self, texts: list[str]) -> Cells:
+        """The same with other texts in place of the distinct ones; equal ones become one."""
         import numpy as np
 
-        stripped = [text.lstrip(" ") for text in self.texts]
-        place = {text: number for number, text in enumerate(dict.fromkeys(stripped))}
-        return Cells(list(place), np.array([place[text] for text in stripped], dtype=np.intp)[self.codes])
+        place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        return Cells(list(place), np.array([place[text] for text in texts], dtype=np.intp)[self.codes])

@@ -27,7 +27,7 @@ MAX_CLASSES = 20  # different texts of a target; more numbers with units are no 
 TRUTH_VALUES = ({"True", "False"}, {"TRUE", "FALSE"}, {"true", "false"})
 MAX_WHOLE = 2**63 - 1
 MAX_OTHERS_SHARE = 0.5  # of cells that are not numbers; below it, one would take the column for numbers
-SHOWN_CHARACTERS = 40  # of a cell in a note
+SHOWN = 40  # characters of a cell in a note
 WORDS_SHOWN = 3
 # Digits with signs of thousands, currencies or units around: people read them as numbers.
 LIKE_A_NUMBER = re.compile(r"[^\w]*\d[\d.,'’\s]*[^\w]*")
@@ -42,7 +42,8 @@ def column_of(
         name: of the column, for the notes.
         cells: the texts.
         marks: the decimal mark, "." or ",", and the mark of thousands that the user names.
-        is_target: whether the column is to be predicted: every spelling in it is a class of its own.
+        is_target: whether the column is to be predicted: every spelling in it is a class of its own, spaces around it
+            aside.
     """
     import pandas as pd
 
@@ -84,7 +85,7 @@ def column_without(
     others, other_notes = column_of(name, emptied, marks, False)
     if pd.api.types.is_string_dtype(others):
         return column, notes
-    missing = f"Column {name} has {extra[0].strip()[:SHOWN_CHARACTERS]!r} in a row without a target, read as missing."
+    missing = f"Column {name} has {extra[0].strip()[:SHOWN]!r} in a row without a target, read as missing."
     return others, [missing, *other_notes]
 
 
@@ -106,6 +107,10 @@ def _other_column(
         parsed = _parsed_whole(numbers_of, present) if is_whole else _parsed(numbers_of, present, ".")
         missing = _missing_note(name, cells, set(texts) - set(values))
         return cells.spread(parsed), [notation.sentence(name), *missing]
+    if is_target and len({text.strip() for text in texts}) < len(texts):
+        spaced = next(text for text in texts if text != text.strip())
+        without = f"Column {name} was read without the spaces around its values, such as {spaced[:SHOWN]!r}."
+        return _texts(cells.without_spaces_around()), [*note, without]
     if is_target and not note and (words := sorted({text.strip() for text in texts} & MISSING_WORDS)):
         rest = [text for text in texts if text.strip() not in MISSING_WORDS]
         if rest and all(map(numbers.fullmatch, rest)):
@@ -167,14 +172,14 @@ def _text_note(name: str, cells: Cells, numbers: re.Pattern[str]) -> list[str]:
     if all(map(is_date, others)):
         return []
     if all(LIKE_A_NUMBER.fullmatch(text) or AFFIXED.fullmatch(text) for text in others):
-        example = others[0].strip()[:SHOWN_CHARACTERS]
+        example = others[0].strip()[:SHOWN]
         return [
             f"Column {name} was read as text: {example!r} is not a number. --thousands names what stands between "
             "thousands, and --decimal the decimal mark."
         ]
     if sum(counts[text] for text in others) <= MAX_OTHERS_SHARE * sum(counts.values()):
         example = next((text for text in others if text.strip() not in MISSING_WORDS), others[0])
-        return [f"Column {name} was read as text: {example.strip()[:SHOWN_CHARACTERS]!r} is not a number."]
+        return [f"Column {name} was read as text: {example.strip()[:SHOWN]!r} is not a number."]
     times = Counter(text.strip() for text in counts)
     repeated = next((text for text in times if times[text] > 1), None)
     if repeated is None:
@@ -185,6 +190,4 @@ def _text_note(name: str, cells: Cells, numbers: re.Pattern[str]) -> list[str]:
         return [
             f"Column {name} has {variants[0]!r} and {variants[1]!r}, which differ by capitals, as different values."
         ]
-    return [
-        f"Column {name} has {repeated[:SHOWN_CHARACTERS]!r} with and without spaces around it, as different values."
-    ]
+    return [f"Column {name} has {repeated[:SHOWN]!r} with and without spaces around it, as different values."]

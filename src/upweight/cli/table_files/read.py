@@ -16,6 +16,7 @@ from upweight.cli.table_files.numbers import find_decimal
 from upweight.cli.table_files.records import Records, read_records
 from upweight.cli.table_files.rows import Rows, from_line, named_rows, read_rows
 from upweight.cli.table_files.table_format import Kind, ReadingOptions, TableFormat
+from upweight.cli.table_files.units_line import without_units
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,6 +120,7 @@ def _typed(rows: Rows, options: ReadingOptions, targets: Collection[str], name: 
     form = replace(rows.form, decimal=decimal)
     if str(form):
         notes.append(f"How {name} was read: {form}.")
+    rows = without_units(rows, name)
     notes += rows.notes
     typed, marks, blank = {}, (decimal, thousands), _without_target(rows, targets)
     for column_name, cells in zip(rows.names, rows.columns, strict=True):
