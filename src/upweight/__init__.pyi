@@ -9,6 +9,7 @@ from upweight.applications.audit_results import Audit as Audit
 from upweight.applications.audit_results import AuditedPrediction as AuditedPrediction
 from upweight.applications.audit_results import GroupColumn as GroupColumn
 from upweight.applications.audit_results import SupportCheck as SupportCheck
+from upweight.applications.certificate_file import check_certificate as check_certificate
 from upweight.applications.changes import Change as Change
 from upweight.applications.contests import Significance as Significance
 from upweight.applications.cross_fitting import HeldOut as HeldOut

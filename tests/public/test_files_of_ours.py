@@ -34,7 +34,10 @@ RECIPES = {
     "boostin": (uw.BoostIn(), TREES),
     "trex": (uw.TREX(), TREES),
     "tree similarity": (uw.TreeSim(), TREES),
+    "relatif": (uw.RelatIF(), LINEAR),
+    "representer points": (uw.RepresenterPoints(), LINEAR),
 }
+FORGOTTEN = uw.forget(LINEAR, TRAIN, [0, 5, 7], unseen=uw.Examples(RNG.normal(size=(12, 3)), np.tile([0, 1], 6)))
 
 
 def scores_of(scores):
@@ -59,9 +62,10 @@ READERS = {
     "scores": lambda path: scores_of(uw.Scores.load(path)),
     "truth": lambda path: truth_of(uw.Truth.load(path)),
     "patch": lambda path: patch_of(uw.Patch.load(path)),
+    "certificate": lambda path: uw.check_certificate(path, FORGOTTEN.estimator),
     **{name: reader_of_fit(name) for name in RECIPES},
 }
-ARCHIVES = [name for name in READERS if name != "patch"]
+ARCHIVES = [name for name in READERS if name not in ("patch", "certificate")]
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +77,7 @@ def folder(tmp_path_factory):
     removals = named_removals({"one": [0], "two": [1, 2]})
     uw.retrain_truth(LINEAR, TRAIN, QUERIES, removals, retraining=uw.Retraining(processes=1)).save(folder / "truth")
     uw.Patch.of(TRAIN, {0: 1 - Y[0].item(), 5: "drop"}).save(folder / "patch")
+    FORGOTTEN.save_certificate(folder / "certificate")
     for name, fitted in fits.items():
         fitted.save(folder / name)
     return folder
@@ -235,7 +240,7 @@ def test_files_of_other_kinds_folders_and_pipes_are_refused(name, folder, tmp_pa
 
 @settings(max_examples=30)
 @given(data=st.data())
-@pytest.mark.parametrize("name", ["scores", "truth", "patch", "leaf refit"])
+@pytest.mark.parametrize("name", ["scores", "truth", "patch", "certificate", "leaf refit"])
 def test_any_damage_is_refused_or_makes_no_difference(name, folder, expected, data, tmp_path_factory):
     content = bytearray((folder / name).read_bytes())
     start = data.draw(st.integers(0, len(content) - 1))
@@ -246,13 +251,14 @@ def test_any_damage_is_refused_or_makes_no_difference(name, folder, expected, da
     refused_or_equal(name, path, expected)
 
 
+def sealed(changed):
+    """JSON with the checksum that fits it, as somebody would who forges a file."""
+    crc = zlib.crc32(json.dumps({k: v for k, v in changed.items() if k != "crc32"}, separators=(",", ":")).encode())
+    return {**changed, "crc32": crc}
+
+
 def patches(content):
     """Patches with a part that is missing or something else; their checksum is made to fit."""
-
-    def sealed(changed):
-        crc = zlib.crc32(json.dumps({k: v for k, v in changed.items() if k != "crc32"}, separators=(",", ":")).encode())
-        return {**changed, "crc32": crc}
-
     for name in content:
         yield {part: value for part, value in content.items() if part != name}
         yield from (sealed({**content, name: wrong}) for wrong in WRONG)
@@ -277,6 +283,41 @@ def test_a_changed_patch_is_refused_or_says_what_it_holds(folder, tmp_path):
             continue
         assert json.loads(json.dumps(patch.as_dict())) == json.loads((tmp_path / "p.json").read_text())
     assert refused > 60
+
+
+def certificates(content):
+    """Certificates with a part that is missing or something else; their checksum is made to fit."""
+    for name in content:
+        rest = {part: value for part, value in content.items() if part != name}
+        yield rest if name == "crc32" else sealed(rest)
+        if name not in ("statement", "measurement", "facts", "crc32"):  # what they say is free
+            yield from (sealed({**content, name: wrong}) for wrong in WRONG if wrong not in ([], 10**30))
+    for wrong in WRONG:
+        yield {**content, "crc32": wrong}
+        yield sealed({**content, "steps": [wrong]})
+        yield sealed({**content, "steps": [{**content["steps"][0], "remembers": wrong}]})
+        yield from (sealed({**content, "digests": {**content["digests"], n: wrong}}) for n in ("estimator_after", "x"))
+    yield sealed({**content, "deletion": not content["deletion"]})
+    yield sealed({**content, "forgotten": content["examples"]})
+    yield {**content, "forgotten": 1}  # the checksum is that of before
+
+
+def test_a_changed_certificate_or_another_estimators_is_refused(folder, tmp_path):
+    content = json.loads((folder / "certificate").read_text())
+    assert content == json.loads(json.dumps(FORGOTTEN.certificate)) and content["deletion"]
+    for changed in certificates(content):
+        if changed == content:
+            continue
+        (tmp_path / "c.json").write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match=r"is not (a complete|the) certificate"):
+            uw.check_certificate(tmp_path / "c.json", FORGOTTEN.estimator)
+    with pytest.raises(ValueError, match="the estimator from before, with the examples"):
+        uw.check_certificate(folder / "certificate", LINEAR.estimator)
+    with pytest.raises(ValueError, match="got one with"):
+        uw.check_certificate(folder / "certificate", LogisticRegression(tol=1e-8).fit(X[3:], Y[3:]))
+    older = {name: value for name, value in content.items() if name != "crc32"}  # version 1 had no checksum
+    (tmp_path / "older.json").write_text(json.dumps({**older, "version": 1}))
+    assert uw.check_certificate(tmp_path / "older.json", FORGOTTEN.estimator)["statement"] == content["statement"]
 
 
 def test_a_result_under_another_results_name_is_not_read(tmp_path):

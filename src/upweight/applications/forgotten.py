@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from upweight.applications.certificate_file import sealed
 from upweight.applications.membership import Membership
 from upweight.core.examples import Examples, Id
 from upweight.core.files import CERTIFICATE, open_atomically
 from upweight.core.forgettable import ForgottenStep, Route
 from upweight.core.tabular import Tabular
-
-KIND = "upweight certificate"
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -101,9 +99,7 @@ class Forgotten(Tabular):
     @property
     def certificate(self) -> dict[str, Any]:
         """What was done as plain values for JSON. The same call on the same model and data gives the same bytes."""
-        return {
-            "kind": KIND,
-            "version": VERSION,
+        content = {
             "statement": self.sentence,
             "deletion": self.is_deletion,
             "route": self.route.value,
@@ -116,6 +112,7 @@ class Forgotten(Tabular):
             "membership": [check.as_dict() for check in self.membership],
             "distances": [distance.as_dict() for distance in self.distances],
         }
+        return sealed(content)
 
     def save_certificate(self, path: str | Path) -> Path:
         """Write the certificate as JSON, whole or not at all. Raises ValueError if that file holds something else."""
