@@ -4,7 +4,10 @@ import threading
 import numpy as np
 import pytest
 from rich.console import Console
+from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from upweight import Chance, Examples, Influence, Margin, explainable
 from upweight.applications.audit import audit
@@ -152,3 +155,17 @@ def test_the_summary_states_whether_the_support_is_unusual():
     assert "Support: Nothing unusual." in printed(known.with_audit(audit(known)))
     copy = explain(plain.fitted.model, plain.train, plain.train.take([3]).replaced(ids=[0]), removals=0)
     assert "Unusual support: Training example 3 is equal to it." in printed(copy.with_audit(audit(copy)))
+
+
+def test_a_row_of_a_table_is_one_line_whatever_its_cells_hold():
+    pd = pytest.importorskip("pandas")
+    words = np.where(Y == 1, "two\nlines", "\x1b[31mred")
+    frame = pd.DataFrame({"word": words, "size": RNG.normal(size=60)})
+    numbers = ColumnTransformer([("size", "passthrough", ["size"]), ("word", OneHotEncoder(), ["word"])])
+    train, queries = Examples(frame[:45], Y[:45]), Examples(frame[45:].reset_index(drop=True), Y[45:])
+    model = explainable(make_pipeline(numbers, LogisticRegression(tol=1e-10)).fit(train.x, train.y), train)
+    lines = printed(explain(model, train, queries, Influence(), removals=0), width=160).splitlines()
+    rows = [line for line in lines if line.lstrip().startswith("#")]
+    assert len(rows) > 3 and all("word " in line and "size " in line for line in rows)
+    assert any("two lines" in line for line in rows) and any("\\x1b[31mred" in line for line in rows)
+    assert "\x1b" not in "".join(lines) and not any(line.startswith("lines") for line in lines)

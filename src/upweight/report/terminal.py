@@ -248,7 +248,7 @@ def _drawn(examples: Examples, identifier: Id, scale: int = 1) -> Text:
 
 def _excerpt(examples: Examples, identifier: Id, rows: Cells) -> str:
     if rows:
-        return rows.excerpts([identifier])[0][:MAX_WIDTH]
+        return printable(" ".join(rows.excerpts([identifier])[0].split()), keep="")[:MAX_WIDTH]
     shown = examples.preview(identifier)
     if shown.kind == "image":
         return ""
