@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +17,8 @@ MATERIAL_TARGET = 0.05  # the same for regression, in standard deviations of the
 VISIBLE = 0.1  # share of these differences from which predictions at the optimum are shown beside the model's
 SAME_MEASUREMENT = 0.02  # difference of a measurement within which another label is a tie, without probabilities
 SPREAD_FLOOR = 1e-300
+COARSE = 0.1  # distance to the optimum, in the largest score of a query, from which it is comparable to effects
+COARSE_TOLERANCE = 1.0  # the same for a solver that reached its own tolerance: refits stop at similar places
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Departure:
         relabelled: (m,) whether the label is another one, and not only because two labels are as probable.
         difference: (m,) largest difference of a probability, or of a target in standard deviations of the training
             targets; zeros for labels alone.
+        moved: (m,) how far the measurement moves to the optimum.
+        within_tolerance: whether the solver reached its own tolerance.
     """
 
     ids: NDArray[Any]
@@ -37,6 +40,8 @@ class Departure:
     optimal: Predictions
     relabelled: NDArray[np.bool_]
     difference: NDArray[np.float64]
+    moved: NDArray[np.float64]
+    within_tolerance: bool = False
 
     @property
     def _limit(self) -> float:
@@ -51,6 +56,25 @@ class Departure:
     def is_visible(self) -> bool:
         """Whether a reader would see the difference for one of the queries."""
         return bool(self.relabelled.any() or (self.difference > VISIBLE * self._limit).any())
+
+    def warnings(self, largest: NDArray[np.float64]) -> list[str]:
+        """What a reader has to know of the optimum, given the largest scores (m,) of the queries."""
+        sentences = []
+        if self.is_visible:
+            sentences.append(
+                "The predictions shown are the model's own. Scores are taken at the optimum of its training objective, "
+                f"whose predictions differ {self}."
+            )
+        share = np.where(largest > 0, self.moved / np.maximum(largest, SPREAD_FLOOR), 0.0)
+        worst = int(np.argmax(share))
+        if share[worst] > (COARSE_TOLERANCE if self.within_tolerance else COARSE):
+            sentences.append(
+                f"The solver stopped so far from the optimum of its training objective that the measurement of query "
+                f"{self.ids[worst]} moves by {share[worst]:.2g} of its largest score on the way there. Scores are "
+                "effects at the optimum; a refit by this solver may stop elsewhere and differ by as much. Scale the "
+                "features, lower tol or use another solver, and fit it again."
+            )
+        return sentences
 
     def __str__(self) -> str:
         """The differences in words, with the query that differs most."""
@@ -80,6 +104,7 @@ def departure_of(model: Any, scored: Any, train: Examples, queries: Examples) ->
     if model.parameter_query() is not None:  # the measurement is not one of predictions
         return None
     departure = compare_predictions(model, scored, train, queries)
+    departure = replace(departure, within_tolerance=model.is_within_tolerance(train))
     if model.at_optimum or not departure.material.any():
         return departure
     cause = model.why_off_optimum(train) if isinstance(model, Differentiable) else None
@@ -94,34 +119,27 @@ def departure_of(model: Any, scored: Any, train: Examples, queries: Examples) ->
 def compare_predictions(model: Measurable, optimum: Measurable, train: Examples, queries: Examples) -> Departure:
     """Compare the predictions of a model with those at its optimum."""
     own, optimal, ids = model.predict(queries), optimum.predict(queries), queries.ids
+    moved = np.abs(model.measure(queries) - optimum.measure(queries))
     if not own.classes:
-        return Departure(ids, own, optimal, np.zeros(len(queries), dtype=bool), _in_spreads(own, optimal, train))
+        return Departure(ids, own, optimal, np.zeros(len(ids), dtype=bool), _in_spreads(own, optimal, train), moved)
     changed = np.array([a != b for a, b in zip(own.predicted, optimal.predicted, strict=True)], dtype=bool)
     difference = np.zeros(len(queries))
     if own.probabilities is not None and optimal.probabilities is not None:
         difference = np.abs(own.probabilities - optimal.probabilities).max(axis=1)
         changed &= difference > VISIBLE * MATERIAL_PROBABILITY
     elif changed.any():
-        changed &= np.abs(model.measure(queries) - optimum.measure(queries)) > SAME_MEASUREMENT
-    return Departure(ids, own, optimal, changed, difference)
-
-
-def warnings_of(departures: Sequence[Departure | None]) -> list[str]:
-    """A warning for every set of queries for which a reader would see the difference."""
-    return [
-        "The predictions shown are the model's own. Scores are taken at the optimum of its training objective, whose "
-        f"predictions differ {departure}."
-        for departure in departures
-        if departure is not None and departure.is_visible
-    ]
+        changed &= moved > SAME_MEASUREMENT
+    return Departure(ids, own, optimal, changed, difference, moved)
 
 
 def with_departure(scores: Scores, departure: Departure | None) -> Scores:
     """The scores with the predictions at the optimum and a warning, if a reader would see a difference."""
-    if departure is None or not departure.is_visible:
+    sentences = [] if departure is None else departure.warnings(np.abs(scores.values).max(axis=1, initial=0.0))
+    if departure is None or not sentences:
         return scores
-    warnings = [*scores.diagnostics.get("warnings", ()), *warnings_of([departure])]
-    return replace(scores, diagnostics={**scores.diagnostics, "warnings": warnings}, at_optimum=departure.optimal)
+    warnings = [*scores.diagnostics.get("warnings", ()), *sentences]
+    optimal = departure.optimal if departure.is_visible else None
+    return replace(scores, diagnostics={**scores.diagnostics, "warnings": warnings}, at_optimum=optimal)
 
 
 def _in_spreads(own: Predictions, optimal: Predictions, train: Examples) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from upweight.core.answers import Answer, AnswerFacts, Block, combine_facts
 from upweight.core.blocks import blocks, require_count
 from upweight.core.change_checks import check_changes_once
-from upweight.core.departure import Departure, departure_of, warnings_of, with_departure
+from upweight.core.departure import Departure, departure_of, with_departure
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples, Id, require_examples
 from upweight.core.forecast import Forecast, announced, counted, is_announced, watched
@@ -191,21 +191,23 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         self.require_unchanged()
         answers, strongest, may_be_nan = list[Answer](), [], self.may_be_undefined
         sums = list[GroupSums]()
-        departures: list[Departure | None] = []
+        departures = list[str]()
         size = min(TOP_QUERY_BLOCK, self.model.max_queries or TOP_QUERY_BLOCK)
         with self._announced(queries, size):
             for batch in counted(queries.batches(size), -(-len(queries) // size)):
-                departures.append(self.departure(batch))
+                departure = self.departure(batch)
                 answers.append(self.answer(batch))
                 of_groups = None
                 if names is not None and member is not None:
                     of_groups = GroupSums(member, len(names), len(batch))
                     sums.append(of_groups)
                 strongest.append(strongest_of(answers[-1], len(batch), k, may_be_nan, of_groups))
+                if departure is not None and not departures:
+                    departures += departure.warnings(np.abs(strongest[-1][0]).max(axis=1))
         values, positions = (np.vstack(parts) for parts in zip(*strongest, strict=True))
         facts = combine_facts([answer.facts for answer in answers])
         unit, diagnostics = self.answered(facts)
-        diagnostics["warnings"] += warnings_of(departures)[:1]
+        diagnostics["warnings"] += departures
         groups = None
         if names is not None:
             summed = np.vstack([of_groups.values for of_groups in sums])

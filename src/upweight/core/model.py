@@ -255,6 +255,10 @@ class Parametric(Measurable):
     def with_parameters(self, parameters: NDArray[np.float64]) -> Parametric:
         """The same model with other parameters; this model does not change."""
 
+    def is_within_tolerance(self, train: Examples) -> bool:
+        """Whether the solver stopped by itself at the gradient that it was asked for; False if that is not known."""
+        return False
+
     @property
     def trained_state(self) -> NDArray[np.float64]:
         """Everything that training changes, as one vector: the parameters first, then e.g. running statistics."""

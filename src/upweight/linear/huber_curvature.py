@@ -21,6 +21,7 @@ MAX_STEPS = 100  # Newton steps to one optimum
 MAX_HALVINGS = 40
 ROUNDING = 1e-13  # rise of the objective, relative to it, that is a rounding error
 TOLERANCE = 1e-11  # gradient norm at the optimum, relative to random-sign gradients
+SMALLEST_CURVATURE = 1e-300  # of a parameter, for its unit
 SMALLEST_SCALE = 1e-6  # of one step, relative to the scale before it
 
 
@@ -90,13 +91,16 @@ def _optimum(problem: Problem, factors: Array, max_steps: int, tolerance: float)
         first, second, mixed = family.scale_derivatives(z, targets)
         gradient = np.append(features.T @ (weights * slopes.gradient[:, 0]) + ridge * theta, weights @ first)
         residual = float(np.linalg.norm(gradient)) / noise
-        if residual <= tolerance or step == max_steps:
+        if step == max_steps:
             break
         hessian = np.empty((len(gradient), len(gradient)))
         hessian[:-1, :-1] = (features.T * (weights * slopes.diagonal[:, 0])) @ features + np.diag(ridge)
         hessian[:-1, -1] = hessian[-1, :-1] = features.T @ (weights * mixed)
         hessian[-1, -1] = weights @ second
-        direction = -lstsq(hessian, gradient)[0]
+        units = 1.0 / np.sqrt(np.maximum(hessian.diagonal(), SMALLEST_CURVATURE))  # columns may differ by any factor
+        if residual <= tolerance and np.linalg.norm(units * gradient) <= tolerance * np.sqrt(weights.sum()):
+            break
+        direction = -units * lstsq(hessian * units[:, None] * units, units * gradient)[0]
         length = 1.0 if direction[-1] >= 0 else min(1.0, (1.0 - SMALLEST_SCALE) * scale / -direction[-1])
         before = objective(theta, scale)
         for _ in range(MAX_HALVINGS):

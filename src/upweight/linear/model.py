@@ -124,6 +124,11 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
         cached: DataCache[str | None] = self._cache.setdefault("why_off_optimum", DataCache(1))
         return cached.get_or_make(train, lambda: missing_rows(self.problem(train), self.name, self.stopping))
 
+    def is_within_tolerance(self, train: Examples) -> bool:
+        """Whether the solver reached the gradient per unit of weight that it was asked for, which refits do too."""
+        stopping = self.stopping
+        return stopping is not None and stopping.scale == "weight" and stopping.is_reached(self.problem(train))
+
     def parameter_query(self) -> Examples | None:
         """One query, named by the measurement, if that depends on the coefficients alone."""
         if not isinstance(self.measurement_of, ParameterMeasurement):

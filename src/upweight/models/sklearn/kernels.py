@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import pairwise_kernels
 
 from upweight.core.model_reader import UnsupportedSettingsError
+from upweight.linear.features import Features
 
 Array = NDArray[np.float64]
 INDEFINITE = ("sigmoid", "additive_chi2")  # which are not inner products
+EXACT_DISTANCES = 1e-10  # error of γ·distance², from which distances are summed up from differences
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,19 @@ class NamedKernel:
 
     def __call__(self, a: Any, b: Any) -> Array:
         """The matrix of kernel values (n, m) for inputs (n, columns) and (m, columns)."""
+        if self.name == "rbf" and self._gamma(a) * _distance_error(a, b) > EXACT_DISTANCES:
+            return np.asarray(np.exp(-self._gamma(a) * cdist(as_dense(a), as_dense(b), "sqeuclidean")))
         return np.asarray(pairwise_kernels(a, b, metric=self.name, filter_params=True, **self.settings))
+
+    def _gamma(self, a: Any) -> float:
+        gamma = self.settings.get("gamma")
+        return 1.0 / a.shape[1] if gamma is None else float(gamma)
+
+
+def _distance_error(a: Any, b: Any) -> float:
+    """The rounding error of ‖x‖² + ‖y‖² − 2xy, which equal inputs of large columns do not bring to 0."""
+    squares = (Features(each, 0.0).squares() for each in (a, b))
+    return float(np.finfo(np.float64).eps) * max(float(each.max(initial=0.0)) for each in squares)
 
 
 def named_kernel(estimator: Any, gamma: Any) -> NamedKernel:

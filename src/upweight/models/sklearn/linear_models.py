@@ -24,6 +24,7 @@ from upweight.linear.features import Features
 from upweight.linear.model import LinearModel
 from upweight.models.fitted_estimators import require_fitted
 from upweight.models.pipeline import last_step
+from upweight.models.sklearn.column_scales import note_on_scales
 from upweight.models.sklearn.cross_validated import chosen_estimator
 from upweight.models.sklearn.forgetting import Forgetting
 from upweight.models.sklearn.generalised_linear import (
@@ -144,7 +145,7 @@ def _linear_model(
         counts_examples=spec.counts_examples,
         unfinished=may_be_unfinished(final),
         stopping=None if stopping is None else replace(stopping, offset=design.offset),
-        notes=(*spec.notes, *_notes_on_class_weights(final)),
+        notes=(*spec.notes, *_notes_on_class_weights(final), *note_on_scales(final, matrix, spec.objective)),
         column_names=_column_names(inputs, train),
     )
 
