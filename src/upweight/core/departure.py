@@ -16,6 +16,7 @@ MATERIAL_PROBABILITY = 0.05  # difference of a probability above which the optim
 MATERIAL_TARGET = 0.05  # the same for regression, in standard deviations of the training targets
 VISIBLE = 0.1  # share of these differences from which predictions at the optimum are shown beside the model's
 SAME_MEASUREMENT = 0.02  # difference of a measurement within which another label is a tie, without probabilities
+ROUNDING = 1e-9  # standard deviation of targets, relative to their size, up to which they are all equal
 SPREAD_FLOOR = 1e-300
 COARSE = 0.1  # distance to the optimum, in the largest score of a query, from which it is comparable to effects
 COARSE_TOLERANCE = 1.0  # the same for a solver that reached its own tolerance: refits stop at similar places
@@ -143,10 +144,15 @@ def with_departure(scores: Scores, departure: Departure | None) -> Scores:
 
 
 def _in_spreads(own: Predictions, optimal: Predictions, train: Examples) -> NDArray[np.float64]:
-    """(m,) the largest difference of a predicted target, in standard deviations of that target in training."""
+    """(m,) the largest difference of a predicted target, in standard deviations of that target in training.
+
+    The size of targets that are all equal takes the place of their standard deviation.
+    """
     values = [np.asarray(p.predicted, dtype=np.float64).reshape(len(p.predicted), -1) for p in (own, optimal)]
     targets = np.asarray(train.y, dtype=np.float64).reshape(len(train), -1)
-    spread = np.maximum(targets.std(axis=0), SPREAD_FLOOR)
+    spread = targets.std(axis=0)
+    size = np.sqrt((targets**2).mean(axis=0))
+    spread = np.maximum(np.where(spread > ROUNDING * size, spread, size), SPREAD_FLOOR)
     return np.asarray((np.abs(values[0] - values[1]) / spread).max(axis=1))
 
 

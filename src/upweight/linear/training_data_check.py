@@ -16,6 +16,7 @@ from upweight.linear.quantile_curvature import require_optimal_quantiles
 OTHER_DATA = 0.25  # ‖∇J‖, relative to random-sign gradients, above which the model was fitted on other data
 OTHER_DATA_HINGE = 0.9  # the same for the smoothed hinge, whose optimum is not exactly that of the hinge
 ROUNDING = 1e-10  # relative to the scale of the data, below which residuals are rounding errors
+CONSTANT = 1e-2  # distance of predictions to a constant target, relative to it, up to which they are the target
 AGREEMENT = 0.9  # share of training predictions in which an unfinished fit and its optimum must agree
 
 
@@ -43,6 +44,12 @@ def require_training_data(problem: Problem, solver: SolverState) -> None:
 
     `problem` is the training objective on the data, at the model's parameters.
     """
+    constant = _constant_fit(problem)
+    if constant is not None:
+        raise ValueError(
+            f"{solver.name} was trained on targets that are all {constant:g} and predicts them: it does so whichever examples "
+            "it has, so no example has an effect that can be traced; expected targets that differ"
+        )
     if isinstance(problem.family, SmoothPinballLoss):  # at a kink the gradient of the smoothed loss says nothing
         require_optimal_quantiles(problem, solver.name)
         return
@@ -66,6 +73,18 @@ def require_training_data(problem: Problem, solver: SolverState) -> None:
         f"expected the data that {name} was fitted on: at these examples the gradient of its training "
         f"objective is {distance:.2g} of what random data would leave (0 = optimum). {_advice(problem, solver)}"
     )
+
+
+def _constant_fit(problem: Problem) -> float | None:
+    """The number that all targets of a regression are, if they are equal and the model predicts them; else None."""
+    if problem.family.classes is not None:
+        return None
+    targets = np.asarray(problem.targets, dtype=np.float64)[problem.weights > 0]
+    first = float(targets.flat[0]) if targets.size else 0.0
+    if not targets.size or (targets != first).any():
+        return None
+    predicted = np.asarray(problem.family.expand(problem.outputs), dtype=np.float64)[problem.weights > 0]
+    return first if (np.abs(predicted - first) <= CONSTANT * max(abs(first), 1.0)).all() else None
 
 
 def _advice(problem: Problem, solver: SolverState) -> str:

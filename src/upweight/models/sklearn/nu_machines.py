@@ -21,18 +21,22 @@ from upweight.models.sklearn.support_vector_regression import require_support as
 from upweight.models.sklearn.support_vector_regression import target_spread
 from upweight.models.sklearn.support_vectors import class_pairs, pair_coefficients, require_support
 
+NARROW = 10.0  # tolerances of the solver, within which a margin is not known
 FREE = 1e-6  # share of the largest coefficient by which that of a support vector on the margin is smaller
 
 
 def nu_svc(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:
     """NuSVC: a hinge per pair of classes, whose margin follows from ν. It does not use weights of classes."""
     kernel, pairs = named_kernel(estimator, estimator._gamma), class_pairs(estimator)
-    require_support(estimator, matrix, train)
     coefficients, nu = pair_coefficients(estimator, pairs), float(estimator.nu)
     # The coefficients of a pair are divided by its margin, and sum to ν times the weights of its classes.
     weights = [sample_weights(train)[np.asarray(train.y) == label].sum() for label in estimator.classes_]
     sizes = np.abs(coefficients).sum(axis=1)
     margins = np.array([nu * (weights[i] + weights[j]) / size for (i, j), size in zip(pairs, sizes, strict=True)])
+    try:
+        require_support(estimator, matrix, train)
+    except ValueError as error:
+        raise _undetermined_margin(estimator, float(margins.min()), error) from error
     family = NuHingeLoss(estimator.classes_, smoothing, pairs if len(estimator.classes_) > 2 else None, nu, margins)
     return LinearSpec(
         family,
@@ -43,6 +47,17 @@ def nu_svc(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> Li
         support=(estimator.support_vectors_, coefficients),
         refit=NuHingeRefit(nu),
         notes=held_width_note(estimator),
+    )
+
+
+def _undetermined_margin(estimator: Any, margin: float, error: ValueError) -> ValueError:
+    """The refusal of support vectors that a solver with this tolerance finds at random; else the error itself."""
+    if margin > NARROW * float(estimator.tol):
+        return error
+    return ValueError(
+        f"NuSVC with nu={estimator.nu:g} has a margin of {margin:.1g} here, which its tol of {estimator.tol:g} does not "
+        "tell from 0, so that its support vectors are not those of an optimum. Raise nu; if classes do not overlap, "
+        f"a lower tol helps too. If it was fitted on other data: {error}"
     )
 
 
