@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from upweight.applications.changes import Change
 from upweight.core.curvature import Curvature, ExactCurvature, gives_effects
-from upweight.core.departure import Departure, departure_of, warnings_of
+from upweight.core.departure import Departure, departure_of
 from upweight.core.examples import Examples
 from upweight.core.scores import Unit, require_finite
 from upweight.core.weights import weighted_positions
@@ -66,7 +66,8 @@ class ChangeForecast:
     @property
     def diagnostics(self) -> dict[str, Any]:
         """Diagnostics of the curvature, with a warning if the prediction is first order only."""
-        warnings = list(self.curvature.diagnostics.get("warnings", ())) + warnings_of([self.departure])
+        of_departure = [] if self.departure is None else self.departure.warnings()
+        warnings = [*self.curvature.diagnostics.get("warnings", ()), *of_departure]
         if self.form == "first":
             warnings.append("Effects are predicted to first order: large changes have larger effects than predicted.")
         return {**self.curvature.diagnostics, "warnings": warnings}

@@ -58,14 +58,16 @@ class Departure:
         """Whether a reader would see the difference for one of the queries."""
         return bool(self.relabelled.any() or (self.difference > VISIBLE * self._limit).any())
 
-    def warnings(self, largest: NDArray[np.float64]) -> list[str]:
-        """What a reader has to know of the optimum, given the largest scores (m,) of the queries."""
+    def warnings(self, largest: NDArray[np.float64] | None = None) -> list[str]:
+        """What a reader has to know of the optimum, given the largest scores (m,) of the queries if they are known."""
         sentences = []
         if self.is_visible:
             sentences.append(
                 "The predictions shown are the model's own. Scores are taken at the optimum of its training objective, "
                 f"whose predictions differ {self}."
             )
+        if largest is None:
+            return sentences
         share = np.where(largest > 0, self.moved / np.maximum(largest, SPREAD_FLOOR), 0.0)
         worst = int(np.argmax(share))
         if share[worst] > (COARSE_TOLERANCE if self.within_tolerance else COARSE):
@@ -105,10 +107,12 @@ def departure_of(model: Any, scored: Any, train: Examples, queries: Examples) ->
     if model.parameter_query() is not None:  # the measurement is not one of predictions
         return None
     departure = compare_predictions(model, scored, train, queries)
-    departure = replace(departure, within_tolerance=model.is_within_tolerance(train))
+    cause = model.why_off_optimum(train) if isinstance(model, Differentiable) else None
+    within_tolerance = cause is None and model.is_within_tolerance(train)
+    moved = departure.moved if cause is None else np.zeros(len(queries))  # rows that are missing have their own warning
+    departure = replace(departure, moved=moved, within_tolerance=within_tolerance)
     if model.at_optimum or not departure.material.any():
         return departure
-    cause = model.why_off_optimum(train) if isinstance(model, Differentiable) else None
     way_out = "Scale the features, raise max_iter or lower tol, and fit it again." if cause is None else cause
     raise ValueError(
         f"expected a {getattr(model, 'name', type(model).__name__)} at the optimum of its training objective, where "
