@@ -44,5 +44,5 @@ def test_a_nu_without_a_margin_is_named_as_the_reason(kernel: str, nu: float) ->
 
 def test_a_nu_with_a_margin_on_other_data_is_refused_for_the_data() -> None:
     estimator = NuSVC(nu=0.3).fit(X, LABELS)
-    with pytest.raises(ValueError, match="^expected the data that NuSVC was fitted on"):
+    with pytest.raises(ValueError, match=r"^expected the data that NuSVC was fitted on"):
         uw.explainable(estimator, uw.Examples(X[::-1], LABELS[::-1]))

@@ -47,8 +47,8 @@ def require_training_data(problem: Problem, solver: SolverState) -> None:
     constant = _constant_fit(problem)
     if constant is not None:
         raise ValueError(
-            f"{solver.name} was trained on targets that are all {constant:g} and predicts them: it does so whichever examples "
-            "it has, so no example has an effect that can be traced; expected targets that differ"
+            f"{solver.name} was trained on targets that are all {constant:g} and predicts them: it does so whichever "
+            "examples it has, so no example has an effect that can be traced; expected targets that differ"
         )
     if isinstance(problem.family, SmoothPinballLoss):  # at a kink the gradient of the smoothed loss says nothing
         require_optimal_quantiles(problem, solver.name)
