@@ -56,8 +56,8 @@ def _undetermined_margin(estimator: Any, margin: float, error: ValueError) -> Va
         return error
     return ValueError(
         f"NuSVC with nu={estimator.nu:g} has a margin of {margin:.1g} here, which its tol of {estimator.tol:g} does "
-        "not tell from 0, so that its support vectors are not those of an optimum. Raise nu; if classes do not overlap, "
-        f"a lower tol helps too. If it was fitted on other data: {error}"
+        "not tell from 0, so that its support vectors are not those of an optimum. Raise nu; if classes do not "
+        f"overlap, a lower tol helps too. If it was fitted on other data: {error}"
     )
 
 
