@@ -45,4 +45,5 @@ def _sums_of_squares(matrix: Any) -> NDArray[np.float64]:
     """Σᵢ xᵢⱼ² of every column."""
     if is_sparse(matrix):
         return np.asarray(matrix.astype(np.float64).power(2).sum(axis=0)).ravel()
-    return np.einsum("ij,ij->j", *(2 * [np.asarray(matrix, dtype=np.float64)]))
+    columns = np.asarray(matrix, dtype=np.float64)
+    return np.asarray(np.einsum("ij,ij->j", columns, columns))
