@@ -1,13 +1,20 @@
 """The commands of mislabeled, patch, slices, perturb and what-if."""
 
 import json
+import shlex
+from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import upweight as uw
 from support.command_line import words
 from upweight.cli import app
+from upweight.cli.inputs import Source
 from upweight.cli.mislabeled import _target_line
+from upweight.cli.table_options import TableOptions
+from upweight.core.progress import no_progress
 
 TASK = """
 import numpy as np
@@ -48,7 +55,6 @@ def test_from_suspicion_to_a_better_model(task):
     assert (task / "review.html").exists() and len(answer["suspects"]) == 8
     wrong = [row for row in answer["suspects"] if row["id"] in {f"t{i}" for i in range(6)}]
     assert len(wrong) >= 4 and answer["suspects"][0]["harm"] is not None
-    import upweight as uw
     from upweight.applications.task import read_task
 
     _, train, _ = read_task(task / "task.py")
@@ -56,6 +62,27 @@ def test_from_suspicion_to_a_better_model(task):
     done = answer_of("patch", "task.py", "patch.json")
     assert done["relabelled"] == len(wrong) and done["after"]["measured"] > done["before"]["measured"]
     assert "before: accuracy" in run("patch", "task.py", "patch.json").output
+
+
+def test_the_printed_command_writes_the_cleaned_table(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    size = np.random.default_rng(0).normal(size=90)
+    kinds = np.where(size > 0, "large", "small").tolist()
+    lines = [f"row {i};{number:.3f};{kind}" for i, (number, kind) in enumerate(zip(size, kinds, strict=True))]
+    Path("my rows.csv").write_text("\n".join(["name;size;kind", *lines, ""]))
+    reading = ("--target", "kind", "--id", "name", "--sep", ";", "--seed", "2")
+    output = run("mislabeled", "my rows.csv", *reading, "--budget", "4").output
+    program, *command = shlex.split(next(line for line in output.splitlines() if " patch " in line).partition(": ")[2])
+
+    options = TableOptions(target="kind", identifier="name", sep=";")
+    train = Source(Path("my rows.csv"), options).read(no_progress, seed=2).train
+    dropped = train.ids[0]
+    uw.Patch.of(train, {dropped: "drop"}).save("patch.json")
+    assert program == "upweight" and run(*command).exit_code == 0
+    assert Path("cleaned_my rows.csv").read_text().splitlines() == [
+        "name;size;kind",
+        *(line for line in lines if not line.startswith(f"{dropped};")),
+    ]
 
 
 def test_suspicious_regression_targets_are_said_in_words_and_in_json(task):

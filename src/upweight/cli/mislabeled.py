@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,6 +69,8 @@ def mislabeled(
         for row in suspects.as_dict()["suspects"][:SUSPECTS_PRINTED]:
             print_line(_target_line(row) if suspects.is_regression else _label_line(row))
         print_line(_page_line(suspects, out))
+        if inputs.table is not None:
+            print_line(f"Decisions saved there change the table: {_patch_command(source, seed)}")
 
 
 def _label_line(row: dict[str, Any]) -> str:
@@ -89,3 +92,10 @@ def _target_line(row: dict[str, Any]) -> str:
 def _page_line(suspects: Suspects, out: Path) -> str:
     noun = "targets" if suspects.is_regression else "labels"
     return f"Page to review {len(suspects.ids)} of {len(suspects.train):,} {noun}: {out}"
+
+
+def _patch_command(source: Source, seed: int) -> str:
+    """The command that writes the table with the decisions of the page; quoted, so that it can be pasted."""
+    seeds = ["--seed", str(seed)] if seed else []
+    options = [*source.table.as_arguments(), *seeds, "--out", f"cleaned_{source.task.name}"]
+    return shlex.join(["upweight", "patch", str(source.task), "patch.json", *options])

@@ -89,9 +89,15 @@ class TableOptions:
     @property
     def passed(self) -> list[str]:
         """The names of the options that were passed."""
+        return list(self._values)
+
+    def as_arguments(self) -> list[str]:
+        """The options that were passed, with their values, as a command line has them."""
+        texts = {name: [value] if isinstance(value, str) else value for name, value in self._values.items()}
+        return [argument for name, values in texts.items() for value in values for argument in (name, value)]
+
+    @property
+    def _values(self) -> dict[str, str | list[str]]:
         names = {"identifier": "id"}
-        return [
-            f"--{names.get(field.name, field.name).replace('_', '-')}"
-            for field in fields(self)
-            if getattr(self, field.name) not in (None, [])
-        ]
+        values = {names.get(field.name, field.name): getattr(self, field.name) for field in fields(self)}
+        return {f"--{name.replace('_', '-')}": value for name, value in values.items() if value not in (None, [])}

@@ -37,7 +37,8 @@ class Agreement:
     r2: float = float("nan")
 
     def __str__(self) -> str:
-        return f"slope {self.slope:.3f}, Pearson {self.pearson:.4f}, Spearman {self.spearman:.4f} ({self.count} pairs)"
+        slope = "" if math.isnan(self.slope) else f"slope {self.slope:.3f}, "
+        return f"{slope}Pearson {self.pearson:.4f}, Spearman {self.spearman:.4f} ({self.count} pairs)"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; NaN is None."""

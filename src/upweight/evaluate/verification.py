@@ -17,7 +17,7 @@ from upweight.core.notebook_table import TABLE
 from upweight.core.plottable import Plottable
 from upweight.core.scores import Scores, Unit
 from upweight.core.tabular import Tabular
-from upweight.evaluate.agreement import Agreement, agreement, finite_or_none
+from upweight.evaluate.agreement import Agreement, agreement, finite_or_none, formatted
 from upweight.evaluate.calibration import multiplied, require_correctable
 from upweight.evaluate.intervals import Coverage, half_widths, require_similar, slope_band
 from upweight.evaluate.noise_ceiling import Ceiling, noise_ceiling
@@ -282,15 +282,18 @@ class Check(Plottable, Tabular):
                 yield {"query": query, **facts, **effects}
 
     def __repr__(self) -> str:
+        slope = "" if np.isnan(self.slope) else f"slope {self.slope:.4f}, "
         return (
             f"Check({len(self.removals)} removals × {len(self.query_ids)} queries: {words(self.verdict)}; "
-            f"slope {self.slope:.4f}, Pearson {self.pearson:.5f}, Spearman {self.spearman:.5f})"
+            f"{slope}Pearson {self.pearson:.5f}, Spearman {self.spearman:.5f})"
         )
 
     def _repr_html_(self) -> str:
         kinds = (("single examples", self.of("one")), ("groups", self.of("group")))
         cells = [
-            (kind, a.count, f"{a.slope:.4f}", f"{a.pearson:.5f}", f"{a.spearman:.5f}") for kind, a in kinds if a.count
+            (kind, a.count, formatted(a.slope, 4), formatted(a.pearson, 5), formatted(a.spearman, 5))
+            for kind, a in kinds
+            if a.count
         ]
         rows = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in cells)
         notes = "".join(

@@ -17,6 +17,7 @@ from upweight.applications.explain import Explanation, agreed_on
 from upweight.core.examples import Examples, Id
 from upweight.core.printable import printable
 from upweight.core.scores import Attribution, Unit
+from upweight.evaluate.agreement import formatted
 from upweight.evaluate.verdict import words
 from upweight.evaluate.verify import Check
 from upweight.report.page_limits import PageLimits
@@ -220,8 +221,8 @@ def _agreement_table(check: Check, noun: str) -> Table:
     kinds = {f"without one {noun}": agreed_on(check, "one"), f"without a group of {noun}s": agreed_on(check, "group")}
     for kind, agreement in kinds.items():
         if agreement is not None:
-            numbers = f"{agreement.slope:.3f}", f"{agreement.pearson:.4f}", Text(str(agreement.count), "dim")
-            grid.add_row(kind, *numbers)
+            slope, correlation = formatted(agreement.slope), formatted(agreement.pearson, 4)
+            grid.add_row(kind, slope, correlation, Text(str(agreement.count), "dim"))
     return grid
 
 
