@@ -19,8 +19,8 @@ HEAD = """# Licences of dependencies
 `upweight` itself is under Apache-2.0. It contains no code of other projects. These are its direct dependencies and what
 their installed packages state as their licence; `python docs/licences.py` writes this page.
 
-`pip check` finds versions that do not fit together, and `pip-audit --skip-editable` known vulnerabilities of what is installed. The job
-`audit` of the workflow runs both with all extras, with every change and once a week.
+`pip check` finds versions that do not fit together, and `pip-audit --skip-editable` known vulnerabilities of what is
+installed. The job `audit` of the workflow runs both with all extras, with every change and once a week.
 
 | package | licence | needed by |
 | --- | --- | --- |

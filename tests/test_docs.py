@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 import upweight as uw
+from upweight.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
 MADE_BY_THE_SITE = {"_build", "project", "reference"}  # folders of docs/ that `./run docs` writes
@@ -99,6 +101,35 @@ def test_the_readme_prints_what_its_code_prints(tmp_path: Path) -> None:
     assert ran.stdout.strip() == output.strip()
 
 
+# The README's figures: what it says, where benchmarks/RESULTS.md has it, and the column there.
+FIGURES = {
+    "parameters at .99 (LDS)": "| calm | 50% | metagradient, centre | ",
+    "another seed reaches .91": "| calm | 50% | another seed's retraining | ",
+    "as large it is .81": "| hard | 50% | metagradient, centre | ",
+    "another seed reaches .82": "| hard | 50% | another seed's retraining | ",
+    "slope 1.0000": "| digits, standardised | 1697 × 100 | full | 1.000000 | ",
+}
+
+
+@pytest.mark.parametrize("sentence", FIGURES)
+def test_the_readmes_figures_are_those_of_the_benchmarks(sentence: str) -> None:
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    said = re.search(r"\d*\.\d+", sentence)[0]
+    measured = results.split(FIGURES[sentence])[1].split(" ")[0]
+    assert f"{float(measured):.{len(said.partition('.')[2])}f}" == f"{float(said):.{len(said.partition('.')[2])}f}"
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert sentence in readme
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_commands_on_a_page_exist(page: Path) -> None:
+    commands = get_command(app).commands
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"(?:^|^    |^\$ |`)(?:\./run|upweight) ([a-z][a-z-]+)", text, re.MULTILINE)
+    tasks = runpy.run_path(str(ROOT / "run"), run_name="run")["TASKS"]
+    assert set(named) <= {*commands, *tasks}
+
+
 # What the README's shorter examples assume: data, a net, and the imports of the libraries that they name.
 PREAMBLE = """
 import lightgbm, torch
@@ -112,15 +143,35 @@ net = torch.nn.Sequential(torch.nn.Linear(30, 4), torch.nn.ReLU(), torch.nn.Line
 """
 
 
+def section(title: str) -> str:
+    """The one block of code in this section of the README."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text.split(f"## {title}\n")[1].split("\n## ")[0], re.DOTALL)
+    return code
+
+
+def files_after(code: str, folder: Path) -> list[str]:
+    """The files that this program leaves in an empty folder."""
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # threads that spin take minutes on a busy machine
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, env=environment)
+    return [path.name for path in folder.iterdir()]
+
+
+def test_the_readmes_transformer_is_explained_as_it_stands(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("datasets")
+    page = (ROOT / "docs" / "huggingface.md").read_text(encoding="utf-8")
+    tiny = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]  # a net, its tokenizer and its data set
+    assumed = f"{tiny}\ndataset, mistakes = rows, rows.select([0, 1])\n"
+    assert files_after(assumed + section("A fine-tuned transformer"), tmp_path) == ["report.html"]
+
+
 @pytest.mark.parametrize(("title", "files"), [("A network", []), ("Boosted trees", ["report.html"])])
 def test_the_readmes_shorter_examples_run_as_they_stand(title: str, files: list[str], tmp_path: Path) -> None:
     for module in ("lightgbm", "torch"):
         pytest.importorskip(module)
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text.split(f"## {title}\n")[1].split("\n## ")[0], re.DOTALL)
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # threads that spin take minutes on a busy machine
-    subprocess.run([sys.executable, "-c", PREAMBLE + code], check=True, cwd=tmp_path, env=environment)
-    assert [path.name for path in tmp_path.iterdir()] == files
+    code = section(title)
+    assert files_after(PREAMBLE + code, tmp_path) == files
     if files:  # the report holds the verification by retraining, and took five lines with the import
         assert len(code.strip().splitlines()) < 5
         assert "Spearman" in (tmp_path / "report.html").read_text(encoding="utf-8")
