@@ -19,19 +19,19 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-import torch
-import torch.nn.functional as F  # noqa: N812
 from hypothesis import given
 from scipy import sparse, special
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from torch import nn
 
 import upweight as uw
 from upweight.core.contents import UnidentifiedError
 from upweight.core.functions import named
 from upweight.core.identity import checksum, digest
+
+torch = pytest.importorskip("torch")
+F, nn = torch.nn.functional, torch.nn
 
 SCALE = 2.0
 
