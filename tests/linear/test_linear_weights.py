@@ -8,7 +8,6 @@ from sklearn.linear_model import (
     GammaRegressor,
     LinearRegression,
     LogisticRegression,
-    LogisticRegressionCV,
     PoissonRegressor,
     Ridge,
     RidgeClassifier,
@@ -18,6 +17,7 @@ from sklearn.linear_model import (
 from sklearn.svm import SVC, LinearSVC
 
 import upweight as uw
+from support.scikit_learn_versions import logistic_regression_cv
 
 N = 40
 ABSENT = np.where(np.arange(N) % 8 < 2, 0.0, 1.0)
@@ -78,7 +78,7 @@ def test_every_estimator_counts_by_weight(estimator: Any, weights: np.ndarray) -
 @pytest.mark.filterwarnings("ignore:.*LogisticRegressionCV", "ignore:.*l1_ratios", "ignore:.*scoring")
 def test_a_choice_by_cross_validation_counts_by_weight() -> None:
     x, y = data(2)
-    estimator = LogisticRegressionCV(Cs=[0.1, 1.0], use_legacy_attributes=False, **TIGHT).fit(x, y, ABSENT)
+    estimator = logistic_regression_cv(Cs=[0.1, 1.0], **TIGHT).fit(x, y, ABSENT)
     train, present = uw.Examples(x, y, weights=ABSENT), np.flatnonzero(ABSENT)
     some = uw.Examples(x[present], y[present])
     ours, theirs = (

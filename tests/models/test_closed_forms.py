@@ -250,7 +250,7 @@ def test_an_example_that_alone_holds_the_last_category_has_no_score() -> None:
         (KNeighborsClassifier(metric="precomputed"), "metric='precomputed'"),
         (NearestCentroid(metric="manhattan"), "metric='euclidean', got 'manhattan'"),
         (DummyClassifier(strategy="stratified"), "got 'stratified', whose predictions are drawn at random"),
-        (QDA(covariance_estimator=None), None),
+        (QDA(), None),
         (LDA(solver="lsqr", covariance_estimator=__import__("sklearn.covariance").covariance.OAS()), "covariance_est"),
     ],
 )

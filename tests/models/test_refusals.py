@@ -26,6 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 import upweight as uw
+from support.scikit_learn_versions import logistic_regression_cv
 from support.trained_estimators import CASES, NUMBERS, THREE, TIGHT, TWO, svc, trained
 
 pytestmark = pytest.mark.filterwarnings("ignore:Liblinear failed to converge")
@@ -54,7 +55,7 @@ def test_cross_validation_that_ends_in_no_single_optimum_is_explained_by_refits(
     targets = np.c_[X[:, 0], Y]
     per_target = uw.explainable(RidgeCV(alpha_per_target=True).fit(X, targets), uw.Examples(X, targets))
     assert "expected one alpha for all classes or targets" in per_target.notes[0]
-    folds = LogisticRegressionCV(Cs=[1.0], refit=False, use_legacy_attributes=False, l1_ratios=(0,), scoring="accuracy")
+    folds = logistic_regression_cv(Cs=[1.0], refit=False, l1_ratios=(0,), scoring="accuracy")
     assert "means over folds" in uw.explainable(folds.fit(X, Y), TRAIN).notes[0]
     refused(LogisticRegressionCV(), match="is not fitted")
 

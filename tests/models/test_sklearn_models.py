@@ -18,6 +18,7 @@ from sklearn.metrics import log_loss, mean_tweedie_deviance
 from sklearn.svm import SVC, LinearSVC
 
 import upweight as uw
+from support.scikit_learn_versions import logistic_regression_cv
 from support.trained_estimators import CASES, NUMBERS, THREE, TIGHT, TWO, WORDS, mixed, outputs, trained
 
 pytestmark = pytest.mark.filterwarnings("ignore:Liblinear failed to converge")
@@ -142,7 +143,7 @@ def test_svc_with_rows_of_weight_0_has_the_scores_of_svc_without_them():
     ("choosing", "plain", "data"),
     [
         (LogisticRegressionCV(Cs=[0.03, 0.3], class_weight="balanced", **TIGHT), LogisticRegression, WORDS),
-        (LogisticRegressionCV(Cs=[0.03, 0.3], use_legacy_attributes=False, **TIGHT), LogisticRegression, THREE),
+        (logistic_regression_cv(Cs=[0.03, 0.3], **TIGHT), LogisticRegression, THREE),
         (RidgeCV(alphas=[0.5, 2.0]), Ridge, NUMBERS),
         (RidgeClassifierCV(alphas=[0.5, 2.0], class_weight="balanced"), RidgeClassifier, THREE),
     ],

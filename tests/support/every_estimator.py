@@ -17,6 +17,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.utils import all_estimators
 
 import upweight as uw
+from support.scikit_learn_versions import CHAINED
 
 PAGE = Path(__file__).parents[2] / "docs" / "estimators.md"
 START, END = "<!-- the table is written by tests/support/every_estimator.py -->\n", "<!-- end of the table -->\n"
@@ -26,7 +27,7 @@ COLUMNS = [0, 1, 4, 5, 6, 8]  # none of which follows from the others
 KINDS = ("classifier", "regressor")
 # Settings without which an estimator cannot be made, takes minutes for what it shows in seconds, or cannot be repeated.
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    "ClassifierChain": {"estimator": LogisticRegression()},
+    "ClassifierChain": {CHAINED: LogisticRegression()},
     "FixedThresholdClassifier": {"estimator": LogisticRegression()},
     "GridSearchCV": {"estimator": LogisticRegression(), "param_grid": {"C": [0.1, 1.0]}},
     "MultiOutputClassifier": {"estimator": DecisionTreeClassifier(max_depth=3, random_state=0)},
@@ -38,7 +39,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "PassiveAggressiveRegressor": {"random_state": 0},
     "SGDClassifier": {"random_state": 0},
     "SGDRegressor": {"random_state": 0},
-    "RegressorChain": {"estimator": Ridge()},
+    "RegressorChain": {CHAINED: Ridge()},
     "SelfTrainingClassifier": {"estimator": LogisticRegression()},
     "StackingClassifier": {
         "estimators": [("tree", DecisionTreeClassifier(max_depth=3, random_state=0)), ("linear", LogisticRegression())]

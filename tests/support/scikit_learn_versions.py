@@ -1,0 +1,19 @@
+"""What newer versions of scikit-learn have or name otherwise: tests run with the lowest version that is declared."""
+
+from __future__ import annotations
+
+from inspect import signature
+from typing import Any
+
+from sklearn.linear_model import LogisticRegressionCV
+from sklearn.multioutput import ClassifierChain
+
+# The first argument of chains, which had another name before 1.7.
+CHAINED = "estimator" if "estimator" in signature(ClassifierChain).parameters else "base_estimator"
+
+
+def logistic_regression_cv(**settings: Any) -> LogisticRegressionCV:
+    """A choice by cross-validation whose attributes are those of 1.8 and newer, if this version has them."""
+    if "use_legacy_attributes" in signature(LogisticRegressionCV).parameters:
+        settings["use_legacy_attributes"] = False
+    return LogisticRegressionCV(**settings)
