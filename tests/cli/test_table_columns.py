@@ -120,3 +120,11 @@ def test_dates_are_recognised_however_they_are_held(dates):
 )
 def test_what_is_no_date_is_none(values):
     assert not are_dates(pd.Series(values))
+
+
+def test_a_mark_in_some_rows_is_a_category_beside_empty_cells():
+    marked = pd.Series(np.where(np.arange(N) % 3, "x", None), dtype=object)
+    columns = read_columns(frame(vip=marked))
+    assert "vip" in columns.categories and not columns.notes
+    rare = pd.DataFrame({"size": RNG.normal(size=200), "vip": pd.Series([None] * 199 + ["x"], dtype=object)})
+    assert [note.reason for note in read_columns(rare).notes] == ["constant"]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_CATEGORY_SHARE = 0.5  # of distinct values; a column with more is not a category
 MIN_TEXT_LENGTH = 20  # mean number of characters of free text
+FEWEST_OF_TWO = 0.01  # of the rows; a text and empty cells that are both as frequent are two categories
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def _uninformative(values: pandas.Series, column: pandas.Series, seen: dict[byte
     name = str(column.name)
     if not len(values):
         return ColumnNote(name, "empty", f"Column {name} was left out: it is empty.")
-    if values.astype(str).nunique() == 1:
+    if values.astype(str).nunique() == 1 and not _may_be_empty(values, len(column)):
         value = plain_text(values.iloc[0])
         rows = "every row" if len(values) == len(column) else "every row in which it is not missing"
         return ColumnNote(name, "constant", f"Column {name} was left out: it is constant, {value} in {rows}.", value)
@@ -91,6 +92,14 @@ def _uninformative(values: pandas.Series, column: pandas.Series, seen: dict[byte
         return ColumnNote(name, "duplicate", f"Column {name} was left out: it is a duplicate of {original}.", original)
     seen[contents] = name
     return None
+
+
+def _may_be_empty(values: pandas.Series, rows: int) -> bool:
+    """Whether a text stands in some rows alone, as an x in a box does; empty cells are then a category of their own."""
+    from pandas.api import types
+
+    is_text = not types.is_numeric_dtype(values) and not are_dates(values)
+    return is_text and FEWEST_OF_TWO <= len(values) / rows <= 1 - FEWEST_OF_TWO
 
 
 def _place(name: str, values: pandas.Series, rows: int, columns: TableColumns, forced: bool) -> ColumnNote | None:
