@@ -391,6 +391,19 @@ def test_what_cannot_be_attributed_is_refused_in_a_sentence(model, recipe, of, e
         uw.attribute_inputs(model, QUERIES, recipe, of=of)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "sentence"),
+    [
+        (np.full((2, 5), np.nan), r"the model cannot take these 2 examples \(Input X contains NaN\); pass inputs"),
+        (np.zeros((1, 4)), r"the model cannot take this query \(X has 4 features, but LogisticRegression"),
+    ],
+)
+def test_inputs_that_the_model_cannot_take_are_refused_in_one_sentence(linear, inputs, sentence):
+    with pytest.raises(ValueError, match=sentence) as refused:
+        uw.attribute_inputs(linear, uw.Examples(inputs))
+    assert "\n" not in str(refused.value)
+
+
 def test_inputs_that_a_recipe_is_not_for_are_refused(captum, model, tokens, linear):
     with pytest.raises(TypeError, match=r"Saliency needs a model that is InputAttributable .*uw\.Erasure\(\) works"):
         uw.attribute_inputs(linear, QUERIES, uw.Saliency())

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.chosen_outputs import predictions_of
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable, Predictions
 
@@ -93,18 +94,6 @@ def require_one(query: Examples) -> None:
     """Raise ValueError for more than one query."""
     if len(query) != 1:
         raise ValueError(f"expected one query, got {len(query)}; pass queries.select([id])")
-
-
-def predictions_of(model: Measurable, query: Examples) -> Predictions:
-    """The predictions for a query. Raises ValueError in one sentence if the model cannot take its inputs."""
-    try:
-        return model.predict(query)
-    except ValueError as error:
-        reason = str(error).partition("\n")[0].rstrip(".:")
-        raise ValueError(
-            f"the model cannot take this query ({reason}); pass inputs as they went into fit(), without missing values "
-            "if it takes none"
-        ) from error
 
 
 def _raw_classes(model: Measurable, query: Examples, predictions: Predictions) -> list[Any]:

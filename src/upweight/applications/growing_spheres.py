@@ -9,11 +9,12 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.applications.explained_output import inputs_like, predictions_of, require_one
+from upweight.applications.explained_output import inputs_like, require_one
 from upweight.applications.interpretable.columns import Columns
 from upweight.applications.interpretable.mixed_space import MixedSpace
 from upweight.core.blocks import require_count
 from upweight.core.capability_checks import require
+from upweight.core.chosen_outputs import predictions_of
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable
 from upweight.core.tabular import Tabular

@@ -10,9 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
-from upweight.core.model import Measurable
+from upweight.core.model import Measurable, Predictions
 
 Array = NDArray[np.float64]
+
+
+def predictions_of(model: Measurable, examples: Examples) -> Predictions:
+    """The predictions for examples. Raises ValueError in one sentence if the model cannot take their inputs."""
+    try:
+        return model.predict(examples)
+    except ValueError as error:
+        reason = str(error).partition("\n")[0].rstrip(".:")
+        those = "this query" if len(examples) == 1 else f"these {len(examples):,} examples"
+        raise ValueError(
+            f"the model cannot take {those} ({reason}); pass inputs as they went into fit(), without missing values "
+            "if it takes none"
+        ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +50,10 @@ class ChosenOutputs:
     def of(cls, model: Measurable, examples: Examples, of: Any) -> ChosenOutputs:
         """The outputs that `of` names: "predicted", "label", one class for all, or one class per example.
 
-        Raises ValueError for a class that the model does not have, or examples without the labels that are needed.
+        Raises ValueError for inputs that the model cannot take, a class that it does not have, or examples without the
+        labels that are needed.
         """
-        predictions = model.predict(examples)
+        predictions = predictions_of(model, examples)
         classes, n = predictions.classes, len(examples)
         raw = {name: label for label, name in examples.labels.items()}
         if not classes:
