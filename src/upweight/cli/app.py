@@ -51,6 +51,7 @@ HELP_ORDER = (
     "flip-set",
     "what-if",
     "forget",
+    "reweight",
     "store",
     "retrieve",
     "view",

@@ -47,7 +47,8 @@ def what_if(  # noqa: PLR0913 - a command line has as many options as it has
     from upweight.applications.changes import Change
     from upweight.applications.what_if import what_if as run
 
-    with show_progress({"read": f"Reading {task.name}"}, printing) as progress:
+    stages = {"read": f"Reading {task.name}", "retrain": "Retraining with the change, and with random ones like it"}
+    with show_progress(stages, printing) as progress:
         inputs = source.read(progress, query, measured.seed)
         model, train, queries = inputs.model, inputs.train, inputs.queries
         _refuse_queries(train, queries, remove or ())
@@ -56,7 +57,7 @@ def what_if(  # noqa: PLR0913 - a command line has as many options as it has
             relabel=dict(_pairs(train, queries, relabel, "--relabel", _labels(train).__contains__)),
             reweight={i: _factor(text) for i, text in _pairs(train, queries, reweight, "--reweight", _is_factor)},
         )
-        retraining = upweight.Retraining(processes=1, how="processes", seeds=[measured.seed])
+        retraining = upweight.Retraining(processes=1, how="processes", seeds=[measured.seed], progress=progress)
         chosen = queries.select(choose_queries(model, queries, query)[0])
         result = run(model, train, chosen, change, retraining=retraining)
     lines = ["Each change was retrained."] if result.predicted is None else [verdict_line(result)]
