@@ -19,7 +19,7 @@ SAME_MEASUREMENT = 0.02  # difference of a measurement within which another labe
 ROUNDING = 1e-9  # standard deviation of targets, relative to their size, up to which they are all equal
 SPREAD_FLOOR = 1e-300
 COARSE = 0.1  # distance to the optimum, in the largest score of a query, from which it is comparable to effects
-COARSE_TOLERANCE = 1.0  # the same for a solver that reached its own tolerance: refits stop at similar places
+COARSE_TOLERANCE = 1.0  # the same for a solver that reached its own tolerance, if its predictions differ visibly too
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,11 @@ class Departure:
             return sentences
         share = np.where(largest > 0, self.moved / np.maximum(largest, SPREAD_FLOOR), 0.0)
         worst = int(np.argmax(share))
-        if share[worst] > (COARSE_TOLERANCE if self.within_tolerance else COARSE):
+        # With many examples every single effect is smaller than an ordinary tolerance, at which refits stop alike.
+        is_told = (
+            self.is_visible and share[worst] > COARSE_TOLERANCE if self.within_tolerance else share[worst] > COARSE
+        )
+        if is_told:
             sentences.append(
                 f"The solver stopped so far from the optimum of its training objective that the measurement of query "
                 f"{self.ids[worst]} moves by {share[worst]:.2g} of its largest score on the way there. Scores are "
