@@ -112,11 +112,14 @@ def test_models_without_a_counterpart_are_fitted_anew_by_statsmodels(name):
             "Poisson without exposure",
         ),
         (lambda: sm.GLS(Y, X, sigma=np.eye(ROWS) + 0.1).fit(), ValueError, "covariance of all errors; use WLS"),
+        (lambda: sm.Logit(BINARY, X).fit_regularized(disp=0, alpha=5.0), ValueError, "those of fit_regularized"),
+        (lambda: sm.OLS(Y, X).fit_regularized(alpha=0.1), ValueError, "those of fit_regularized"),
         (
-            lambda: sm.Logit(BINARY, X).fit_regularized(disp=0, alpha=5.0),
+            lambda: GLM(COUNTS, X, family=FAMILIES.Poisson()).fit_constrained("x1=0.1"),
             ValueError,
-            "without regularisation|data that",
+            "those of fit_constrained",
         ),
+        (lambda: GLM(BINARY * 0.8, X, family=FAMILIES.Binomial()).fit(), ValueError, "0 and 1, got shares"),
         (lambda: sm.OLS(Y, X), TypeError, "expected results of statsmodels, as fit"),
         (lambda: sm.QuantReg(Y, X).fit(), TypeError, "got QuantReg; wrap it as an estimator"),
     ],
@@ -125,6 +128,36 @@ def test_what_is_no_plain_model_is_refused_in_a_sentence(results, error, match):
     given = results()
     with pytest.raises(error, match=match):
         uw.explainable(given, uw.Examples(X, BINARY if "Binary" in type(given).__name__ else Y))
+
+
+LOG = FAMILIES.links.Log
+WEIGHTED = {
+    "Gaussian": (FAMILIES.Gaussian, Y),
+    "Binomial": (FAMILIES.Binomial, BINARY),
+    "Poisson": (FAMILIES.Poisson, COUNTS),
+    "Gamma": (lambda: FAMILIES.Gamma(LOG()), POSITIVE),
+    "inverse Gaussian": (lambda: FAMILIES.InverseGaussian(LOG()), POSITIVE),
+    "Tweedie": (lambda: FAMILIES.Tweedie(LOG(), var_power=1.5), POSITIVE),
+}
+
+
+@pytest.mark.parametrize("kind", ["freq_weights", "var_weights"])
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_weights_of_every_family_are_those_of_statsmodels(name, kind):
+    """Weights 0 to 3; without a row all its copies go."""
+    family, y = WEIGHTED[name]
+    weights = np.arange(ROWS) % 4 * (1.0 if kind == "freq_weights" else 0.3)
+
+    def fitted(kept):
+        return GLM(y[kept], X[kept], family=family(), **{kind: weights[kept]}).fit(tol=1e-12, maxiter=300)
+
+    everything = np.arange(ROWS)
+    results = fitted(everything)
+    train = uw.examples_of(results)
+    scores = uw.Influence().fit(uw.explainable(results, train, measure=uw.Coefficient("x1")), train).attribute()
+    for row in (0, 3, 6):
+        truth = results.params[1] - fitted(np.delete(everything, row)).params[1]
+        assert scores.values[0, row] == pytest.approx(truth, rel=2e-3, abs=1e-6)
 
 
 def test_examples_of_anything_but_results_are_refused():

@@ -147,11 +147,13 @@ def as_estimator(results: Any, is_refitted: bool = False) -> tuple[Any, tuple[st
     """Results of statsmodels as a fitted estimator, and a note for the reader of scores.
 
     Raises:
-        ValueError: there is an offset or exposure, an error covariance, trials, or predictions that differ.
+        ValueError: there is an offset or exposure, an error covariance, trials, shares, a penalty or constraints, or
+            predictions that differ.
         TypeError: results of another model.
     """
     model, name = results.model, type(results.model).__name__
     _require_plain(model, name)
+    _require_unconstrained(results, name)
     train = examples_of(results)
     estimator = None if is_refitted else _counterpart(model, name)
     if estimator is None:
@@ -185,6 +187,23 @@ def _require_plain(model: Any, name: str) -> None:
     trials = getattr(model, "n_trials", None)
     if trials is not None and np.any(np.asarray(trials) != 1):
         raise ValueError(f"expected {name} of single trials, got numbers of successes; pass one row per trial")
+    if _family(model) == "Binomial" and not np.isin(model.endog, (0, 1)).all():
+        raise ValueError(
+            f"expected {name} of outcomes 0 and 1, got shares; pass one row per outcome, and "
+            "their numbers as freq_weights"
+        )
+
+
+def _require_unconstrained(results: Any, name: str) -> None:
+    """Raise ValueError for results of a penalised or constrained fit, which is not known to refits."""
+    kind = type(getattr(results, "_results", results)).__name__
+    how = "fit_regularized" if "Regularized" in kind or kind.startswith("L1") else None
+    how = "fit_constrained" if getattr(results, "constraints", None) is not None else how
+    if how is not None:
+        raise ValueError(
+            f"expected {name} results at the maximum of their likelihood, got those of {how}(), whose penalty or "
+            "constraints are no part of the model; use fit(), or an estimator of scikit-learn with a penalty"
+        )
 
 
 def _family(model: Any) -> str | None:
@@ -201,8 +220,9 @@ def _counterpart(model: Any, name: str) -> Any:
     if name in ("Logit", "MNLogit") or (family == "Binomial" and link == "Logit"):
         return LogisticRegression(C=np.inf, **TIGHT)
     family = "Poisson" if name == "Poisson" else family
-    if family in POWERS and (link == "Log" or name == "Poisson"):
-        return TweedieRegressor(power=POWERS[family], alpha=0.0, link="log", **TIGHT)
+    power = model.family.var_power if family == "Tweedie" else POWERS.get(str(family))
+    if power is not None and (link == "Log" or name == "Poisson"):
+        return TweedieRegressor(power=float(power), alpha=0.0, link="log", **TIGHT)
     return None
 
 
