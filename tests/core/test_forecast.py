@@ -82,6 +82,17 @@ def test_steps_of_inner_loops_are_parts_of_those_of_outer_ones(clock, capsys):
     assert all("TracIn" in line for line in lines)
 
 
+def test_a_loop_that_is_one_of_several_does_not_pass_for_the_whole(clock, capsys):
+    with announced("Influence.fit", Forecast({"Hessian": 180.0, "factors": 20.0})):
+        for _ in range(4):
+            for _ in blocks(100, 1):
+                clock[0] += 0.5
+    lines = capsys.readouterr().err.splitlines()[1:]
+    shares = [int(re.findall(r"(\d+) %", line)[0]) for line in lines]
+    assert len(lines) > 3 and shares == sorted(shares)
+    assert lines[0] == "  … Influence.fit: 5 %, about 3 min left"
+
+
 def test_a_long_first_step_is_enough_and_loops_that_end_early_are_forgotten(clock, capsys):
     with announced("fit", None):
         for where in blocks(100, 10):

@@ -76,13 +76,14 @@ class Job:
     def __init__(self, name: str, forecast: Forecast) -> None:
         self.name, self.forecast, self.start = name, forecast, time.perf_counter()
         self.next_line, self.next_look, self.is_announced = LONG_SECONDS, self.start + LOOK_SPACING, False
+        self._whole = 0.0  # seconds that were announced
         self._loops, self._resident = list[Loop](), resident_bytes()
         self._first: tuple[Loop, float, float] | None = None  # outermost loop, share that is finished, time
 
     def announce(self) -> None:
         """Say what the work will take, if that is long."""
         if self.forecast.seconds >= LONG_SECONDS:
-            self.is_announced = True
+            self.is_announced, self._whole = True, self.forecast.seconds
             announcements.info("%s: %s", self.name, self.forecast)
 
     def enter(self, total: int) -> Loop:
@@ -116,13 +117,15 @@ class Job:
             return
         whole = now - self.start + left
         if not self.is_announced and whole >= LONG_SECONDS:
-            self.is_announced = True
+            self.is_announced, self._whole = True, whole
             announcements.info(
                 "%s: about %s%s (from the first %.1f %%)", self.name, in_words(whole), self._memory(share), 100 * share
             )
         elif self.is_announced and now - self.start >= self.next_line:
             self.next_line = LINE_SPACING * (now - self.start)
-            announcements.info("  … %s: %.0f %%, about %s left", self.name, 100 * share, in_words(left))
+            whole = max(whole, self._whole)  # this loop may be one of several
+            done, left = 100 * (now - self.start) / whole, whole - (now - self.start)
+            announcements.info("  … %s: %.0f %%, about %s left", self.name, done, in_words(left))
 
     def report(self, step: str, done: int, total: int, step_start: float) -> None:
         """Say how far a step is, if the last line is old enough."""
