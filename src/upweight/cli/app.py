@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 import upweight
+from upweight.cli.plain_characters import PLAIN
 from upweight.cli.reserved_stdout import divert_stdout
 from upweight.cli.stopping import exit_status, listen_for_signals, stop_sentence
 from upweight.core.printable import printable
@@ -105,7 +106,7 @@ def main() -> None:
     """Entry point of `upweight` and `python -m upweight`."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal without a true minus prints a question mark instead
+            stream.reconfigure(errors=PLAIN)  # a terminal without a true minus prints the plain one
     listen_for_signals()
     warnings.formatwarning = _printable_warning
     try:
