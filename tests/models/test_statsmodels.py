@@ -1,6 +1,7 @@
 """Results of statsmodels: their data and names, scores that agree with fitting statsmodels anew, and refusals."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import upweight as uw
@@ -40,6 +41,23 @@ REFITTED_TARGETS = {"Probit": BINARY, "RLM": Y, "NegativeBinomial": COUNTS, "GLM
 def output(results, x, name):
     """What the estimator that stands for the results gives as its output: log-odds, or the mean."""
     return x @ np.asarray(results.params) if name in ("Logit", "GLM Binomial") else np.asarray(results.predict(x))
+
+
+FORMULAS = {"ols": ("y", Y), "logit": ("z", BINARY), "poisson": ("n", COUNTS), "probit": ("z", BINARY)}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_results_of_a_formula_are_explained_by_its_design_matrix(name):
+    target, y = FORMULAS[name]
+    fit = getattr(pytest.importorskip("statsmodels.formula.api"), name)
+    frame = pd.DataFrame({"a": X[:, 1], "group": np.arange(ROWS) % 3, target: y})
+    results = fit(f"{target} ~ a + C(group)", frame).fit(**({} if name == "ols" else {"disp": 0}))
+    train = uw.examples_of(results)
+    model = uw.explainable(results, train, measure=lambda outputs, labels: outputs[:, -1])
+    outputs = np.asarray(results.predict(frame))
+    np.testing.assert_allclose(model.measure(train), np.log(outputs / (1 - outputs)) if name == "logit" else outputs)
+    with pytest.raises(ValueError, match=r"Intercept, .*a, got inputs of shape .*examples_of"):
+        uw.explainable(results, uw.Examples(frame[["a", "group"]], y))
 
 
 @pytest.mark.parametrize("name", EXACT)

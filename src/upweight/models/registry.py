@@ -85,7 +85,7 @@ def explainable(
     """
     require_examples(train, "train")
     require_any_weight(train)
-    estimator, notes = _inside(estimator, isinstance(measure, PValue))
+    estimator, notes = _inside(estimator, train, isinstance(measure, PValue))
     final = last_step(estimator)
     readers = _readers_of(estimator)  # plugins are asked only if no built-in family reads it
     first = next(readers, None)
@@ -147,7 +147,7 @@ def refittable(
     require_any_weight(train)
     notes: tuple[str, ...] = ()
     if _are_results(estimator):
-        estimator, notes = _inside(estimator)
+        estimator, notes = _inside(estimator, train)
     if not refit.reads(estimator):
         raise _unsupported(last_step(estimator))
     model = refit.read(estimator, train, as_measurement(measure))
@@ -159,17 +159,18 @@ def _are_results(estimator: Any) -> bool:
     return type(estimator).__module__.partition(".")[0] == "statsmodels"
 
 
-def _inside(estimator: Any, is_tested: bool = False) -> tuple[Any, tuple[str, ...]]:
+def _inside(estimator: Any, train: Examples, is_tested: bool = False) -> tuple[Any, tuple[str, ...]]:
     """The estimator inside all wrappers, or the one that results of statsmodels stand for, and notes.
 
     `is_tested`: its coefficients need tests, which only statsmodels itself has.
     """
     if not _are_results(estimator):
         return read_through(estimator)
-    from upweight.models.statsmodels_results import are_results, as_estimator
+    from upweight.models.statsmodels_results import are_results, as_estimator, require_design
 
     if not are_results(estimator):
         raise TypeError(f"expected results of statsmodels, as fit() returns them, got {type(estimator).__name__}")
+    require_design(estimator, train)
     return as_estimator(estimator, is_tested)
 
 

@@ -143,6 +143,17 @@ def _last_column(model: Any, name: str) -> NDArray[np.float64]:
     return np.unique(np.asarray(model.groups), return_inverse=True)[1].astype(np.float64)
 
 
+def require_design(results: Any, train: Examples) -> None:
+    """Raise ValueError for examples with other columns than the design matrix, such as the frame of a formula."""
+    design = examples_of(results)
+    shape = np.shape(train.x)
+    if len(shape) != 2 or shape[1] != np.shape(design.x)[1]:
+        raise ValueError(
+            f"expected the rows of the design matrix, with the columns {', '.join(design.names or ())}, got inputs "
+            f"of shape {shape}; pass train=uw.examples_of(results), and queries with the same columns"
+        )
+
+
 def as_estimator(results: Any, is_refitted: bool = False) -> tuple[Any, tuple[str, ...]]:
     """Results of statsmodels as a fitted estimator, and a note for the reader of scores.
 
@@ -163,7 +174,7 @@ def as_estimator(results: Any, is_refitted: bool = False) -> tuple[Any, tuple[st
         estimator.fit(train.x, train.y, sample_weight=train.weights)
     _take_coefficients(estimator, np.asarray(results.params, dtype=np.float64))
     mean = estimator.predict_proba(train.x) if hasattr(estimator, "predict_proba") else estimator.predict(train.x)
-    expected = np.asarray(results.predict(model.exog))
+    expected = np.asarray(results.predict(model.exog, transform=False))  # of a formula, these are its columns
     mean = mean[:, 1] if expected.ndim == 1 and mean.ndim == 2 else mean
     if not np.allclose(
         mean, expected, rtol=PREDICTION_TOLERANCE, atol=PREDICTION_TOLERANCE * float(np.abs(expected).max())
