@@ -260,3 +260,22 @@ def test_normalised_rows_are_gradients_divided_by_their_norms(setting, by_layer)
     rows = ours.normalised(by_layer)
     assert close(rows.dense(), network.join(blocks))
     assert close(rows.take(np.array([2, 0])).dense(), network.join(blocks)[[2, 0]])
+
+
+@pytest.mark.parametrize("quantity", ["loss", "measure"])
+def test_directions_of_examples_that_a_net_in_single_precision_fits_almost_exactly_are_not_rounding(quantity):
+    x, y, net = 3.6 * torch.eye(4, 6) + 0.1, torch.arange(4), nn.Linear(6, 4)
+    with torch.no_grad():
+        net.weight.copy_(5 * torch.eye(4, 6))
+    network, examples = Network(net, cross_entropy), Examples(x.numpy(), y.numpy())
+    p = (x.double() @ net.weight.double().T + net.bias.double()).softmax(1).detach()
+    assert (1 - p.max(1).values < 1e-6).all()
+    error = p - torch.eye(4)
+    gradients = torch.cat([(error[:, :, None] * x.double()[:, None]).flatten(1), error], 1)
+    sign = 1 if quantity == "loss" else -1
+    rows = CapturedRows(network, examples, quantity).normalised().dense()
+    assert np.allclose(rows, sign * gradients / gradients.norm(dim=1, keepdim=True), atol=1e-6)
+    assert network.dtype == net.weight.dtype == torch.float32
+    with torch.no_grad():
+        net.bias.add_(torch.arange(4.0))
+    assert not np.allclose(CapturedRows(network, examples, quantity).normalised().dense(), rows, atol=1e-3)

@@ -202,8 +202,8 @@ def poisoned(
         model: a model of classes that measures −loss or the margin.
         train: the training set.
         queries: predictions to look at; labels are needed only for the accuracy.
-        recipe: the attribution method. None for GAS if the model has checkpoints, else RelatIF if it has gradients
-            (with EK-FAC for networks), else the one that suits the model.
+        recipe: the attribution method. None for GAS if the model has checkpoints, else RelatIF with EK-FAC for
+            networks, GradCos for other models with gradients, and for the rest the one that suits the model.
         fit: how queries are flagged; None for `FIT()`.
         targets: how many of the flagged queries to mitigate by retraining, heaviest first, without those that are
             predicted as they are labelled; or the ids of the queries to mitigate, flagged or not. 0 retrains nothing.

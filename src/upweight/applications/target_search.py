@@ -21,6 +21,7 @@ from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, Measurable
 from upweight.core.progress import Progress, no_progress
 from upweight.methods.gas import GAS
+from upweight.methods.gradcos import GradCos
 from upweight.methods.registry import first_choice
 from upweight.methods.relatif import RelatIF
 
@@ -124,12 +125,15 @@ def search_targets(
 
 
 def default_recipe(model: Measurable, train: Examples) -> Attributor:
-    """GAS if the model has checkpoints, else RelatIF if it has gradients, else the one that suits the model."""
+    """GAS if the model has checkpoints, else the one that suits the model.
+
+    That is RelatIF for networks, GradCos for other models with gradients, and the one of `explain` for the rest.
+    """
     if can(model, Checkpointed):
         return GAS()
     if not can(model, Differentiable):
         return first_choice(model, train)
-    return RelatIF(curvature=EKFAC()) if can(model, Layered) else RelatIF()
+    return RelatIF(curvature=EKFAC()) if can(model, Layered) else GradCos()
 
 
 def require_label_measurement(model: Measurable, train: Examples) -> None:

@@ -17,6 +17,7 @@ from upweight.core.forecast import watched_slices
 from upweight.core.memory import numbers_within
 from upweight.core.rows import DenseRows, Rows
 from upweight.gradients.captured_batch import CapturedBatch, merge_batches
+from upweight.gradients.double_precision import for_directions
 from upweight.gradients.gradient_totals import collecting_totals
 from upweight.gradients.inspection import MAX_BATCH_EXAMPLES, backpropagate, capture, inspect
 from upweight.gradients.network import Network, Quantity
@@ -211,9 +212,14 @@ class CapturedRows(NetworkRows):
         return out
 
     def normalised(self, by_layer: bool = False) -> CapturedRows:
-        """The gradients alone, without weights and share, divided by their norms: as a whole, or layer by layer."""
+        """The gradients alone, without weights and share, divided by their norms: as a whole, or layer by layer.
+
+        They are computed in double precision if the net can be: in single precision, the direction of the gradient of
+        an example that the net fits almost exactly is rounding.
+        """
         normalisation: Normalisation = "layer" if by_layer else "gradient"
-        return CapturedRows(self.network, self.examples, self.quantity, slopes=self.slopes, normalisation=normalisation)
+        network = for_directions(self.network, self.quantity, self.examples)
+        return CapturedRows(network, self.examples, self.quantity, slopes=self.slopes, normalisation=normalisation)
 
     def project(self, matrix: Array) -> Array:
         """`dense() @ matrix`."""

@@ -19,7 +19,8 @@ from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
 from upweight.core.objective import Objective
 from upweight.core.responsive import Response, ResponseTerms, UnboundedError
-from upweight.gradients.network import Network, copy_net
+from upweight.gradients.double_precision import in_double_precision
+from upweight.gradients.network import Network
 from upweight.gradients.outputs import Outputs, outputs
 
 Array = NDArray[np.float64]
@@ -54,7 +55,7 @@ class NetworkResponses:
     """
 
     def __init__(self, network: Network, train: Examples, weights: Array, objective: Objective) -> None:
-        self.network = _in_double_precision(network)
+        self.network = in_double_precision(network)
         self.weights = torch.as_tensor(weights, dtype=torch.float64, device=self.network.device)
         self.total = float(weights.sum())
         self.l2 = objective.ridge(weights) / self.total
@@ -163,10 +164,3 @@ def divergences(network: Network, other: Network, examples: Examples) -> tuple[A
         squares.append(change.flatten(1).square().sum(1).cpu().numpy())
         bregman.append((losses - (gradient * change).flatten(1).sum(1)).cpu().numpy())
     return np.concatenate(squares), np.maximum(np.concatenate(bregman), 0.0)
-
-
-def _in_double_precision(network: Network) -> Network:
-    net = copy_net(network.net).double()
-    for name, parameter in net.named_parameters():
-        parameter.requires_grad_(name in network.names)
-    return Network(net, network.loss, network.measure, network.collate)
