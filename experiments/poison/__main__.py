@@ -35,8 +35,15 @@ ATTACKS: dict[str, dict[str, Any]] = {
         "settings": "Enron-Spam, 1,000 mails, TF-IDF of 3,000 words, logistic regression with C = 10; GradCos, "
         "because a linear model has no checkpoints. 10 targets, each among 1,000 clean queries; k = 3.",
         "method": "GradCos",
+    },
+    "mails-influence": {
+        "title": "Label flips in mails, by influence",
+        "claim": "Poisons have large residuals, which cosines divide out and influence keeps: the targets are found.",
+        "settings": "As for label flips in mails, with Influence in place of GradCos; k = 6, half of the poisons.",
+        "method": "Influence",
         "notes": [
-            "With RelatIF, the default of linear models, AUPRC of poisons was .63, and the median rank 418 of 1,001."
+            "AUPRC counts all twelve poisons. The lowest is of a target to which two of its poisons are hardly alike: "
+            "they have next to no influence on it, and are not found.",
         ],
     },
     "polytope": {
@@ -45,7 +52,14 @@ ATTACKS: dict[str, dict[str, Any]] = {
         "features, and it becomes a ship.",
         "settings": "CIFAR-10 (compressed anew as JPEG), enlarged to 64 pixels; features of EfficientNet-lite0, "
         "trained on ImageNet; a new last layer on 50 pictures of each class, of which 5 ships are poisons (150 steps "
-        "of Adam). 10 frogs, each among 1,000 clean queries; k = 3.",
+        "of Adam). 10 frogs, each among 1,000 clean queries; k = 2.",
+        "notes": [
+            "Some poisons end with a coefficient near 0: the target lies among the features of the others. They have "
+            "no part in the attack, and count in the AUPRC of poisons all the same. k is 2 because of them.",
+            "In float32, 1 − p of pictures that the new layer fits almost exactly is rounding, and so was the "
+            "direction of their gradients: with k = 3, AUPRC of poisons was .82, and 4 of 10 targets were in the first "
+            "1 %. The directions are computed in float64 now.",
+        ],
         "paper_success": "1.00 (Peri et al.); .33 in transfer",
         "clean_label": True,
     },
@@ -61,15 +75,16 @@ NOTES = (
     "for the poisons of attacks with success .5 or more, and ranks in the first 1 % of the clean queries.",
     "FIT removes poisons of targets in the first 1 % only. AUPRC of poisons counts those with the target's label.",
 )
-RECIPES = {"mails": uw.GradCos()}  # None for the default
+RECIPES = {"mails": uw.GradCos(), "mails-influence": uw.Influence()}  # None for the default
 COUNTS = {"polytope": 5, "collision": 1}  # poisons
+RANKS = {"mails-influence": 6, "polytope": 2, "collision": 1}  # k; 3 for the others
 
 
 def attacks(name: str, folder: Path) -> Iterator[Attack]:
     """The attacks of this name, one per training set."""
     if name in ("speech", "pictures"):
         yield getattr(backdoors, name)(folder)
-    elif name == "mails":
+    elif name.startswith("mails"):
         yield from flips.attacks(folder)
     else:
         pictures, targets = polytope.pictures_of(folder)
@@ -86,7 +101,7 @@ def main() -> None:
     torch.set_num_threads(1)
     outcomes, start = [], time.process_time()
     for number, attack in enumerate(attacks(options.name, options.data)):
-        numbers = outcome(attack, number, k=min(3, int(attack.poisons.sum())), recipe=RECIPES.get(options.name))
+        numbers = outcome(attack, number, k=RANKS.get(options.name, 3), recipe=RECIPES.get(options.name))
         outcomes.append({**numbers, "seconds": time.process_time() - start})
         print(number, numbers["hit"], numbers.get("rank"), numbers.get("fit"), flush=True)
         start = time.process_time()

@@ -21,6 +21,7 @@ FROG, SHIP = 6, 8  # the class of the targets, and the label that they are to ge
 REACH = 0.1  # how far a pixel of a poison may be from its picture, of pixels in [0, 1]
 PER_CLASS = 50  # training pictures that are fine-tuned on
 TARGETS = 10
+INERT = 0.1  # coefficient below which a poison has no part in the polytope
 SIDE = 64  # pixels of the enlarged pictures
 
 
@@ -124,8 +125,10 @@ def on_frozen_features(pictures: Pictures, poisoned: Pictures, target: NDArray[n
     changed = np.flatnonzero((pictures.x != poisoned.x).reshape(len(pictures.x), -1).any(axis=1))
     features = pictures.of_train.copy()
     features[changed] = poisoned.embed(poisoned.x[changed])
-    run = head(features, poisoned.y)
-    queries = np.concatenate([pictures.of_queries, pictures.embed(target[None])])
+    run, goal = head(features, poisoned.y), pictures.embed(target[None])
+    start = torch.full((len(changed),), 1 / len(changed))
+    shares = coefficients(torch.as_tensor(features[changed]), torch.as_tensor(goal[0]), start).numpy()
+    queries = np.concatenate([pictures.of_queries, goal])
     return Attack(
         model=run.model(),
         train=run.train,
@@ -133,6 +136,7 @@ def on_frozen_features(pictures: Pictures, poisoned: Pictures, target: NDArray[n
         queries=uw.Examples(queries, np.append(pictures.truth, FROG)),
         targets=np.array([len(pictures.truth)]),
         wanted=np.array([SHIP]),
+        inert=np.isin(np.arange(len(pictures.x)), changed[shares < INERT]),
     )
 
 

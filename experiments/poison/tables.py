@@ -74,6 +74,7 @@ def _fit(outcomes: Outcomes, successful: Outcomes, method: str) -> list[Row]:
             f"{of_poisons.pop('gas'):.2f}",
             _mean([v for o in successful for v in o["poison_ap"]["gas"]]) >= 0.9,
         ),
+        *_without_inert(successful),
         Row("AUPRC of poisons: random, loss, nearest neighbours, activation clustering", "–", _numbers(of_poisons)),
         Row(
             "rank of the targets among clean queries: median, worst",
@@ -86,6 +87,15 @@ def _fit(outcomes: Outcomes, successful: Outcomes, method: str) -> list[Row]:
         Row("AUPRC of targets: random, loss, nearest neighbours, activation clustering", "–", _numbers(of_targets)),
         Row("clean queries flagged at level .01", "≤ 1 %", f"{flagged:.1%}", bool(flagged <= 0.01)),
     ]
+
+
+def _without_inert(successful: Outcomes) -> list[Row]:
+    inert = sum(outcome.get("inert", 0) for outcome in successful)
+    if not inert:
+        return []
+    values = [value for outcome in successful for value in outcome["active_ap"]]
+    what = f"the same without the {inert} poisons whose coefficient in the polytope is below .1"
+    return [Row(what, "≥ .9", f"{_mean(values):.2f}", _mean(values) >= 0.9)]
 
 
 def _poisons(outcomes: Outcomes) -> list[int]:

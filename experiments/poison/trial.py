@@ -29,6 +29,7 @@ class Attack:
         queries: with their true labels; most are clean.
         targets: positions of the targets among the queries.
         wanted: the label that each target is to get.
+        inert: which poisons have no part in the attack by its own making, (n,); None if that is not known.
     """
 
     model: Any
@@ -37,6 +38,7 @@ class Attack:
     queries: uw.Examples
     targets: NDArray[np.intp]
     wanted: NDArray[np.intp]
+    inert: NDArray[np.bool_] | None = None
 
     def hits(self, model: Any) -> NDArray[np.bool_]:
         """Which targets this model predicts as wanted."""
@@ -96,6 +98,9 @@ def outcome(attack: Attack, seed: int = 0, k: int = 3, recipe: uw.Attributor | N
         for name, values in {"gas": z[t], **baselines}.items():
             finite = np.where(np.isfinite(values), values, -1e300)
             numbers.setdefault("poison_ap", {}).setdefault(name, []).append(_ap(own, finite))
+        if attack.inert is not None:
+            numbers["inert"], known = int(attack.inert.sum()), ~attack.inert
+            numbers.setdefault("active_ap", []).append(_ap(own[known], np.maximum(z[t], -1e300)[known]))
     return numbers
 
 
