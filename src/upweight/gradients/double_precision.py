@@ -29,7 +29,7 @@ def in_double_precision(network: Network) -> Network:
 def for_directions(network: Network, quantity: Quantity, examples: Examples) -> Network:
     """The network whose gradients are to be divided by their norms: in float64 if it can be.
 
-    It stays as it is if it has more than `MAX_DOUBLED_NUMBERS`, cannot be copied, or computes in another precision only.
+    It stays as it is if it has more than `MAX_DOUBLED_NUMBERS`, cannot be copied, or does not compute in float64.
     """
     numbers = sum(parameter.numel() for parameter in network.net.parameters())
     if network.dtype == torch.float64 or numbers > MAX_DOUBLED_NUMBERS or len(examples) == 0:
