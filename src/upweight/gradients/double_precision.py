@@ -1,7 +1,7 @@
 """Networks in double precision, where single precision would leave only the rounding of a gradient.
 
-The gradient of a cross-entropy at the outputs is softmax − label. In float32, 1 − p of an example that the net fits with
-p > 1 − 1e−5 has lost its digits; its norm is small and does no harm, but its direction is wrong.
+The gradient of a cross-entropy at the outputs is softmax − label. In float32, 1 − p of an example that the net fits
+with p > 1 − 1e−5 has lost its digits: its norm is small and does no harm, but its direction is wrong.
 """
 
 from __future__ import annotations
