@@ -12,6 +12,8 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 import upweight as uw
+from upweight.evaluate.pbrf import Responses
+from upweight.training.proximal_response import NetworkResponses
 
 RNG = np.random.default_rng(0)
 WEIGHTS = np.array([1, 2, 0, 1.5, *np.ones(26)])
@@ -192,3 +194,27 @@ def test_the_parts_of_a_model_at_its_optimum_are_the_ones_that_apply(digits):
     )
     assert "these scores do not say what their model measures" in unknown.warnings[0]
     assert not any("do not say" in warning for warning in gap.warnings)
+
+
+def test_coordinates_of_the_curvature_shorten_the_search_and_keep_the_minimum(digits, small_net, monkeypatch):
+    train, _ = digits
+    evaluations = []
+    evaluate = NetworkResponses._value_and_gradient
+
+    def counted(self, *arguments):
+        evaluations.append(1)
+        return evaluate(self, *arguments)
+
+    monkeypatch.setattr(NetworkResponses, "_value_and_gradient", counted)
+    with_matrix = small_net.response_objective(train)
+    without = NetworkResponses(small_net.network, train, np.ones(150), small_net.objective)
+    for is_bregman, proximity, factor in ((True, DAMPING, 3), (False, 0.2, 1.5)):
+        terms = Responses.terms(bregman=is_bregman, proximity=proximity)
+        counts, shifts = [], []
+        for objective in (with_matrix, without):
+            evaluations.clear()
+            start = None if terms.bregman else objective.minimise(np.empty(0, dtype=int), terms, 1000).shift
+            shifts.append(objective.minimise(np.array([2]), terms, 1000, start).shift)
+            counts.append(len(evaluations))
+        assert factor * counts[0] < counts[1], counts
+        np.testing.assert_allclose(shifts[0], shifts[1], rtol=0, atol=1e-3 * np.abs(shifts[1]).max())

@@ -39,7 +39,7 @@ class Response:
 
     Attributes:
         shift: of the parameters, (p,).
-        gradient: the norm of the gradient there, relative to that at the trained parameters.
+        gradient: the norm of the gradient there, relative to that at the start of the search.
     """
 
     shift: Array
@@ -49,8 +49,13 @@ class Response:
 class ResponseObjective(Protocol):
     """The training objective near the trained parameters."""
 
-    def minimise(self, removed: NDArray[np.intp], terms: ResponseTerms, steps: int) -> Response:
-        """Minimise without the examples at these positions. Raises UnboundedError if there is no minimum."""
+    def minimise(
+        self, removed: NDArray[np.intp], terms: ResponseTerms, steps: int, start: Array | None = None
+    ) -> Response:
+        """Minimise without the examples at these positions, from a shift of the trained parameters (None: from them).
+
+        Raises UnboundedError if there is no minimum.
+        """
 
 
 class Responsive(Measurable):

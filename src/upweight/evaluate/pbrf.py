@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from upweight.core.capability_checks import require
 from upweight.core.examples import Examples, Id
 from upweight.core.progress import Progress, no_progress
-from upweight.core.responsive import ResponseTerms, Responsive, UnboundedError
+from upweight.core.responsive import Response, ResponseTerms, Responsive, UnboundedError
 from upweight.evaluate.removals import Removal, as_removals
 from upweight.evaluate.truth import Truth, identity_or_none
 
-CONVERGED = 1e-3  # norm of the gradient, relative to that at the trained parameters
+CONVERGED = 1e-3  # norm of the gradient, relative to that at the start of the search
 
 
 def pbrf(
@@ -86,26 +86,31 @@ class Responses:
         if not names or len(set(names)) < len(names):
             raise ValueError(f"expected removals of different names, got {len(names)} with {len(set(names))} names")
         positions = [self.train.positions(removal.ids) for removal in removals]
-        whole = self.model.measure(self.queries)
+        whole, start = self.model.measure(self.queries), None
         after, unfinished, refused = np.empty((1, len(self.queries), len(removals))), [], {}
-        if not terms.bregman:  # the trained net is not a minimum of this objective
-            whole = self._measured(np.empty(0, dtype=np.intp), terms)[0]
+        if not terms.bregman:  # the trained net is not a minimum of this objective: removals start from its minimum
+            response = self.objective.minimise(np.empty(0, dtype=np.intp), terms, self.steps)
+            whole, start = self._measured(response), response.shift
+            if not response.gradient <= CONVERGED:
+                unfinished.append("nothing removed")
         for column, removed in enumerate(positions):
             self.progress("respond", column, len(removals))
             try:
-                after[0, :, column], gradient = self._measured(removed, terms)
+                response = self.objective.minimise(removed, terms, self.steps, start)
             except UnboundedError:
                 refused[names[column]] = (
                     f"its response has no minimum near the trained net at damping {terms.proximity:g}"
                 )
                 continue
-            if not gradient <= CONVERGED:
+            after[0, :, column] = self._measured(response)
+            if not response.gradient <= CONVERGED:
                 unfinished.append(names[column])
         self.progress("respond", len(removals), len(removals))
         warnings = []
         if unfinished:
+            searches = len(removals) + (start is not None)
             warnings = [
-                f"{len(unfinished)} of {len(removals)} responses were not followed to their end in {self.steps} steps "
+                f"{len(unfinished)} of {searches} responses were not followed to their end in {self.steps} steps "
                 f"(the first is {unfinished[0]!r}); pass more steps, or a larger damping"
             ]
         facts = {
@@ -123,7 +128,6 @@ class Responses:
             )
         return truth.take([column for column, name in enumerate(names) if name not in refused]) if refused else truth
 
-    def _measured(self, removed: NDArray[np.intp], terms: ResponseTerms) -> tuple[NDArray[np.float64], float]:
-        """The measurement of every query at the minimum, and how far the gradient is from zero there."""
-        response = self.objective.minimise(removed, terms, self.steps)
-        return self.model.measure_shifted(self.queries, response.shift[None])[:, 0], response.gradient
+    def _measured(self, response: Response) -> NDArray[np.float64]:
+        """The measurement of every query at this minimum."""
+        return self.model.measure_shifted(self.queries, response.shift[None])[:, 0]

@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from upweight.core.examples import Examples
 from upweight.gradients.batches import collate, map_tensors
 from upweight.gradients.network import Network, Quantity
+from upweight.gradients.recurrent_states import batched_states
 
 Blocks = Mapping[str, Tensor]
 
@@ -76,7 +77,7 @@ def values_alone(network: Network, quantity: Quantity, examples: Examples) -> Te
 
     try:
         tensors = batch_tensors(batch)
-        with torch.no_grad(), no_word_of_slow_operators():
+        with torch.no_grad(), no_word_of_slow_operators(), batched_states(network.net):
             return torch.func.vmap(value)(tensors)
     except torch.OutOfMemoryError:
         raise
@@ -132,7 +133,7 @@ def _by_vmap(
         return values.sum()
 
     axes = [0 if is_sliced else None for is_sliced in sliced]
-    with sdpa_kernel(SDPBackend.MATH), no_word_of_slow_operators():
+    with sdpa_kernel(SDPBackend.MATH), no_word_of_slow_operators(), batched_states(network.net):
         rows = torch.func.vmap(torch.func.grad(value), in_dims=(None, axes))(chosen, batch_tensors(batch))
     wide = network.precision
     return {name: rows[f"net.{name}"].to(wide) for name in names}

@@ -6,12 +6,14 @@ functions of networks approximate the proximal Bregman response, not retraining.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
 from torch import Tensor
 
@@ -26,6 +28,10 @@ from upweight.gradients.outputs import Outputs, outputs
 Array = NDArray[np.float64]
 BATCH_SIZE = 256  # examples of one forward pass
 LBFGS_HISTORY = 30  # steps that L-BFGS remembers
+RUNAWAY_GRADIENT = 1e6  # relative to the first: there is no minimum that the search approaches
+STEPS_OF_A_METRIC = 25  # after which the coordinates are those of the point that was reached
+SMALLEST_RIDGE = 1e-4  # on the diagonal of the metric at least, relative to its largest entry
+GRADIENT = {True: 1e-7, False: 1e-8}  # at which the search ends, relative to the first, with and without a metric
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,17 +56,32 @@ class NetworkResponses:
 
     Dᵢ is the Bregman divergence of the loss from the outputs at θ₀: ℓ(f) − ℓ(f₀) − ⟨∇ℓ(f₀), f − f₀⟩.
 
+    Args:
+        network, train, weights, objective: of the training.
+        matrix: makes a matrix near the Hessian of the mean loss from a network. The search then takes steps in
+            coordinates in which this matrix with the regularisers is the identity, so that few suffice; where it
+            returns None, in the parameters.
+
     Raises:
         NoOutputsError: the loss is not a function of one output tensor of the net.
     """
 
-    def __init__(self, network: Network, train: Examples, weights: Array, objective: Objective) -> None:
+    def __init__(
+        self,
+        network: Network,
+        train: Examples,
+        weights: Array,
+        objective: Objective,
+        matrix: Callable[[Network], Tensor | None] = lambda network: None,
+    ) -> None:
         self.network = in_double_precision(network)
         self.weights = torch.as_tensor(weights, dtype=torch.float64, device=self.network.device)
         self.total = float(weights.sum())
         self.l2 = objective.ridge(weights) / self.total
         self.share = self.l2 if objective.reduction == "mean" else 0.0
         self.trained = self.network.vector()
+        self._matrix = matrix
+        self._latest: tuple[tuple[bytes, float], Array | None] | None = None
         self.start = {name: p.detach().clone() for name, p in self.network.parameters().items()}
         with self.network.preserved():
             self.batches = [self._at_trained(train, where) for where in blocks(len(train), BATCH_SIZE)]
@@ -72,30 +93,52 @@ class NetworkResponses:
         z = outputs_of_batch.values.detach()
         return _Batch(batch, examples.ids, where, z, outputs_of_batch.losses(z).detach(), outputs_of_batch.gradient())
 
-    def minimise(self, removed: NDArray[np.intp], terms: ResponseTerms, steps: int) -> Response:
-        """Follow L-BFGS from the trained parameters, for at most this many steps, without these positions.
+    def minimise(
+        self, removed: NDArray[np.intp], terms: ResponseTerms, steps: int, start: Array | None = None
+    ) -> Response:
+        """Follow L-BFGS from θ₀ + start, for at most this many steps, without these positions.
 
         Raises UnboundedError if the search leaves all bounds: a removed loss can outgrow a proximity that is small.
         """
         remaining = torch.ones_like(self.weights)
         remaining[torch.as_tensor(removed, device=remaining.device)] = 0.0
+        shift = np.zeros_like(self.trained) if start is None else start
+
+        def objective(shift: Array) -> tuple[float, Array]:
+            return self._value_and_gradient(self.trained + shift, remaining, terms)
+
         with self.network.preserved(), torch.enable_grad():
-            value, gradient = self._value_and_gradient(self.trained, remaining, terms)
-            size = float(np.linalg.norm(gradient))
-            if size == 0.0:  # the trained net is the minimum: the example has no weight, or no gradient
-                return Response(np.zeros_like(gradient), 0.0)
+            first = root = self._root_at_start(shift, self.l2 + terms.proximity)
+            size = remainder = float(np.linalg.norm(_solve(first, objective(shift)[1])))
+            end = GRADIENT[root is not None]
+            while remainder > 0 and steps > 0:  # the gradient is 0 where an example has no weight
+                most = steps if root is None else min(steps, STEPS_OF_A_METRIC)
+                shift, slope, taken = _search(objective, shift, root, end * size / remainder, most)
+                steps, remainder = steps - most, float(np.linalg.norm(_solve(first, slope)))
+                if not remainder < RUNAWAY_GRADIENT * size:
+                    raise UnboundedError(f"the gradient grew {remainder / size:.1g} times")
+                if taken < most:
+                    break
+                root = self._root(shift, self.l2 + terms.proximity)
+        return Response(shift, remainder / size if size else 0.0)
 
-            # In units of the first gradient, so that tolerances mean the same for one example and for half of them.
-            def scaled(step: Array) -> tuple[float, Array]:
-                shifted_value, slope = self._value_and_gradient(self.trained + size * step, remaining, terms)
-                return (shifted_value - value) / size**2, slope / size
+    def _root_at_start(self, shift: Array, ridge: float) -> Array | None:
+        """The root where a search starts; the last one is kept, as many removals start at one point."""
+        key = (shift.tobytes(), ridge)
+        if self._latest is None or self._latest[0] != key:
+            self._latest = key, self._root(shift, ridge)
+        return self._latest[1]
 
-            options = {"maxiter": steps, "maxfun": 3 * steps, "maxcor": LBFGS_HISTORY, "gtol": 1e-8, "ftol": 1e-16}
-            try:
-                minimum = minimize(scaled, np.zeros_like(gradient), jac=True, method="L-BFGS-B", options=options)
-            except ValueError as error:  # the losses at the trained parameters were finite
-                raise UnboundedError(str(error)) from error
-        return Response(size * minimum.x, float(np.linalg.norm(minimum.jac)))
+    def _root(self, shift: Array, ridge: float) -> Array | None:
+        """L with L Lᵀ = the matrix at θ₀ + shift, and the ridge on its diagonal; None without a matrix."""
+        self.network.write(self.trained + shift)
+        matrix = self._matrix(self.network)
+        if matrix is None:
+            return None
+        floor = SMALLEST_RIDGE * float(matrix.diagonal().max())
+        matrix.diagonal().add_(max(ridge, floor))
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        return None if int(failed) else factor.cpu().numpy()
 
     def _value_and_gradient(self, parameters: Array, remaining: Tensor, terms: ResponseTerms) -> tuple[float, Array]:
         self.network.write(parameters)
@@ -134,6 +177,38 @@ class NetworkResponses:
                 values.square().sum()
             )
         return value
+
+
+def _search(
+    objective: Callable[[Array], tuple[float, Array]], start: Array, root: Array | None, tolerance: float, steps: int
+) -> tuple[Array, Array, int]:
+    """Where L-BFGS arrives in the coordinates u, θ = start + L⁻ᵀ u; the gradient in the parameters there; its steps.
+
+    Raises UnboundedError if the values there are not finite.
+    """
+    value, gradient = objective(start)
+    size = float(np.linalg.norm(_solve(root, gradient)))
+
+    def moved(u: Array) -> Array:
+        return start + size * _solve(root, u, transposed=True)
+
+    # In units of the first gradient, so that tolerances mean the same for one example and for half of them.
+    def scaled(u: Array) -> tuple[float, Array]:
+        moved_value, slope = objective(moved(u))
+        return (moved_value - value) / size**2, _solve(root, slope) / size
+
+    options = {"maxiter": steps, "maxfun": 3 * steps, "maxcor": LBFGS_HISTORY, "gtol": tolerance, "ftol": 1e-16}
+    try:
+        minimum = minimize(scaled, np.zeros_like(start), jac=True, method="L-BFGS-B", options=options)
+    except ValueError as error:  # the losses at the trained parameters were finite
+        raise UnboundedError(str(error)) from error
+    gradient = size * minimum.jac
+    return moved(minimum.x), gradient if root is None else root @ gradient, int(minimum.nit)
+
+
+def _solve(root: Array | None, vector: Array, transposed: bool = False) -> Array:
+    """L⁻¹ v, or L⁻ᵀ v; v without a root."""
+    return vector if root is None else solve_triangular(root, vector, trans=int(transposed), lower=True)
 
 
 def _divergences(current: Outputs, losses: Tensor, cached: _Batch) -> Tensor:

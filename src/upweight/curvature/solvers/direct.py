@@ -97,7 +97,7 @@ class CholeskySolver(PreparedSolver):
             self.notes = (f"The curvature is singular to rounding: {added}.",)
 
 
-def _matrix_from_roots(operator: Operator) -> Tensor | None:
+def _matrix_from_roots(operator: Operator, share: float = 1.0) -> Tensor | None:
     """The Gauss–Newton matrix by one pass over the data per output; None if products are cheaper or needed."""
     if not isinstance(operator, GaussNewtonOperator) or operator.outputs_per_example >= operator.size:
         return None
@@ -107,8 +107,17 @@ def _matrix_from_roots(operator: Operator) -> Tensor | None:
         or inspect(operator.network, "loss", train).fallback
     ):
         return None  # gradients of parameters that hooks cannot see are computed example by example
-    roots = Roots(operator, share=1.0)
+    roots = Roots(operator, share)
     return roots.squared() if roots.convex else None
+
+
+def strongest_part(operator: GaussNewtonOperator, share: float) -> Tensor | None:
+    """The part of the Gauss–Newton matrix with this share of the output Hessians' trace, without the shift.
+
+    None if it cannot be assembled by one pass over the data per direction, or has too many parameters.
+    """
+    fits = operator.size <= operator.summed.limits.dense_parameters
+    return _matrix_from_roots(operator, share) if fits else None
 
 
 class ProductOperator(Protocol):
