@@ -19,7 +19,8 @@ MEANS = ("batch", "step", "sum")
 def check_words(training: Any) -> None:
     """Raise ValueError for an unknown word, and unless there are either epochs or batches."""
     if not isinstance(training.optimiser, UpdateRule):
-        _require_one_of("optimiser", training.optimiser, OPTIMISERS)
+        other = "; state the rule of another optimiser as uw.UpdateRule(step, state=…)"
+        _require_one_of("optimiser", training.optimiser, OPTIMISERS, other)
     if not callable(training.schedule):
         _require_one_of("schedule", training.schedule, SCHEDULES)
     _require_one_of("denominator", training.denominator, DENOMINATORS)
@@ -108,9 +109,9 @@ def is_whole_number(value: Any, least: int) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
 
 
-def _require_one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
+def _require_one_of(name: str, value: Any, known: tuple[str, ...], otherwise: str = "") -> None:
     if value not in known:
-        raise ValueError(f"expected {name} to be one of {', '.join(known)}, got {value!r}")
+        raise ValueError(f"expected {name} to be one of {', '.join(known)}, got {value!r}{otherwise}")
 
 
 def _require(name: str, holds: Any, expected: str, value: Any) -> None:
