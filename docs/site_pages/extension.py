@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from docutils import nodes
+
 from site_pages import api_reference, command_reference
 from site_pages.links import COPIES, DOCS, ROOT, for_site
 
@@ -51,10 +53,18 @@ def skip_requests(_app, _what, name: str, _value, skip: bool, _options) -> bool:
     return skip or bool(re.fullmatch(r"set_\w+_request", name))
 
 
+def dashes(_app, tree: nodes.document) -> None:
+    """Sphinx's `doctree-read`: a dash between parameter and description, for the two hyphens that napoleon writes."""
+    for text in list(tree.findall(nodes.Text)):
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(" – "))
+
+
 def setup(app):
     """Called by Sphinx."""
     app.connect("autodoc-process-docstring", as_restructured_text, priority=400)  # before napoleon's
     app.connect("autodoc-skip-member", skip_requests)
     app.connect("builder-inited", write_pages)
     app.connect("source-read", turn_links)
+    app.connect("doctree-read", dashes)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
