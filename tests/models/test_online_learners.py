@@ -16,6 +16,7 @@ from sklearn.linear_model import (
 from sklearn.preprocessing import StandardScaler
 
 import upweight as uw
+from support.scikit_learn_versions import PASSIVE_AGGRESSIVE_TAKES_WEIGHTS
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -108,6 +109,7 @@ def test_scores_equal_fits_in_which_the_example_has_weight_0(name: str, weighted
         np.testing.assert_allclose(scores[:, i], outputs(weights) - without, atol=1e-9 * np.abs(scores).max())
 
 
+@pytest.mark.skipif(not PASSIVE_AGGRESSIVE_TAKES_WEIGHTS, reason="this scikit-learn trains them without weights")
 @pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
 def test_passive_aggressive_classifiers_are_trained_again_with_weights(loss: str) -> None:
     x, y = rows(load_wine)

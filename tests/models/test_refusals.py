@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 import upweight as uw
-from support.scikit_learn_versions import logistic_regression_cv
+from support.scikit_learn_versions import L1, logistic_regression_cv
 from support.trained_estimators import CASES, NUMBERS, THREE, TIGHT, TWO, svc, trained
 
 pytestmark = pytest.mark.filterwarnings("ignore:Liblinear failed to converge")
@@ -245,10 +245,10 @@ def penalised(**settings):
     ("estimator", "match"),
     [
         (lambda: penalised(penalty="l1"), "l1 penalty of several classes has no Hessian to invert; use penalty l2"),
-        (lambda: penalised(l1_ratio=1.0), "l1 penalty of several classes has no Hessian to invert; use penalty l2"),
+        (lambda: penalised(**L1), "l1 penalty of several classes has no Hessian to invert; use penalty l2"),
         (lambda: penalised(penalty="elasticnet", l1_ratio=0.5), "l1 penalty of several classes"),
         (
-            lambda: LogisticRegression(solver="liblinear", l1_ratio=1.0).fit(X, Y),
+            lambda: LogisticRegression(solver="liblinear", **L1).fit(X, Y),
             "l1 penalty of the intercept too.*use solver='saga'",
         ),
         (lambda: Lasso(positive=True).fit(X, Y), "positive=True has no Hessian.*fit without the constraint"),
@@ -270,7 +270,7 @@ def penalised(**settings):
         (lambda: Ridge(alpha=1.0, positive=True).fit(X, Y), "positive=True has no Hessian.*fit without the constraint"),
         (lambda: LinearRegression(positive=True).fit(X, Y), "positive=True has no Hessian"),
         (
-            lambda: Ridge(alpha=[1.0, 2.0]).fit(X, np.c_[Y, Y]),
+            lambda: Ridge(alpha=np.array([1.0, 2.0])).fit(X, np.c_[Y, Y]),
             "expected one alpha for all targets, got 2; fit one Ridge",
         ),
         (lambda: SVC(kernel="precomputed").fit(X @ X.T, Y), "precomputed or callable kernel.*use rbf"),

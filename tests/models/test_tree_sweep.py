@@ -171,7 +171,12 @@ def test_every_booster_and_forest_is_explained_or_refitted_or_refused_for_a_reas
     x, y = SETS[data]
     train = uw.Examples(x, y)
     queries = train.take(range(3))
-    estimator = make(name, **settings).fit(x, y)
+    try:
+        estimator = make(name, **settings).fit(x, y)
+    except Exception as error:
+        if "loss is not supported" in str(error):
+            pytest.skip(f"this version of the library does not have it: {error}")
+        raise
     methods_that_answer, message = set(), ""
     try:
         model = uw.explainable(estimator, train)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from inspect import signature
 from typing import Any
 
-from sklearn.linear_model import LogisticRegressionCV
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, PassiveAggressiveClassifier
 from sklearn.multioutput import ClassifierChain
 
 # The first argument of chains, which had another name before 1.7.
 CHAINED = "estimator" if "estimator" in signature(ClassifierChain).parameters else "base_estimator"
+# How a logistic regression is given an l1 penalty: since 1.8 by its ratio alone.
+L1: dict[str, Any] = {"l1_ratio": 1.0} if LogisticRegression().penalty == "deprecated" else {"penalty": "l1"}
+# Since 1.7 passive-aggressive learners are trained with weights.
+PASSIVE_AGGRESSIVE_TAKES_WEIGHTS = "sample_weight" in signature(PassiveAggressiveClassifier.fit).parameters
 
 
 def logistic_regression_cv(**settings: Any) -> LogisticRegressionCV:
