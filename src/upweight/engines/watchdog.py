@@ -9,6 +9,7 @@ from pathlib import Path
 PATIENCE = 30.0  # a silent training may take this many times as long as the longest other one
 SILENT_SECONDS = 60.0  # a silent training may always take this long
 BUSY_FACTOR = 20.0  # the factor of both for a training that uses the processor
+LOOK_SECONDS = 1.0  # between two looks at the processor time of a process
 
 
 class Watchdog:
@@ -22,6 +23,7 @@ class Watchdog:
     def __init__(self) -> None:
         self.finished, self.longest = 0, 0.0
         self._progress: dict[int, tuple[float, float]] = {}  # process → (its processor seconds, when they last changed)
+        self._looked: dict[int, float] = {}  # process → when its processor seconds were last read
 
     def end(self, seconds: float) -> None:
         """A training ended after this time."""
@@ -29,9 +31,10 @@ class Watchdog:
 
     def hangs(self, process: int, started: float) -> bool:
         """Whether the training that this process started at that (monotonic) time is taken to hang."""
-        if not self.finished:
+        now = time.monotonic()
+        if not self.finished or now - self._looked.get(process, -LOOK_SECONDS) < LOOK_SECONDS:
             return False
-        now, used = time.monotonic(), processor_seconds(process)
+        self._looked[process], used = now, processor_seconds(process)
         limit = max(SILENT_SECONDS, PATIENCE * self.longest)
         before, since = self._progress.get(process, (None, started))
         if used != before:
