@@ -39,9 +39,9 @@ class PublicTable(NamedTuple):
 
 
 NOTES = [
-    "SST-2 has 13,646 columns of words: factoring its dense Hessian and inverting the factor for the leverages of all "
-    "rows take about 40 s; triangular solves of Newton steps come next.",
-    "MovieLens has five classes and three columns, so that its fit is very short.",
+    "SST-2 has 13,646 columns of words. By a profile, a third of the processor time of its report is the factor of the "
+    "dense Hessian and its inverse, for the leverages of all rows; almost a third are 17 trainings of the check, by "
+    "Newton steps with triangular solves of that size; the first removals that are followed take 7 % and the words 5 %.",
 ]
 TABLES = (
     PublicTable("Adult census", "tables-lime.zip", "adult.csv", "column_15"),
