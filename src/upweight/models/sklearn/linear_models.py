@@ -102,7 +102,9 @@ def read(
         Pipeline([*estimator.steps[:-1], (estimator.steps[-1][0], final)]) if isinstance(estimator, Pipeline) else final
     )
     read_as_it_is = partial(_linear_model, measure=measure, smoothing=smoothing)
-    model = read_as_it_is(chosen, inputs, train, inputs(train.x))
+    matrix = inputs(train.x)
+    model = read_as_it_is(chosen, inputs, train, matrix)
+    model.know_features(train, matrix)
     model = replace(
         model,
         name=name,
