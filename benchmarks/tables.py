@@ -41,9 +41,9 @@ class PublicTable(NamedTuple):
 NOTES = [
     "SST-2 has 13,646 columns of words. By a profile, a third of the processor time of its report is the factor of the "
     "dense Hessian and its inverse, for the leverages of all rows; almost a third are 17 trainings of the check, by "
-    "Newton steps with triangular solves of that size; the first removals that are followed take 7 % and the words 5 %.",
-    "Enron has more words than mails. The model works in coordinates of the mails' Gram matrix, 4,138 × 4,138: its time "
-    "goes to products and triangular solves of that size, to distances between mails, and to their words.",
+    "Newton steps with triangular solves of that size; the first removals that are followed take 7 %, the words 5 %.",
+    "Enron has more words than mails. The model works in coordinates of the mails' Gram matrix, 4,138 × 4,138: the "
+    "time goes to products and triangular solves of that size, to distances between mails, and to their words.",
 ]
 TABLES = (
     PublicTable("Adult census", "tables-lime.zip", "adult.csv", "column_15"),
