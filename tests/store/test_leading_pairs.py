@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from upweight.store.codes import OVERSAMPLING, SMALL_SUBSPACE, _leading_pairs  # noqa: E402
+from upweight.store.leading_pairs import OVERSAMPLING, SMALL_SUBSPACE, leading_pairs  # noqa: E402
 
 
 def matrices(p, q, decay, count=6):
@@ -22,7 +22,7 @@ def matrices(p, q, decay, count=6):
 def test_pairs_leave_as_little_out_as_the_best_approximation(p, q, decay, excess):
     rank, given = 4, matrices(p, q, decay)
     assert (min(p, q) >= SMALL_SUBSPACE * (rank + OVERSAMPLING)) == (min(p, q) >= 100)  # both ways are tried
-    pairs = _leading_pairs(given, rank)
+    pairs = leading_pairs(given, rank)
     restored = pairs.matrix().reshape(given.shape)
     left_out = ((given.numpy() - restored) ** 2).sum(axis=(1, 2))
     least = (torch.linalg.svdvals(given)[:, rank:] ** 2).sum(dim=1).numpy()
@@ -37,12 +37,12 @@ def test_matrices_of_low_rank_of_any_size_are_kept_whole(size):
     given[:, : size // 2] = 0.0
     given *= 10.0 ** torch.tensor([-25.0, -12, -6, 0, 3, 6])[:, None, None]
     given[3] = 0.0
-    restored = _leading_pairs(given, 4).matrix().reshape(given.shape)
+    restored = leading_pairs(given, 4).matrix().reshape(given.shape)
     largest = np.abs(given.numpy()).max(axis=(1, 2), keepdims=True)
     assert np.isfinite(restored).all() and (np.abs(restored - given.numpy()) <= 1e-5 * largest).all()
 
 
 def test_pairs_of_an_example_do_not_depend_on_its_batch():
     given = matrices(110, 128, 0.9)
-    whole, alone = _leading_pairs(given, 4).matrix(), _leading_pairs(given[2:3], 4).matrix()
+    whole, alone = leading_pairs(given, 4).matrix(), leading_pairs(given[2:3], 4).matrix()
     np.testing.assert_allclose(alone[0], whole[2], atol=1e-5)

@@ -14,7 +14,8 @@ from upweight.core.curvature import NewtonSteps
 from upweight.core.forecast import counted
 from upweight.core.threads import one_thread
 from upweight.linear.curvature import LinearCurvature
-from upweight.linear.kink_path import Intercepts, KinkPath, PathError
+from upweight.linear.kink_intercepts import Intercepts
+from upweight.linear.kink_path import KinkPath, PathError
 from upweight.linear.solver_choice import solver_for
 
 Array = NDArray[np.float64]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.linear.kink_intercepts import Intercepts
 from upweight.linear.losses.loss import Kinks
 
 Array = NDArray[np.float64]
@@ -30,32 +31,6 @@ NEAR = 1e-5  # distance of outputs from a kink, relative to their spread, up to 
 
 class PathError(ArithmeticError):
     """The path could not be followed: the examples at kinks do not determine how their forces change."""
-
-
-@dataclass(frozen=True)
-class Intercepts:
-    """Intercepts without a penalty, each of a group of the examples.
-
-    Attributes:
-        members: (g, n) 1 for the examples whose outputs have the intercept, else 0.
-        shares: (g,) the sum of the forces of a group, in the sum of all weights: 0 for an ordinary intercept.
-    """
-
-    members: Array
-    shares: Array
-
-    @classmethod
-    def common(cls, examples: int, count: int = 1) -> Intercepts:
-        """One intercept of all examples, or none (`count` 0)."""
-        return cls(np.ones((count, examples)), np.zeros(count))
-
-    def excess(self, forces: Array, weights: Array) -> Array:
-        """How much the forces of each group exceed their sum at the optimum, (g,)."""
-        return np.asarray(self.members @ forces - self.shares * weights.sum())
-
-    def determined(self, at_kink: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Groups that have one of these examples, whose output at its kink determines the intercept, (g,)."""
-        return np.asarray(self.members[:, at_kink].any(axis=1))
 
 
 @dataclass

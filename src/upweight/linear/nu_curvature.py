@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.linear.kink_curvature import KinkCurvature
-from upweight.linear.kink_path import Intercepts, KinkPath, PathError
+from upweight.linear.kink_intercepts import Intercepts
+from upweight.linear.kink_path import KinkPath, PathError
 from upweight.linear.losses.loss import Kinks
 from upweight.linear.losses.nu import NuEpsilonLoss, NuHingeLoss
 

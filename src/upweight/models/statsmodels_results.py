@@ -17,6 +17,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, TweedieRe
 
 from upweight.core.examples import Examples
 from upweight.core.parameter_measurement import Coefficients
+from upweight.models.statsmodels_checks import family_name, require_plain, require_unconstrained
 
 TIGHT = {"fit_intercept": False, "tol": 1e-9, "max_iter": 10_000}
 TESTED = ("OLS", "WLS", "Logit", "Poisson")  # refitted by statsmodels itself for p-values
@@ -118,7 +119,7 @@ def examples_of(results: Any) -> Examples:
     if ids is not None and (ids.dtype.kind not in "iuUO" or len(set(ids.tolist())) < len(ids)):
         ids = None
     y = np.asarray(model.endog)
-    is_whole = type(model).__name__ in ("Logit", "Probit", "MNLogit") or _family(model) == "Binomial"
+    is_whole = type(model).__name__ in ("Logit", "Probit", "MNLogit") or family_name(model) == "Binomial"
     y = y.astype(np.int64) if is_whole and (y == np.round(y)).all() else y
     names, x = list(model.exog_names)[: model.exog.shape[1]], np.asarray(model.exog)
     more = MORE_COLUMNS.get(type(model).__name__)
@@ -163,8 +164,8 @@ def as_estimator(results: Any, is_refitted: bool = False) -> tuple[Any, tuple[st
         TypeError: results of another model.
     """
     model, name = results.model, type(results.model).__name__
-    _require_plain(model, name)
-    _require_unconstrained(results, name)
+    require_plain(model, name)
+    require_unconstrained(results, name)
     train = examples_of(results)
     estimator = None if is_refitted else _counterpart(model, name)
     if estimator is None:
@@ -187,45 +188,10 @@ def as_estimator(results: Any, is_refitted: bool = False) -> tuple[Any, tuple[st
     return estimator, (f"The {name} results of statsmodels are explained as a {kind} with their coefficients.",)
 
 
-def _require_plain(model: Any, name: str) -> None:
-    """Raise ValueError for parts of a model that are not columns of its design matrix."""
-    for part in ("offset", "exposure"):
-        given = getattr(model, part, None)
-        if given is not None and np.any(np.asarray(given) != 0):
-            raise ValueError(f"expected {name} without {part}, got one, which belongs to no column; fit without it")
-    if getattr(getattr(model, "sigma", None), "ndim", 0) == 2:
-        raise ValueError(f"expected {name} with independent errors, got a covariance of all errors; use WLS or OLS")
-    trials = getattr(model, "n_trials", None)
-    if trials is not None and np.any(np.asarray(trials) != 1):
-        raise ValueError(f"expected {name} of single trials, got numbers of successes; pass one row per trial")
-    if _family(model) == "Binomial" and not np.isin(model.endog, (0, 1)).all():
-        raise ValueError(
-            f"expected {name} of outcomes 0 and 1, got shares; pass one row per outcome, and "
-            "their numbers as freq_weights"
-        )
-
-
-def _require_unconstrained(results: Any, name: str) -> None:
-    """Raise ValueError for results of a penalised or constrained fit, which is not known to refits."""
-    kind = type(getattr(results, "_results", results)).__name__
-    how = "fit_regularized" if "Regularized" in kind or kind.startswith("L1") else None
-    how = "fit_constrained" if getattr(results, "constraints", None) is not None else how
-    if how is not None:
-        raise ValueError(
-            f"expected {name} results at the maximum of their likelihood, got those of {how}(), whose penalty or "
-            "constraints are no part of the model; use fit(), or an estimator of scikit-learn with a penalty"
-        )
-
-
-def _family(model: Any) -> str | None:
-    family = getattr(model, "family", None)
-    return None if family is None else type(family).__name__
-
-
 def _counterpart(model: Any, name: str) -> Any:
     """The unfitted estimator of scikit-learn that minimises the same; None if there is none."""
     link = type(getattr(getattr(model, "family", None), "link", None)).__name__
-    family = _family(model) if name == "GLM" else None
+    family = family_name(model) if name == "GLM" else None
     if name in ("OLS", "WLS", "GLS") or (family == "Gaussian" and link == "Identity"):
         return LinearRegression(fit_intercept=False)
     if name in ("Logit", "MNLogit") or (family == "Binomial" and link == "Logit"):

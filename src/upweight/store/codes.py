@@ -19,15 +19,11 @@ from upweight.curvature.unfactored_parameters import UnfactoredParameter
 from upweight.gradients.captured_batch import CapturedBatch, LayerFactors
 from upweight.gradients.matrices import flatten_each
 from upweight.store.encodings.encoding import Layout
+from upweight.store.leading_pairs import as_floats, leading_pairs, padded_pairs
 from upweight.store.row_blocks import Numbers, Pairs, RowBlock, times_sizes
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
-OVERSAMPLING = 4  # vectors of a subspace beyond those that are wanted
-SUBSPACE_STEPS = (
-    2  # products with the Gram matrix; of a flat spectrum they leave half a percent more out than the best pairs
-)
-SMALL_SUBSPACE = 3  # times the vectors of a subspace, from which side on it is worth the products
 SMALLEST_SIZE = 1e-2  # of a direction, over that of the largest
 SIZE_FLOOR = 0.1  # of the mean square, added to squares that gradients are divided by before they are sketched
 
@@ -121,8 +117,8 @@ class LayerCode(Code):
         """Both factors of a gradient of one position, else their product."""
         if factors is not None and factors.s.shape[1] == 1:
             s, a = _along(factors.s, self._sides[0]), _along(with_ones(factors), self._sides[1])
-            return Pairs(_numpy(s), _numpy(a))
-        return Numbers(_numpy(self._joint(batch, factors).flatten(1)))
+            return Pairs(as_floats(s), as_floats(a))
+        return Numbers(as_floats(self._joint(batch, factors).flatten(1)))
 
     def row(self, batch: CapturedBatch, factors: LayerFactors | None) -> RowBlock:
         """Compress as the layout says. Raises ValueError for several positions at a layer that had one before."""
@@ -130,21 +126,21 @@ class LayerCode(Code):
         if layout.form == "sketch":
             return self._sketched(self.query(batch, factors).matrix() / self._sizes)
         if layout.form == "numbers":
-            return self._divided(Numbers(_numpy(self._joint(batch, factors).flatten(1))))
+            return self._divided(Numbers(as_floats(self._joint(batch, factors).flatten(1))))
         if factors is not None and factors.s.shape[1] == 1:
             pair = self._divided(self.query(batch, factors))
             assert isinstance(pair, Pairs)
-            return _padded(pair, layout.rank)
+            return padded_pairs(pair, layout.rank)
         if not layout.several and factors is not None and factors.s.shape[1] > 1:
             raise ValueError(
                 f"the layer of {self.name!r} has {factors.s.shape[1]} positions in some examples and one in the first "
                 "examples; put a longer example first, or keep LoGra()"
             )
-        return self._divided(_padded(_leading_pairs(self._joint(batch, factors), layout.rank), layout.rank))
+        return self._divided(padded_pairs(leading_pairs(self._joint(batch, factors), layout.rank), layout.rank))
 
     def vector(self, blocks: Mapping[str, Tensor]) -> Numbers:
         """Rotated on both sides."""
-        return Numbers(_numpy(self._truncated(self.layer.join(blocks)).flatten(1)))
+        return Numbers(as_floats(self._truncated(self.layer.join(blocks)).flatten(1)))
 
     def projected(self, block: RowBlock) -> RowBlock:
         """Times the typical sizes, by which rows were divided; of sketched rows random sums of that."""
@@ -234,7 +230,7 @@ class ParameterCode(Code):
 
     def vector(self, blocks: Mapping[str, Tensor]) -> Numbers:
         """The rotated numbers."""
-        return Numbers(_numpy(flatten_each(self.parameter.rotate(blocks[self.name]))[:, self._positions]))
+        return Numbers(as_floats(flatten_each(self.parameter.rotate(blocks[self.name]))[:, self._positions]))
 
 
 def table_as_layer(name: str, table: UnfactoredParameter) -> FactoredLayer:
@@ -252,53 +248,3 @@ def factors_by_weight(batch: CapturedBatch) -> dict[str, LayerFactors]:
 def _along(vectors: Tensor, side: Tensor) -> Tensor:
     """Vectors (…, d) in these directions: eigenvectors (d, k), or positions (k,)."""
     return vectors[..., side] if side.ndim == 1 else vectors @ side
-
-
-def _leading_pairs(joint: Tensor, rank: int) -> Pairs:
-    """The best approximation of rank `rank` of matrices (B, p, q), from the leading left singular vectors."""
-    is_wide = joint.shape[1] <= joint.shape[2]
-    matrices = joint if is_wide else joint.transpose(1, 2)
-    largest = matrices.abs().amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(matrices.dtype).tiny)
-    short = _leading_vectors(matrices / largest, rank).transpose(1, 2)  # (B, rank, smaller side)
-    long = short @ matrices
-    return Pairs(*map(_numpy, (short, long) if is_wide else (long, short)))
-
-
-def _leading_vectors(matrices: Tensor, rank: int) -> Tensor:
-    """The left singular vectors (B, p, rank) of the largest singular values of matrices (B, p, q).
-
-    By subspace iteration from fixed vectors (Halko, Martinsson & Tropp 2011) if the subspace is small, which takes a
-    fraction of all eigenvectors.
-    """
-    width = rank + OVERSAMPLING
-    if matrices.shape[1] < SMALL_SUBSPACE * width:
-        return _eigenvectors(matrices @ matrices.transpose(1, 2))[:, :, -rank:]
-    generator = torch.Generator().manual_seed(0)
-    start = torch.randn(matrices.shape[2], width, generator=generator).to(matrices)
-    basis = torch.linalg.qr(matrices @ start)[0]
-    for _ in range(SUBSPACE_STEPS):
-        basis = torch.linalg.qr(matrices @ (matrices.transpose(1, 2) @ basis))[0]
-    inside = matrices.transpose(1, 2) @ basis  # (B, q, width)
-    leading: Tensor = basis @ _eigenvectors(inside.transpose(1, 2) @ inside)[:, :, -rank:]
-    return leading
-
-
-def _eigenvectors(gram: Tensor) -> Tensor:
-    """Eigenvectors of symmetric matrices (B, k, k), in ascending order of their eigenvalues.
-
-    In double precision: in single precision LAPACK often does not converge if many eigenvalues are zero.
-    """
-    vectors: Tensor = torch.linalg.eigh(gram.double())[1]
-    return vectors.to(gram)
-
-
-def _padded(pairs: Pairs, rank: int) -> Pairs:
-    """The pairs with zeros up to this rank."""
-    missing = rank - pairs.rank
-    if missing <= 0:
-        return pairs
-    return Pairs(*(np.pad(side, ((0, 0), (0, missing), (0, 0))) for side in (pairs.left, pairs.right)))
-
-
-def _numpy(tensor: Tensor) -> Floats:
-    return np.ascontiguousarray(tensor.detach().float().cpu().numpy())

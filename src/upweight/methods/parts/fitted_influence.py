@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Attributor
 from upweight.core.blocks import blocks
-from upweight.core.curvature import Curvature, ExactCurvature, Solved, gives_effects
+from upweight.core.curvature import Curvature, ExactCurvature, gives_effects
 from upweight.core.examples import Examples, Id
 from upweight.core.group_removal import GroupEffects, GroupRemoval
 from upweight.core.inverse_hvp import InverseHVP
@@ -30,6 +30,7 @@ from upweight.methods.parts.newton_removal import (
     second_order_shifts,
     smallest_norm_shifts,
 )
+from upweight.methods.parts.scored_queries import ScoredQueries, solver_facts
 
 Array = NDArray[np.float64]
 TRAIN_BLOCK = 1024  # training examples whose scores are held in memory at once
@@ -123,14 +124,14 @@ class FittedInfluence(
 
     def blocks(self, queries: Examples) -> Blocks:
         """−∇m_qᵀ (H + λ)⁻¹ rowᵢ; for examples that Newton steps followed, the change of the measurement itself."""
-        scored = _ScoredQueries(self, queries)
+        scored = ScoredQueries(self, queries)
         for block in blocks(len(self.train), self.train_block):
             yield block, scored.at(np.arange(block.start, block.stop))
         return scored.facts
 
     def selected_values(self, queries: Examples, positions: NDArray[np.intp]) -> tuple[Array, AnswerFacts]:
         """Scores of these training examples, whose gradients alone are computed."""
-        scored, values = _ScoredQueries(self, queries), np.empty((len(queries), len(positions)))
+        scored, values = ScoredQueries(self, queries), np.empty((len(queries), len(positions)))
         for block in blocks(len(positions), self.train_block):
             values[:, block] = scored.at(positions[block])
         return values, scored.facts
@@ -198,7 +199,7 @@ class FittedInfluence(
             return -self.model.measure_rows(queries).project(np.ascontiguousarray(shifts.T)), AnswerFacts()
         shifts, facts = follow_groups(self._exact(), member, steps)
         effects = self.model.measure(queries)[:, None] - self.model.measure_shifted(queries, shifts)
-        return effects, _solver_facts(facts)
+        return effects, solver_facts(facts)
 
     def lacks_removal(self) -> str | None:
         """An exact curvature, which most networks lack."""
@@ -287,45 +288,3 @@ class FittedInfluence(
             solved = self.curvature.solve(change.sums(member)).rows
             first_order += rate * self.curvature.solve(solved).rows.dense()
         return second_order_shifts(self._exact(), member, first_order) if second else first_order
-
-
-class _ScoredQueries:
-    """Queries after their solves, ready to be multiplied with the rows of training examples."""
-
-    def __init__(self, fitted: FittedInfluence, queries: Examples) -> None:
-        self.fitted = fitted
-        solves = [fitted.curvature.solve(fitted.model.measure_rows(queries))]
-        self.rate, self.change = fitted.early_stopping or (0.0, fitted.rows)
-        if self.rate:
-            solves.append(fitted.curvature.solve(solves[0].rows))
-        self.solved, self.solved_twice = solves[0].rows, solves[-1].rows
-        self.exact = np.empty((len(queries), 0))
-        if len(fitted.followed):
-            measured = fitted.model.measure(queries)
-            self.exact = measured[:, None] - fitted.model.measure_shifted(queries, fitted.shifts)
-        self.facts = _facts_of(solves)
-
-    def at(self, positions: NDArray[np.intp]) -> Array:
-        """Scores of the training examples at these positions, (m, len(positions))."""
-        scores = -self.solved.dot(self.fitted.rows.take(positions))
-        if self.rate:
-            scores -= self.rate * self.solved_twice.dot(self.change.take(positions))
-        if len(self.fitted.followed):
-            place = np.minimum(np.searchsorted(self.fitted.followed, positions), len(self.fitted.followed) - 1)
-            is_followed = self.fitted.followed[place] == positions
-            scores[:, is_followed] = self.exact[:, place[is_followed]]
-        return scores
-
-
-def _facts_of(solves: Sequence[Solved]) -> AnswerFacts:
-    """The solver's report of the least accurate of these solves."""
-    worst = max(solves, key=lambda solved: solved.residual)
-    return _solver_facts({"residual": worst.residual, "steps": worst.steps, "converged": worst.converged})
-
-
-def _solver_facts(facts: dict[str, Any]) -> AnswerFacts:
-    """The facts of a solve, with a warning if it did not converge."""
-    if not facts["converged"]:
-        warning = f"The last solve stopped at a residual of {facts['residual']:.2g}: more steps would change it."
-        facts = {**facts, "warnings": [warning, *facts.get("warnings", ())]}
-    return AnswerFacts(diagnostics=facts)

@@ -15,7 +15,7 @@ from upweight.core.weights import sample_weights
 from upweight.models.fitted_estimators import require_fitted
 from upweight.models.pipeline import last_step, steps_before
 from upweight.models.sklearn import naive_bayes
-from upweight.models.sklearn.closed_form_model import ClosedFormModel, require_same_outputs, whole_weights
+from upweight.models.sklearn.closed_form_model import ClosedFormModel, require_same_outputs
 from upweight.models.sklearn.closed_form_spec import FormSpec, MakeForm
 from upweight.models.sklearn.dummies import dummy_classifier, dummy_regressor
 from upweight.models.sklearn.gaussian_process import gaussian_process
@@ -24,6 +24,7 @@ from upweight.models.sklearn.linear_discriminant import linear_discriminant
 from upweight.models.sklearn.nearest_centroid import nearest_centroid
 from upweight.models.sklearn.neighbours import nearest_neighbours
 from upweight.models.sklearn.online_learners import online_learner
+from upweight.models.sklearn.outputs_by_weights import whole_weights
 from upweight.models.sklearn.preprocessing import PreprocessingSteps
 from upweight.models.sklearn.quadratic_discriminant import quadratic_discriminant
 from upweight.models.sklearn.radius_neighbours import radius_neighbours

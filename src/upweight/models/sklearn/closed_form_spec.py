@@ -13,7 +13,7 @@ from upweight.core.examples import Examples
 from upweight.core.weights import sample_weights
 from upweight.linear.features import Features
 from upweight.linear.losses.loss import LinearLoss
-from upweight.models.sklearn.closed_form_model import Array, ClosedForm
+from upweight.models.sklearn.outputs_by_weights import Array, ClosedForm
 
 FormMaker = Callable[[Any, NDArray[Any], Array], ClosedForm]  # (matrix, targets, weights) → form
 

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from upweight.core.blocks import blocks
 from upweight.models.sklearn.class_priors import ClassPriors
-from upweight.models.sklearn.closed_form_model import Array, ClosedForm
+from upweight.models.sklearn.outputs_by_weights import Array, ClosedForm
 
 MAX_NUMBERS = 2_000_000  # numbers of one temporary array
 

@@ -13,8 +13,8 @@ from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.linear.losses.class_scores import ProbabilityLoss
 from upweight.linear.losses.squared import SquaredLoss
 from upweight.models.sklearn.class_priors import ClassPriors
-from upweight.models.sklearn.closed_form_model import Array, ClosedForm
 from upweight.models.sklearn.closed_form_spec import FormSpec
+from upweight.models.sklearn.outputs_by_weights import Array, ClosedForm
 
 
 def dummy_classifier(estimator: Any) -> FormSpec:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from upweight.core.blocks import blocks
 from upweight.models.sklearn.class_priors import ClassPriors
-from upweight.models.sklearn.closed_form_model import Array, ClosedForm
+from upweight.models.sklearn.outputs_by_weights import Array, ClosedForm
 
 MAX_NUMBERS = 2_000_000  # numbers of one temporary array
 SMALL_CHANGE = 1e-8  # change of the added variance, relative to a variance, of which the first order is exact enough

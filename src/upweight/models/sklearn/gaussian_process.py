@@ -13,8 +13,8 @@ from scipy.linalg import cho_factor, cho_solve
 from upweight.core.forecast import expect_products
 from upweight.linear.losses.squared import SquaredLoss
 from upweight.models.fitted_estimators import not_fitted
-from upweight.models.sklearn.closed_form_model import Array, ClosedForm
 from upweight.models.sklearn.closed_form_spec import FormSpec
+from upweight.models.sklearn.outputs_by_weights import Array, ClosedForm
 
 
 def gaussian_process(estimator: Any) -> FormSpec:

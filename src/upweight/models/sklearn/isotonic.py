@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from sklearn.isotonic import check_increasing, isotonic_regression
 
 from upweight.linear.losses.squared import SquaredLoss
-from upweight.models.sklearn.closed_form_model import Array, ClosedForm
 from upweight.models.sklearn.closed_form_spec import FormSpec
+from upweight.models.sklearn.outputs_by_weights import Array, ClosedForm
 
 END = "it alone holds an end of the range, and without it predictions there would be missing; fit with "
 END += "out_of_bounds='clip'"

@@ -15,8 +15,8 @@ from upweight.core.forecast import counted
 from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.linear.losses.class_scores import LogScoreLoss
 from upweight.models.sklearn.class_priors import ClassPriors
-from upweight.models.sklearn.closed_form_model import Array, ClosedForm
 from upweight.models.sklearn.closed_form_spec import FormSpec
+from upweight.models.sklearn.outputs_by_weights import Array, ClosedForm
 
 SINGULAR = 1e-10  # share of the scatter's curvature below which a removal leaves no regular covariance
 ALONE = "without it the covariance of its class would be singular"

@@ -11,8 +11,8 @@ import numpy as np
 from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.linear.losses.class_scores import LogScoreLoss
 from upweight.models.sklearn.class_priors import ClassPriors
-from upweight.models.sklearn.closed_form_model import Array, ClosedForm
 from upweight.models.sklearn.closed_form_spec import FormSpec
+from upweight.models.sklearn.outputs_by_weights import Array, ClosedForm
 
 
 def nearest_centroid(estimator: Any) -> FormSpec:

@@ -18,8 +18,8 @@ from sklearn.linear_model import SGDClassifier, SGDRegressor
 from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.linear.losses.binary import LogisticLoss
 from upweight.linear.losses.squared import SquaredLoss
-from upweight.models.sklearn.closed_form_model import Array, ClosedForm
 from upweight.models.sklearn.closed_form_spec import FormSpec
+from upweight.models.sklearn.outputs_by_weights import Array, ClosedForm
 
 PASSIVE_AGGRESSIVE = {  # loss of a passive-aggressive learner → (loss, rule of steps) of the same training by SGD
     "hinge": ("hinge", "pa1"),

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.linear.losses.class_scores import LogScoreLoss
 from upweight.models.sklearn.class_priors import ClassPriors
-from upweight.models.sklearn.closed_form_model import Array, ClosedForm
 from upweight.models.sklearn.closed_form_spec import FormSpec
+from upweight.models.sklearn.outputs_by_weights import Array, ClosedForm
 
 SINGULAR = 1e-10  # share of a covariance below which a removal leaves none that is regular
 SINGULAR_CLASS = "scikit-learn would refuse the covariance of a class as singular"
