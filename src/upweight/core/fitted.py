@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -23,11 +22,11 @@ from upweight.core.examples import Examples, Id, require_examples
 from upweight.core.forecast import Forecast, announced, counted, is_announced, watched
 from upweight.core.identity import checksum
 from upweight.core.model import Measurable, Predictions
-from upweight.core.notebook_table import TABLE
+from upweight.core.notebook_table import notebook_table
 from upweight.core.saved_fit import FitParts, Recipe, write_fit
 from upweight.core.scores import Scores, Top, Unit, groups_of
 from upweight.core.snapshot import Snapshot
-from upweight.core.strongest import GroupSums, strongest_of
+from upweight.core.strongest import StrongestOfBatches
 from upweight.core.weights import warning_of_single_examples
 
 TOP_QUERY_BLOCK = 256  # queries whose strongest examples are selected at a time
@@ -186,32 +185,27 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
                 computed in the same pass.
         """
         require_count("k", k)
-        names, member = (None, None) if by is None else groups_of(by, self.train.ids)
+        of_groups = None if by is None else groups_of(by, self.train.ids)
         queries = self.require_queries(queries)
         self.require_unchanged()
-        answers, strongest, may_be_nan = list[Answer](), [], self.may_be_undefined
-        sums = list[GroupSums]()
-        departures = list[str]()
+        strongest = StrongestOfBatches(k, of_groups, self.may_be_undefined)
+        answers, of_departure = list[Answer](), list[str]()
         size = min(TOP_QUERY_BLOCK, self.model.max_queries or TOP_QUERY_BLOCK)
         with self._announced(queries, size):
             for batch in counted(queries.batches(size), -(-len(queries) // size)):
                 departure = self.departure(batch)
                 answers.append(self.answer(batch))
-                of_groups = None
-                if names is not None and member is not None:
-                    of_groups = GroupSums(member, len(names), len(batch))
-                    sums.append(of_groups)
-                strongest.append(strongest_of(answers[-1], len(batch), k, may_be_nan, of_groups))
-                if departure is not None and not departures:
-                    departures += departure.warnings(np.abs(strongest[-1][0]).max(axis=1))
-        values, positions = (np.vstack(parts) for parts in zip(*strongest, strict=True))
+                largest = strongest.add(answers[-1], len(batch))
+                if departure is not None and not of_departure:
+                    of_departure += departure.warnings(largest)
+        values, positions = strongest.selected
         facts = combine_facts([answer.facts for answer in answers])
         unit, diagnostics = self.answered(facts)
-        diagnostics["warnings"] += departures
+        diagnostics["warnings"] += of_departure
         groups = None
-        if names is not None:
-            summed = np.vstack([of_groups.values for of_groups in sums])
-            groups = replace(self.scores(summed, queries.ids, names, facts=facts), half_widths=None)
+        if of_groups is not None:
+            summed = self.scores(strongest.sums, queries.ids, of_groups[0], facts=facts)
+            groups = replace(summed, half_widths=None)
         return Top(queries.ids, self.train.ids[positions], values, k, unit, diagnostics, groups)
 
     @check_changes_once
@@ -312,8 +306,4 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         return f"Fitted {type(self.recipe).__name__} on {len(self.train)} training examples ({self.unit})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(str(v))}</td></tr>"
-            for k, v in self.diagnostics.items()
-        )
-        return f"<p><b>{html.escape(repr(self))}</b></p>{TABLE}{rows}</table>"
+        return notebook_table(repr(self), self.diagnostics.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
@@ -18,7 +17,7 @@ from upweight.core.example_columns import as_names
 from upweight.core.examples import Examples, Id
 from upweight.core.identity import checksum
 from upweight.core.model import Predictions
-from upweight.core.notebook_table import TABLE
+from upweight.core.notebook_table import notebook_table
 from upweight.core.plottable import Plottable
 from upweight.core.row_index import require_index_of_ids
 from upweight.core.scores_file import read_scores, write_scores
@@ -216,13 +215,12 @@ class Scores(Plottable, Tabular):
         return f"Scores({m} queries × {n} train, {self.unit} of {self.measurement}, by {method})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(_html_row(self, query) for query in self.query_ids[:10].tolist())
-        notes = "".join(f"<li>{html.escape(w)}</li>" for w in self.diagnostics.get("warnings", ()))
-        return (
-            f"<p><b>{html.escape(repr(self))}</b></p>"
-            + (f"<ul>{notes}</ul>" if notes else "")
-            + f"{TABLE}<tr><th>query</th><th>proponents</th><th>opponents</th></tr>{rows}</table>"
+        rows = (
+            (query, _in_words(self.proponents(query)), _in_words(self.opponents(query)))
+            for query in self.query_ids[:10].tolist()
         )
+        head = ("query", "proponents", "opponents")
+        return notebook_table(repr(self), rows, head, self.diagnostics.get("warnings", ()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,11 +293,5 @@ def _strongest(row: NDArray[np.float64], ids: NDArray[Any], k: int, sign: float)
     return [Attribution(ids[i].item(), float(row[i])) for i in order if sign * row[i] > 0]
 
 
-def _html_row(scores: Scores, query: Id) -> str:
-    def cell(attributions: list[Attribution]) -> str:
-        return ", ".join(f"{html.escape(str(a.id))} ({a.score:+.3g})" for a in attributions)
-
-    return (
-        f"<tr><td>{html.escape(str(query))}</td><td>{cell(scores.proponents(query))}</td>"
-        f"<td>{cell(scores.opponents(query))}</td></tr>"
-    )
+def _in_words(attributions: list[Attribution]) -> str:
+    return ", ".join(f"{a.id} ({a.score:+.3g})" for a in attributions)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,6 +32,43 @@ class GroupSums:
         cells = self._member[where] + self._groups * np.arange(self._m)[:, None]
         sums = np.bincount(cells.ravel(), weights=block.ravel(), minlength=self.values.size)
         self.values += sums.reshape(self.values.shape)
+
+
+class StrongestOfBatches:
+    """The strongest scores of queries that come in batches, and the sums of groups of training examples.
+
+    Args:
+        k: how many at each end.
+        groups: (their names, the group of every training example), or None.
+        may_be_nan: whether scores may be NaN.
+    """
+
+    def __init__(
+        self, k: int, groups: tuple[NDArray[Any], NDArray[np.intp]] | None = None, may_be_nan: bool = False
+    ) -> None:
+        self._k, self._groups, self._may_be_nan = k, groups, may_be_nan
+        self._strongest = list[tuple[NDArray[np.float64], NDArray[np.intp]]]()
+        self._sums = list[GroupSums]()
+
+    def add(self, answer: Answer, queries: int) -> NDArray[np.float64]:
+        """Select from the answer to a batch; returns the largest absolute score of each of its queries."""
+        sums = None
+        if self._groups is not None:
+            sums = GroupSums(self._groups[1], len(self._groups[0]), queries)
+            self._sums.append(sums)
+        values, positions = strongest_of(answer, queries, self._k, self._may_be_nan, sums)
+        self._strongest.append((values, positions))
+        return np.asarray(np.abs(values).max(axis=1, initial=0.0))
+
+    @property
+    def selected(self) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+        """(values, columns) of all queries, (m, ≤ 2k) each, largest first."""
+        return np.vstack([each[0] for each in self._strongest]), np.vstack([each[1] for each in self._strongest])
+
+    @property
+    def sums(self) -> NDArray[np.float64]:
+        """Sums of scores over groups, (m, groups)."""
+        return np.vstack([each.values for each in self._sums])
 
 
 def strongest_of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ from upweight.core.attributor import Attributor
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields, accept_old_keywords
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable
-from upweight.core.notebook_table import TABLE
+from upweight.core.notebook_table import notebook_table
 from upweight.core.scores import Scores, Unit
 from upweight.core.tabular import Tabular
 from upweight.evaluate.agreement import Agreement, finite_or_none, formatted
@@ -125,11 +124,7 @@ class Comparison(Tabular):
         return f"Comparison({len(self.truth.removals)} removals × {len(self.truth.query_ids)} queries; LDS {numbers})"
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in HEAD)
-        rows = "".join(
-            f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in entry.cells())}</tr>" for entry in self.entries
-        )
-        return f"<p><b>{html.escape(repr(self))}</b></p>{TABLE}<tr>{head}</tr>{rows}</table>"
+        return notebook_table(repr(self), (entry.cells() for entry in self.entries), HEAD)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

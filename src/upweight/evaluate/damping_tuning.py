@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
@@ -12,7 +11,7 @@ import numpy as np
 from upweight.core.attributor import Attributor
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable
-from upweight.core.notebook_table import TABLE
+from upweight.core.notebook_table import notebook_table
 from upweight.core.progress import Progress, as_progress
 from upweight.core.scores import Scores
 from upweight.core.tabular import Tabular
@@ -50,10 +49,8 @@ class Tuned(Tabular):
         return f"Tuned(damping {self.damping:g} of {len(self.table)}, held-out LDS {formatted(self.held_out.mean)})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><td>{d:g}</td><td>{formatted(v)}</td></tr>" for d, v in self.table)
-        notes = "".join(f"<li>{html.escape(w)}</li>" for w in self.warnings)
-        head = "<tr><th>damping</th><th>LDS</th></tr>"
-        return f"<p><b>{html.escape(repr(self))}</b></p><ul>{notes}</ul>{TABLE}{head}{rows}</table>"
+        rows = [(f"{damping:g}", formatted(lds)) for damping, lds in self.table]
+        return notebook_table(repr(self), rows, ("damping", "LDS"), self.warnings)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from upweight.core.blocks import require_count
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable
-from upweight.core.notebook_table import TABLE
+from upweight.core.notebook_table import notebook_table
 from upweight.core.scores import Scores
 from upweight.core.weights import sample_weights
 from upweight.evaluate.agreement import finite_mean, finite_or_none, formatted
@@ -90,9 +89,7 @@ class ExampleCriteria:
         return f"ExampleCriteria({len(self.query_ids)} queries, areas of necessity and sufficiency: {rows})"
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in HEAD)
-        rows = "".join(f"<tr>{''.join(f'<td>{html.escape(c)}</td>' for c in row)}</tr>" for row in self.cells())
-        return f"<p><b>{len(self.query_ids)} queries</b></p>{TABLE}<tr>{head}</tr>{rows}</table>"
+        return notebook_table(f"{len(self.query_ids)} queries", self.cells(), HEAD)
 
 
 def example_criteria(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,7 +12,7 @@ from scipy.stats import rankdata
 
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields
 from upweight.core.examples import Examples, Id
-from upweight.core.notebook_table import TABLE
+from upweight.core.notebook_table import notebook_table
 from upweight.core.plottable import Plottable
 from upweight.core.tabular import Tabular
 from upweight.core.weights import weighted_positions
@@ -52,9 +51,7 @@ class Detection(Plottable, Tabular):
 
     def _repr_html_(self) -> str:
         pairs = zip(self.shares, self.recall, strict=True)
-        rows = "".join(f"<tr><td>{s:.0%}</td><td>{f:.0%}</td></tr>" for s, f in pairs)
-        head = "<tr><th>inspected</th><th>found</th></tr>"
-        return f"<p><b>{html.escape(repr(self))}</b></p>{TABLE}{head}{rows}</table>"
+        return notebook_table(repr(self), [(f"{s:.0%}", f"{f:.0%}") for s, f in pairs], ("inspected", "found"))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

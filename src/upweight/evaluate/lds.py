@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.notebook_table import TABLE
+from upweight.core.notebook_table import notebook_table
 from upweight.core.scores import Scores
 from upweight.core.tabular import Tabular
 from upweight.evaluate.agreement import (
@@ -66,11 +65,9 @@ class LDS(Tabular):
         )
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(str(q))}</td><td>{formatted(v)}</td></tr>"
-            for q, v in zip(self.query_ids[:20].tolist(), self.per_query, strict=False)
-        )
-        return f"<p><b>{html.escape(repr(self))}</b></p>{TABLE}<tr><th>query</th><th>Spearman</th></tr>{rows}</table>"
+        each = zip(self.query_ids[:20].tolist(), self.per_query, strict=False)
+        rows = [(query, formatted(correlation)) for query, correlation in each]
+        return notebook_table(repr(self), rows, ("query", "Spearman"))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; unknown values are None."""

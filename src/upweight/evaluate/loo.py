@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.notebook_table import TABLE
+from upweight.core.notebook_table import notebook_table
 from upweight.core.scores import Scores, Unit
 from upweight.core.tabular import Tabular
 from upweight.evaluate.agreement import Agreement, agreement, formatted
@@ -42,12 +41,9 @@ class LOO(Tabular):
         return f"LOO({len(self.per_query)} queries, {pooled.count} pairs, {self.unit}: {text})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(str(q))}</td>{''.join(f'<td>{formatted(getattr(a, n))}</td>' for n in SHOWN)}</tr>"
-            for q, a in [("all", self.pooled), *zip(self.query_ids[:20].tolist(), self.per_query, strict=False)]
-        )
-        head = "<tr><th>query</th><th>Pearson</th><th>Spearman</th><th>slope</th><th>R²</th></tr>"
-        return f"<p><b>{html.escape(repr(self))}</b></p>{TABLE}{head}{rows}</table>"
+        each = [("all", self.pooled), *zip(self.query_ids[:20].tolist(), self.per_query, strict=False)]
+        rows = ((query, *(formatted(getattr(agreed, name)) for name in SHOWN)) for query, agreed in each)
+        return notebook_table(repr(self), rows, ("query", "Pearson", "Spearman", "slope", "R²"))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; NaN is None."""

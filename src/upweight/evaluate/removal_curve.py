@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from upweight.core.deprecation import ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable
-from upweight.core.notebook_table import TABLE
+from upweight.core.notebook_table import notebook_table
 from upweight.core.plottable import Plottable
 from upweight.core.scores import Scores
 from upweight.core.tabular import Tabular
@@ -65,13 +64,9 @@ class RemovalCurve(Plottable, Tabular):
         return f"RemovalCurve({len(self.query_ids)} queries, up to {self.sizes[-1]} removed: {text})"
 
     def _repr_html_(self) -> str:
-        head = "<tr><th>removed</th>" + "".join(f"<th>{side}</th>" for side in SIDES) + "</tr>"
         means = {side: self.mean(side) for side in SIDES}
-        rows = "".join(
-            f"<tr><td>{size}</td>{''.join(f'<td>{means[side][i]:+.3g}</td>' for side in SIDES)}</tr>"
-            for i, size in enumerate(self.sizes)
-        )
-        return f"<p><b>{html.escape(repr(self))}</b></p>{TABLE}{head}{rows}</table>"
+        rows = ((size, *(f"{means[side][i]:+.3g}" for side in SIDES)) for i, size in enumerate(self.sizes))
+        return notebook_table(repr(self), rows, ("removed", *SIDES))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON: means over queries, None if no training was possible."""

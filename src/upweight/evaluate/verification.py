@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.examples import Id
-from upweight.core.notebook_table import TABLE
+from upweight.core.notebook_table import notebook_table
 from upweight.core.plottable import Plottable
 from upweight.core.scores import Scores, Unit
 from upweight.core.tabular import Tabular
@@ -290,14 +289,10 @@ class Check(Plottable, Tabular):
 
     def _repr_html_(self) -> str:
         kinds = (("single examples", self.of("one")), ("groups", self.of("group")))
-        cells = [
+        rows = [
             (kind, a.count, formatted(a.slope, 4), formatted(a.pearson, 5), formatted(a.spearman, 5))
             for kind, a in kinds
             if a.count
         ]
-        rows = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in cells)
-        notes = "".join(
-            f"<li>{html.escape(w)}</li>" for w in (*self.verdict_warnings, *self.diagnostics.get("warnings", ()))
-        )
-        head = "<tr><th></th><th>pairs</th><th>slope</th><th>Pearson</th><th>Spearman</th></tr>"
-        return f"<p><b>{html.escape(repr(self))}</b></p><ul>{notes}</ul>{TABLE}{head}{rows}</table>"
+        warnings = [*self.verdict_warnings, *self.diagnostics.get("warnings", ())]
+        return notebook_table(repr(self), rows, ("", "pairs", "slope", "Pearson", "Spearman"), warnings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.measurement import TrainingLoss
+from upweight.core.model import Predictions
 from upweight.linear.losses.binary import LogisticLoss
 from upweight.trees.losses import Squared
 
@@ -91,6 +92,30 @@ def outputs_of(estimator: Any, x: Any, y: NDArray[Any], is_classifier: bool) -> 
         if outputs == (1 if len(classes) == 2 else len(classes)):
             return Outputs("decision values", LogisticLoss(outputs, classes))
     return Outputs("predicted labels", Squared(len(classes), classes))
+
+
+def readable_predictions(
+    predicted: Any,
+    classes: NDArray[Any] | None,
+    labels: Mapping[Any, str],
+    probabilities: Callable[[], Array | None],
+) -> Predictions:
+    """What an estimator predicts, with readable labels.
+
+    Args:
+        predicted: (n,), or (n, targets) of several targets.
+        classes: the class labels; None for numbers.
+        labels: label → what a person reads.
+        probabilities: () → (n, classes), or None; called for one target of classes only.
+    """
+    of_targets = np.asarray(predicted)
+    if of_targets.ndim > 1 and of_targets.shape[1] > 1:
+        return Predictions(tuple(tuple(row) for row in of_targets.tolist()))
+    values = of_targets.reshape(-1).tolist()
+    if classes is None:
+        return Predictions(tuple(values))
+    names = tuple(labels.get(value, value) for value in classes.tolist())
+    return Predictions(tuple(labels.get(value, value) for value in values), names, probabilities())
 
 
 def _outputs_of_several(estimator: Any, x: Any, y: NDArray[Any]) -> Outputs:

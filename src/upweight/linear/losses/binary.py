@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from upweight.linear.losses.loss import Array, Derivatives, Kinks, LinearLoss
+from upweight.linear.losses.loss import Array, Derivatives, Kinks, LinearLoss, require_temperature
 
 HINGE_TEMPERATURE = 1e-3  # the smoothed hinge is used in place of the hinge up to this temperature
 
@@ -78,10 +78,7 @@ class SmoothHingeLoss(BinaryLoss):
         self, outputs: int, classes: NDArray[Any] | None, temperature: float, pairs: NDArray[Any] | None = None
     ) -> None:
         super().__init__(outputs, classes)
-        if not temperature > 0:
-            raise ValueError(
-                f"expected a smoothing temperature > 0, got {temperature}; the hinge itself has no curvature"
-            )
+        require_temperature(temperature)
         self.temperature = temperature
         self.name = f"hinge smoothed at temperature {temperature:g}"
         self.pairs = pairs

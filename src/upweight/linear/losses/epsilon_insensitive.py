@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from upweight.linear.losses.loss import Array, Derivatives, Kinks, LinearLoss
+from upweight.linear.losses.loss import Array, Derivatives, Kinks, LinearLoss, require_temperature
 
 
 class SquaredEpsilonLoss(LinearLoss):
@@ -47,8 +47,7 @@ class SmoothEpsilonLoss(LinearLoss):
 
     def __init__(self, epsilon: float, temperature: float) -> None:
         super().__init__(1)
-        if not temperature > 0:
-            raise ValueError(f"expected a smoothing temperature > 0, got {temperature}; the loss has no curvature")
+        require_temperature(temperature)
         self.epsilon = epsilon
         self.temperature = temperature
         self.name = f"ε-insensitive loss smoothed at temperature {temperature:.3g}"

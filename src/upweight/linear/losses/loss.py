@@ -63,6 +63,14 @@ class Kinks:
     forces: Array
 
 
+def require_temperature(temperature: float) -> None:
+    """Raise ValueError for a temperature of smoothing that is not above 0."""
+    if not temperature > 0:
+        raise ValueError(
+            f"expected a smoothing temperature > 0, got {temperature}; a loss with kinks itself has no curvature"
+        )
+
+
 class LinearLoss(ABC):
     """A loss of K linear outputs.
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from upweight.linear.losses.loss import Array, Derivatives, Kinks, LinearLoss
+from upweight.linear.losses.loss import Array, Derivatives, Kinks, LinearLoss, require_temperature
 
 
 class SmoothPinballLoss(LinearLoss):
@@ -25,8 +25,7 @@ class SmoothPinballLoss(LinearLoss):
 
     def __init__(self, quantile: float, temperature: float) -> None:
         super().__init__(1)
-        if not temperature > 0:
-            raise ValueError(f"expected a smoothing temperature > 0, got {temperature}; the loss has no curvature")
+        require_temperature(temperature)
         self.quantile = quantile
         self.temperature = temperature
         self.name = f"pinball loss smoothed at temperature {temperature:.3g}"

@@ -272,14 +272,6 @@ class PerceptronNetwork(TorchModel):
 
     def with_net(self, net: nn.Module) -> PerceptronNetwork:
         """This model with another net."""
-        network = self.network
-        model = PerceptronNetwork(
-            net,
-            network.loss,
-            network.measure,
-            objective=self.objective,
-            collate=network.collate,
-            training=self.training,
-        )
+        model = PerceptronNetwork(net, **self._arguments())
         model.predictor, model.remarks = self.predictor, self.remarks
         return model

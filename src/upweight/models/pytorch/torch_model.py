@@ -267,17 +267,15 @@ class TorchModel(
         built: Curvature = registry.build(self, train, recipe, damping)
         return built
 
+    def _arguments(self) -> dict[str, Any]:
+        """The arguments beside the net of a model of another one."""
+        network = self.network
+        of_network = {"loss": network.loss, "measure": network.measure, "collate": network.collate}
+        return {**of_network, "objective": self.objective, "training": self.training}
+
     def with_net(self, net: nn.Module) -> TorchModel:
         """This model with another net."""
-        network = self.network
-        model = TorchModel(
-            net,
-            network.loss,
-            network.measure,
-            objective=self.objective,
-            collate=network.collate,
-            training=self.training,
-        )
+        model = TorchModel(net, **self._arguments())
         if self.trajectory is not None:
             model.network = hold_untrained_fixed(model.network, self.trajectory)
         return model

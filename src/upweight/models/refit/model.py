@@ -23,7 +23,7 @@ from upweight.core.model import Embeddable, Predictions
 from upweight.core.parameter_measurement import ParameterMeasurement
 from upweight.core.refittable import Bagged, Refittable, Trial
 from upweight.core.weights import checked_weights, require_classes, sample_weights
-from upweight.models.estimator_outputs import Outputs
+from upweight.models.estimator_outputs import Outputs, readable_predictions
 from upweight.models.input_checks import transform
 from upweight.models.pipeline import last_step, steps_before
 from upweight.models.refit.bags import bags_of, has_bags, member_outputs
@@ -136,16 +136,10 @@ class RefitModel(Refittable, EstimatorModel, Bagged):
         """The estimator's own predictions, with readable labels."""
         if isinstance(self.measurement_of, ParameterMeasurement) and np.shape(examples.x) == (len(examples), 0):
             return Predictions(tuple(self.measure(examples).tolist()))  # not a query, but the measurement itself
-        predicted, names = np.asarray(self.predictor.predict(examples.x)), examples.labels
-        if predicted.ndim > 1 and predicted.shape[1] > 1:
-            return Predictions(tuple(tuple(row) for row in predicted.tolist()))
-        values = predicted.reshape(-1).tolist()
-        if self.classes is None:
-            return Predictions(tuple(values))
-        classes = tuple(names.get(value, value) for value in self.classes.tolist())
-        has_probabilities = self.outputs.kind == "probabilities"
-        probabilities = self.outputs_for(examples) if has_probabilities else None
-        return Predictions(tuple(names.get(value, value) for value in values), classes, probabilities)
+        predicted, has_probabilities = self.predictor.predict(examples.x), self.outputs.kind == "probabilities"
+        return readable_predictions(
+            predicted, self.classes, examples.labels, lambda: self.outputs_for(examples) if has_probabilities else None
+        )
 
     def embed(self, examples: Examples) -> Any:
         """The inputs of the last step, (n, d): what the steps before it give, or the inputs themselves."""

@@ -20,7 +20,7 @@ from upweight.core.measurement import Measurement
 from upweight.core.model import Predictions
 from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.core.weights import checked_weights, sample_weights
-from upweight.models.estimator_outputs import Outputs
+from upweight.models.estimator_outputs import Outputs, readable_predictions
 from upweight.models.input_checks import transform
 from upweight.models.sklearn.moved_members import Member, OutputsOf
 from upweight.models.unlearning import refit_estimator
@@ -91,16 +91,12 @@ class CompositionModel(ExactRemovals):
 
     def predict(self, examples: Examples) -> Predictions:
         """The wrapper's own predictions, with readable labels."""
-        predicted, names = np.asarray(self.predictor.predict(examples.x)), examples.labels
-        if predicted.ndim > 1 and predicted.shape[1] > 1:
-            return Predictions(tuple(tuple(row) for row in predicted.tolist()))
-        values = predicted.reshape(-1).tolist()
-        if self.classes is None:
-            return Predictions(tuple(values))
-        classes = tuple(names.get(value, value) for value in self.classes.tolist())
-        has_probabilities = self.outputs.kind == "probabilities"
-        probabilities = self.outputs.of(self.predictor, examples.x) if has_probabilities else None
-        return Predictions(tuple(names.get(value, value) for value in values), classes, probabilities)
+        predicted, has_probabilities = self.predictor.predict(examples.x), self.outputs.kind == "probabilities"
+
+        def probabilities() -> Array | None:
+            return self.outputs.of(self.predictor, examples.x) if has_probabilities else None
+
+        return readable_predictions(predicted, self.classes, examples.labels, probabilities)
 
     def measure_without_each(self, train: Examples, positions: NDArray[np.intp], queries: Examples) -> Array:
         """The measurement of every query without each of these examples, (m, positions)."""

@@ -14,8 +14,8 @@ from sklearn.neighbors import NearestNeighbors
 from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.linear.losses.class_scores import ProbabilityLoss
 from upweight.linear.losses.squared import SquaredLoss
-from upweight.models.sklearn.closed_form_model import Array, ClosedForm
 from upweight.models.sklearn.closed_form_spec import FormSpec
+from upweight.models.sklearn.outputs_by_weights import Array, ClosedForm
 
 TIE_TOLERANCE = 1e-8  # relative difference of distances up to which neighbours are equally near
 FITTED_METRICS = ("seuclidean", "mahalanobis")  # which take a scale from the data unless it is given
@@ -55,6 +55,13 @@ def require_metric(estimator: Any) -> None:
             f"expected {name} with metric_params=, got metric={estimator.metric!r} alone, whose scale would change "
             "with every removal; pass the scale in metric_params"
         )
+
+
+def votes_of(targets: NDArray[Any], classes: int | None) -> Array:
+    """(n, K) what each row votes for: its class, or its target values."""
+    if classes is not None:
+        return np.asarray(np.eye(classes)[targets])
+    return np.asarray(targets, dtype=np.float64).reshape(len(targets), -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,9 +139,7 @@ class NeighbourForm(ClosedForm):
     @cached_property
     def _values(self) -> Array:
         """(n, K) what each row votes for."""
-        if self.classes is not None:
-            return np.asarray(np.eye(self.classes)[self.targets])
-        return np.asarray(self.targets, dtype=np.float64).reshape(len(self.targets), -1)
+        return votes_of(self.targets, self.classes)
 
     @cached_property
     def _present(self) -> NDArray[np.intp]:

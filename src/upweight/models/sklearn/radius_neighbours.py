@@ -15,9 +15,9 @@ from sklearn.neighbors import NearestNeighbors
 from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.linear.losses.class_scores import ProbabilityLoss
 from upweight.linear.losses.squared import SquaredLoss
-from upweight.models.sklearn.closed_form_model import Array, ClosedForm
 from upweight.models.sklearn.closed_form_spec import FormSpec
-from upweight.models.sklearn.neighbours import require_metric, search_settings
+from upweight.models.sklearn.neighbours import require_metric, search_settings, votes_of
+from upweight.models.sklearn.outputs_by_weights import Array, ClosedForm
 
 
 def radius_neighbours(estimator: Any) -> FormSpec:
@@ -114,9 +114,7 @@ class RadiusForm(ClosedForm):
     @cached_property
     def _values(self) -> Array:
         """(n, K) what each row votes for."""
-        if self.classes is not None:
-            return np.asarray(np.eye(self.classes)[self.targets])
-        return np.asarray(self.targets, dtype=np.float64).reshape(len(self.targets), -1)
+        return votes_of(self.targets, self.classes)
 
     @cached_property
     def _present(self) -> NDArray[np.intp]:
