@@ -14,7 +14,9 @@ from pathlib import Path
 from benchmarks.results import ORDER
 
 NAMES = tuple(
-    name for name in ORDER if name not in ("stores", "forgetting", "batch norm", "dataset rows", "refit agreement")
+    name
+    for name in ORDER
+    if name not in ("stores", "forgetting", "batch norm", "layer costs", "dataset rows", "refit agreement")
 )  # which have commands of their own
 
 

@@ -17,6 +17,7 @@ ORDER = (
     "published",
     "metagradients",
     "batch norm",
+    "layer costs",
     "retraining",
     "accuracy",
     "refit agreement",

@@ -141,6 +141,8 @@ def influence_gap(
         linearisation     to first order at θ₀: −∇mᵀ (G + λ + l2)⁻¹ Σ ∇ℓᵢ, with the exact Gauss–Newton matrix
         solver            the scores that were passed
 
+    In the second and third stage the whole training set has a minimum of its own, from which each removal starts.
+
     Args:
         model: a `TorchModel` that can be retrained, and whose loss is a function of the net's output.
         train, queries: as for `verify`.
