@@ -128,13 +128,27 @@ def test_a_query_in_the_training_set_is_not_attacked_by_itself() -> None:
     x, y = digits(0)
     x[TRAIN] = x[7]
     x[TRAIN + 1] = x[8] = x[9]
-    y[8] = y[9]
+    y[TRAIN] = y[7]
+    y[TRAIN + 1] = y[8] = y[9]
     model, train = fitted(x[:TRAIN], y[:TRAIN])
     queries = uw.Examples(x[TRAIN:], y[TRAIN:])
     result = uw.poisoned(model, train, queries, RECIPE, targets=0)
     assert any("2 of 300 queries are in the training set ([0, 1])" in w for w in result.diagnostics["warnings"])
     named = uw.poisoned(model, train, queries, RECIPE, targets=[0, 1])
     assert named.of(0).z[7] == named.of(1).z[8] == named.of(1).z[9] == -np.inf
+
+
+def test_copies_of_a_query_that_are_labelled_otherwise_are_what_attacks_it() -> None:
+    x, y = digits(0)
+    copies = np.flatnonzero(y[:TRAIN] == y[TRAIN])[:6]
+    x[copies], y[copies] = x[TRAIN], (y[TRAIN] + 1) % 10
+    model, train = fitted(x[:TRAIN], y[:TRAIN])
+    queries = uw.Examples(x[TRAIN:], y[TRAIN:])
+    assert np.array(model.predict(queries).predicted)[0] == y[copies[0]]
+    suspect = uw.poisoned(model, train, queries, RECIPE, targets=[0]).of(0)
+    assert suspect.is_target and {attribution.id for attribution in suspect.attackers[:6]} == set(copies.tolist())
+    unlabelled = uw.poisoned(model, train, queries.replaced(y=None), RECIPE, targets=[0]).of(0)
+    assert (unlabelled.z[copies] == -np.inf).all()
 
 
 def test_an_honest_query_that_is_predicted_right_is_no_target() -> None:

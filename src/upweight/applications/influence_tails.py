@@ -30,7 +30,7 @@ class Tails:
     Attributes:
         heaviness: (m,), the k-th largest z-value of every query; 0 if its label has too few training examples.
         z: position of a query → z-values of all training examples (n,); −∞ for training examples of other labels, of
-            weight 0, and equal to the query. Empty if they are too many to be held.
+            weight 0, and that are the query itself. Empty if they are too many to be held.
         equal: positions of queries that are in the training set.
         rare: labels with too few training examples.
         warnings: of the scores.
@@ -45,7 +45,9 @@ class Tails:
     is_complete: bool
 
 
-def tails_of(fitted: Fitted[Any, Any], queries: Examples, k: int, report: Progress) -> Tails:
+def tails_of(
+    fitted: Fitted[Any, Any], queries: Examples, own_labels: NDArray[Any] | None, k: int, report: Progress
+) -> Tails:
     """The tails of queries that are labelled as the model predicts them.
 
     Influences are compared within the training examples of the predicted label: those that attack carry the label that
@@ -54,13 +56,18 @@ def tails_of(fitted: Fitted[Any, Any], queries: Examples, k: int, report: Progre
     Args:
         fitted: the fitted method.
         queries: with their predicted labels.
+        own_labels: (m,), those that the queries came with; None without labels. A training example with the inputs of
+            a query is the query itself, unless its label is another one: then it may be what attacks.
         k: the rank of the z-value that is the heaviness.
         report: progress.
     """
     train = fitted.train
     assert train.y is not None and queries.y is not None
     counts = example_counts(sample_weights(train)).astype(np.intp)
-    equal = _equal(train, queries, np.flatnonzero(counts))
+    equal = {
+        place: [i for i in same if own_labels is None or train.y[i] == own_labels[place]]
+        for place, same in _equal(train, queries, np.flatnonzero(counts)).items()
+    }
     heaviness, z_values, rare = np.zeros(len(queries)), dict[int, Array](), dict[Any, None]()
     warnings = dict[str, None]()
     can_hold = len(queries) * len(train) <= MAX_HELD_SCORES
@@ -80,7 +87,7 @@ def tails_of(fitted: Fitted[Any, Any], queries: Examples, k: int, report: Progre
             if can_hold:
                 z_values[place] = z
         report("attribute", block.stop, len(queries))
-    return Tails(heaviness, z_values, sorted(equal), list(rare), list(warnings), can_hold)
+    return Tails(heaviness, z_values, sorted(p for p, same in equal.items() if same), list(rare), list(warnings), can_hold)
 
 
 def tail_probabilities(heaviness: Array, clean: Array | None) -> Array:

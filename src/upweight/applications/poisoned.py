@@ -47,8 +47,8 @@ class SuspectedTarget:
         flagged: whether p is at most the level.
         attackers: training examples of the predicted label with unusually large influence (z ≥ 3), with their
             z-values, strongest first; empty unless the query was flagged or named.
-        z: (n,), the z-value of every training example, −∞ if it cannot attack (another label, weight 0, equal to the
-            query); None unless the query was flagged or named.
+        z: (n,), the z-value of every training example, −∞ if it cannot attack (another label, weight 0, the
+            query itself); None unless the query was flagged or named.
         removed: ids that were removed for this query before its label changed.
         mitigation: what removal did; None if it was not tried.
     """

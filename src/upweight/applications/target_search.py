@@ -91,7 +91,8 @@ class TargetSearch:
         missing = [i for i in positions if i not in self.tails.z]
         if not missing or self.tails.is_complete:
             return {i: self.tails.z.get(i, absent) for i in positions}
-        tails = tails_of(self.fitted, self.queries.take(missing), self.fit.k, no_progress).z
+        own_labels = None if self.own_labels is None else self.own_labels[missing]
+        tails = tails_of(self.fitted, self.queries.take(missing), own_labels, self.fit.k, no_progress).z
         return {i: tails.get(missing.index(i), absent) for i in positions}
 
 
@@ -104,10 +105,10 @@ def search_targets(
     fitted = recipe.fit(model, train)
     report("fit", 1, 1)
     labelled = with_predicted(queries, labels)
-    tails, clean = tails_of(fitted, labelled, fit.k, report), None
+    tails, clean = tails_of(fitted, labelled, queries.y, fit.k, report), None
     if fit.clean is not None:
         reference = with_predicted(fit.clean, predicted_labels(model, train, fit.clean)[0])
-        clean = tails_of(fitted, reference, fit.k, no_progress).heaviness
+        clean = tails_of(fitted, reference, fit.clean.y, fit.k, no_progress).heaviness
     p = tail_probabilities(tails.heaviness, clean)
     return TargetSearch(
         fitted=fitted,
@@ -152,7 +153,7 @@ def _warnings(tails: Tails, queries: Examples, p: Array, fit: FIT) -> list[str]:
         ids = queries.ids[tails.equal[:MAX_NAMED]].tolist()
         warnings.append(
             f"{len(tails.equal)} of {len(queries)} queries are in the training set ({ids}{_more(tails.equal)}): "
-            "training examples equal to a query are left out of its influences."
+            "training examples equal to a query, with its label, are left out of its influences."
         )
     if tails.rare:
         least = max(MIN_CLASS, fit.k)
