@@ -87,7 +87,8 @@ def tails_of(
             if can_hold:
                 z_values[place] = z
         report("attribute", block.stop, len(queries))
-    return Tails(heaviness, z_values, sorted(p for p, same in equal.items() if same), list(rare), list(warnings), can_hold)
+    in_training = sorted(place for place, same in equal.items() if same)
+    return Tails(heaviness, z_values, in_training, list(rare), list(warnings), can_hold)
 
 
 def tail_probabilities(heaviness: Array, clean: Array | None) -> Array:
