@@ -29,6 +29,8 @@ DEFAULT_NOTES = [
     "and the narrow ResNet, and worse on the census table (and on an MLP for Fashion-MNIST, .547 against .589). "
     "It was therefore not made the default for its higher price. The empirical Fisher is better than EK-FAC at a lower "
     "price on the narrow ResNet and spoken digits, and worse on the census table and on sequences.",
+    "Fashion-MNIST was not at hand where these tables were made, so it has no row of its own, nor has an encoder with "
+    "LoRA, for which there were no pretrained weights; its costs are under “Tokens of language models, and LoRA”.",
     "Epochs of the smallest nets take milliseconds, so their multiples are large; less than 5·10¹¹ flops are always "
     "allowed.",
 ]

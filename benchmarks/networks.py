@@ -2,6 +2,7 @@
 
 python -m benchmarks --only networks --data DIR --peers-env DIR
 python -m benchmarks.networks --data DIR --peers-env DIR --tasks mlp --again upweight        some of it again
+python -m benchmarks.networks --data DIR --tasks        nothing again: the summary of the last figures
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ def main(arguments: list[str] | None = None) -> None:
     command = "python -m benchmarks --only networks --data DIR --peers-env DIR"
     title = "Networks: accuracy against cost"
     numbers = {} if before is None else before.versions  # tasks that were not chosen keep their figures
-    numbers |= versions(["numpy", "torch", "upweight"]) | peers(chosen.tasks)
+    if chosen.tasks:
+        numbers |= versions(["numpy", "torch", "upweight"]) | peers(chosen.tasks)
     Section("networks", title, command, ordered, numbers).keep()
 
 
