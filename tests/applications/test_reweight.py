@@ -9,6 +9,7 @@ import pytest
 from scipy.optimize import minimize
 from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
 
 import upweight as uw
@@ -292,6 +293,13 @@ def test_bad_inputs_are_refused_in_a_sentence(data, model):
     refused(TypeError, "expected groups as {name: ids}", lambda: run(groups=["t0"]))
     refused(ValueError, "got texts", lambda: run(unlabelled=uw.Examples(["a text", "another"])))
     refused(ValueError, "got numbers of shape (2,)", lambda: run(unlabelled=uw.Examples(np.ones((4, 2)))))
+    named = uw.Examples(np.ones((4, 3)), ["a", "b", "a", "b"])
+    refused(ValueError, "labels of unlabelled examples like those", lambda: run(unlabelled=named))
+    near = uw.explainable(KNeighborsClassifier(3).fit(train.x, train.y), train)
+    refused(TypeError, "got KNeighborsClassifier without", lambda: uw.reweight(near, train, validation))
+    some = {"a": train.ids[:9].tolist()}
+    refused(ValueError, "takes no sample weights", lambda: uw.reweight(near, train, validation, groups=some))
+    refused(ValueError, "raised and lowered by 0.1", lambda: uw.reweight(near, train, validation, groups=some))
     refused(ValueError, "unlabelled ones, got 60 of 60", lambda: run(unlabelled=uw.Examples(validation.x)))
     ridge = uw.explainable(Ridge().fit(train.x, train.x[:, 0]), train.replaced(y=train.x[:, 0]))
     numbers = {"train": train.replaced(y=train.x[:, 0]), "validation": validation.replaced(y=validation.x[:, 0])}

@@ -7,7 +7,8 @@ import pytest
 
 import upweight as uw
 from support.closed_form_families import CLOSED_FORMS
-from support.linear_families import PROBLEMS, QUANTILES
+from support.learner_families import LEARNERS, PERCEPTRONS
+from support.linear_families import JUMPING, PROBLEMS
 from support.network_families import NETWORKS, RECORDED, TRAINED
 from support.refit_families import BAGS, REFITS
 from support.tree_families import BOOSTERS, FORESTS
@@ -16,17 +17,18 @@ from upweight.core.tree_based import Boosted
 from upweight.evaluate.agreement import agreement
 from upweight.testing import Case, Family, Law, Outcome, candidates, standing, try_law
 
-FAMILIES = [*PROBLEMS, *CLOSED_FORMS, *NETWORKS, *RECORDED, *TRAINED, *BOOSTERS, *FORESTS, *REFITS]
+ESTIMATORS = [*PROBLEMS, *CLOSED_FORMS, *LEARNERS, *PERCEPTRONS]
+FAMILIES = [*ESTIMATORS, *NETWORKS, *RECORDED, *TRAINED, *BOOSTERS, *FORESTS, *REFITS]
 CASES = [case for method in uw.methods().values() for case in candidates(method, FAMILIES)]
 # Its members are random: scores of one seed, and means over seeds, are no truth for each other.
 CASES += candidates(uw.DataOOB, [BAGS])
 CASES += [
-    case for recipe in (uw.Influence, uw.LeaveOneOut) for case in candidates(recipe, [QUANTILES]) if not case.settings
+    case for recipe in (uw.Influence, uw.LeaveOneOut) for case in candidates(recipe, JUMPING) if not case.settings
 ]
 # A method that retrains many times takes minutes on all families; these are the families of the quick runs.
 QUICK = {
-    (uw.LeaveOneOut, ""): [*PROBLEMS, *CLOSED_FORMS, *REFITS[:1], *TRAINED, *BOOSTERS[:1]],
-    (uw.Chance, ""): [family for family in FAMILIES if family not in CLOSED_FORMS],
+    (uw.LeaveOneOut, ""): [*PROBLEMS, *CLOSED_FORMS[:-1], *LEARNERS[1:2], *REFITS[:1], *TRAINED, *BOOSTERS[:1]],
+    (uw.Chance, ""): [family for family in FAMILIES if family not in ESTIMATORS[len(PROBLEMS) :]],
     (uw.LeafInfluence, "bags"): BOOSTERS[2:4],
     (uw.Metagradient, ""): TRAINED[:1],
     (uw.Metagradient, "full"): TRAINED,
@@ -41,7 +43,9 @@ MAX_EXCUSED = 0.1  # share of the pairs to which a law applies that may be excus
 
 def is_quick(case: Case) -> bool:
     """Whether the pair is tested in every run, not in slow runs alone."""
-    return case.family in QUICK.get((type(case.recipe), case.settings), [*FAMILIES, BAGS, QUANTILES])
+    if case.family in PERCEPTRONS and type(case.recipe) is not uw.Influence:
+        return False
+    return case.family in QUICK.get((type(case.recipe), case.settings), [*FAMILIES, BAGS, *JUMPING])
 
 
 PARAMETERS = [pytest.param(case, id=repr(case), marks=[] if is_quick(case) else pytest.mark.slow) for case in CASES]

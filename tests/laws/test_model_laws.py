@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 
 from support.closed_form_families import CLOSED_FORMS
-from support.linear_families import PROBLEMS, QUANTILES
+from support.learner_families import LEARNERS, PERCEPTRONS
+from support.linear_families import JUMPING, PROBLEMS
 from support.network_families import NETWORKS, RECORDED, TRAINED
 from support.refit_families import BAGS, REFITS
 from support.tree_families import BOOSTERS, FORESTS
 from upweight.testing import Family, ModelLaw, Outcome, try_model_law
 from upweight.testing.model_case import ModelCase
 
+ESTIMATORS = [*PROBLEMS, *JUMPING, *CLOSED_FORMS, *LEARNERS, *PERCEPTRONS]
+FAMILIES = [*ESTIMATORS, *NETWORKS, *RECORDED, *TRAINED, *BOOSTERS, *FORESTS, *REFITS, BAGS]
 
-@pytest.fixture(
-    params=[*PROBLEMS, QUANTILES, *CLOSED_FORMS, *NETWORKS, *RECORDED, *TRAINED, *BOOSTERS, *FORESTS, *REFITS, BAGS],
-    ids=repr,
-    scope="module",
-)
+
+@pytest.fixture(params=FAMILIES, ids=repr, scope="module")
 def of(request: pytest.FixtureRequest) -> ModelCase:
     family: Family = request.param
     excuse = family.not_retrained_as_copies

@@ -156,6 +156,21 @@ def test_the_chord_method_ends_at_the_same_optimum(monkeypatch):
     assert products
 
 
+@pytest.mark.parametrize("name", ["logistic", "poisson"])
+def test_a_retraining_without_a_hundredth_of_the_examples_takes_the_chord_method_and_a_few_steps_do_not(
+    name, monkeypatch
+):
+    rough = problem_of(name, n=2_000)
+    problem = replace(rough, theta=rough.theta + newton(rough, np.ones((1, 2_000))).shifts.reshape(rough.shape))
+    weights, products = masks(2_000, (20,)), []
+    step = Newton._step
+    monkeypatch.setattr(Newton, "_step", lambda self, *given: products.append(1) or step(self, *given))
+    chord = newton(problem, weights, steps=50)
+    assert (chord.residual <= 1e-10).all() and not products
+    np.testing.assert_allclose(chord.shifts, newton(problem, weights, steps=10).shifts, atol=1e-9)
+    assert products
+
+
 def test_the_chord_method_gives_way_if_its_steps_gain_too_little():
     problem, weights = problem_of("softmax", fixed=0.1), masks(30)
     overdamped = LinearCurvature(problem, None, 20.0).solver

@@ -121,6 +121,18 @@ def test_pipelines_and_frames_are_taken_and_steps_stay() -> None:
         assert "The steps before a member in a pipeline stay as they were fitted." in explanation.warnings
 
 
+def test_what_a_wrapper_is_composed_of_describes_the_model_and_is_no_warning(tmp_path: Any) -> None:
+    x, y = two_targets()
+    train, queries = uw.Examples(x[:N], y[:N]), uw.Examples(x[N:], y[N:])
+    model = uw.explainable(RegressorChain(Ridge()).fit(x[:N], y[:N]), train)
+    explanation = uw.explain(model, train, queries, removals=0)
+    sentence = "This RegressorChain is composed of its members (2: Ridge)"
+    assert explanation.scores.diagnostics["model"][0].startswith(sentence)
+    assert not any("composed" in warning for warning in explanation.warnings)
+    page = uw.write_page(tmp_path / "page.html", explanation).read_text(encoding="utf-8")
+    assert sentence in page.split('<div class="model"')[1].split("</div>")[0]
+
+
 def test_a_member_without_exact_removals_and_a_lost_class() -> None:
     x, y = rows(load_wine)
     train = uw.Examples(x[:N], y[:N])

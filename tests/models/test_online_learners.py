@@ -52,33 +52,71 @@ def perceptron(x: Any, y: Any, queries: Any, skipped: int) -> np.ndarray:
     return np.asarray(queries @ w + b)
 
 
-def passive_aggressive(x: Any, y: Any, queries: Any, skipped: int) -> np.ndarray:
-    """PA-I of Crammer et al. (2006) for numbers, in plain numpy: (m,) outputs."""
-    w, b = np.zeros(x.shape[1]), 0.0
-    for _ in range(IN_ORDER["max_iter"]):
-        for i in range(len(x)):
-            residual = y[i] - (x[i] @ w + b)
-            step = np.sign(residual) * min(0.5, max(abs(residual) - 0.1, 0.0) / (x[i] @ x[i]))
+def test_scores_of_a_perceptron_equal_those_of_the_rule_itself_without_the_example() -> None:
+    x, y = rows(load_breast_cancer)
+    base = perceptron(x[:N], y[:N], x[N:], -1)
+    actual = np.stack([base - perceptron(x[:N], y[:N], x[N:], i) for i in range(N)], axis=1)
+    np.testing.assert_allclose(effects(Perceptron(**IN_ORDER), x, y), actual, atol=1e-9)
+
+
+def shuffled(order: list[int], seed: int) -> list[int]:
+    """Scikit-learn's order of the next epoch: Fisher and Yates with a xorshift generator of 32 bits."""
+    for i in range(len(order) - 1):
+        seed ^= seed << 13 & 0xFFFFFFFF
+        seed ^= seed >> 17
+        seed ^= seed << 5 & 0xFFFFFFFF
+        j = i + seed % 2**31 % (len(order) - i)
+        order[i], order[j] = order[j], order[i]
+    return order
+
+
+def passive_aggressive(estimator: Any, x: Any, y: Any, queries: Any, skipped: int) -> np.ndarray:
+    """PA-I and PA-II of Crammer et al. (2006) in plain numpy: (m,) outputs. A skipped example is passed over."""
+    w, b, order = np.zeros(x.shape[1]), 0.0, list(range(len(x)))
+    signs = np.where(y == 1, 1.0, -1.0) if isinstance(estimator, PassiveAggressiveClassifier) else None
+    rng = np.random.RandomState(estimator.random_state)
+    if signs is not None:  # scikit-learn's classifiers draw a seed that they do not use
+        rng.randint(1, np.iinfo(np.int32).max)
+    seed = int(rng.randint(np.iinfo(np.int32).max))
+    for _ in range(estimator.max_iter):
+        for i in shuffled(order, seed) if estimator.shuffle else order:
+            output, squared = x[i] @ w + b, x[i] @ x[i]
+            if signs is not None:
+                direction, loss = signs[i], max(1 - signs[i] * output, 0.0)
+            else:
+                direction, loss = np.sign(y[i] - output), max(abs(y[i] - output) - estimator.epsilon, 0.0)
+            is_squared = estimator.loss.startswith("squared")
+            step = loss / (squared + 0.5 / estimator.C) if is_squared else min(estimator.C, loss / squared)
             if i != skipped:
-                w, b = w + step * x[i], b + step
+                w, b = w + direction * step * x[i], b + direction * step * estimator.fit_intercept
     return np.asarray(queries @ w + b)
 
 
-@pytest.mark.parametrize(
-    ("estimator", "rule", "load", "unit"),
-    [
-        (Perceptron(**IN_ORDER), perceptron, load_breast_cancer, 1),
-        (PassiveAggressiveRegressor(C=0.5, **IN_ORDER), passive_aggressive, load_diabetes, 100.0),
-    ],
-)
-def test_scores_equal_those_of_the_rule_itself_without_the_example(
-    estimator: Any, rule: Any, load: Any, unit: float
+@pytest.mark.parametrize("shuffle", [False, True], ids=["in order", "shuffled"])
+@pytest.mark.parametrize("intercept", [True, False], ids=["intercept", "none"])
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge", "epsilon_insensitive", "squared_epsilon_insensitive"])
+def test_scores_of_passive_aggressive_learners_equal_those_of_their_rule_without_the_example(
+    loss: str, intercept: bool, shuffle: bool
 ) -> None:
-    x, y = rows(load)
-    y = y if unit == 1 else y / unit
-    base = rule(x[:N], y[:N], x[N:], -1)
-    actual = np.stack([base - rule(x[:N], y[:N], x[N:], i) for i in range(N)], axis=1)
+    is_classifier = loss.endswith("hinge")
+    x, y = rows(load_breast_cancer if is_classifier else load_diabetes)
+    y = y if is_classifier else y / 100
+    kind = PassiveAggressiveClassifier if is_classifier else PassiveAggressiveRegressor
+    settings = {**IN_ORDER, "shuffle": shuffle, "fit_intercept": intercept, "random_state": 5}
+    estimator = kind(C=0.2, loss=loss, **settings)
+    base = passive_aggressive(estimator, x[:N], y[:N], x[N:], -1)
+    actual = np.stack([base - passive_aggressive(estimator, x[:N], y[:N], x[N:], i) for i in range(N)], axis=1)
+    assert np.abs(actual).max() > 0.01
     np.testing.assert_allclose(effects(estimator, x, y), actual, atol=1e-9)
+
+
+def test_a_passive_aggressive_learner_is_trained_again_with_the_strength_that_it_used() -> None:
+    x, y = rows(load_wine)
+    train, queries = uw.Examples(x[:N], y[:N]), uw.Examples(x[N:], y[N:])
+    estimator = PassiveAggressiveClassifier(random_state=0).set_params(C=0.05).fit(x[:N], y[:N])
+    model = uw.explainable(estimator, train, measure=first)
+    np.testing.assert_allclose(model.measure(queries), estimator.decision_function(x[N:])[:, 0])
+    assert ("trained with C=1, not 0.05" in " ".join(model.notes)) == (estimator.eta0 != estimator.C)
 
 
 SEEDED = {

@@ -106,6 +106,8 @@ def test_an_estimator_fitted_without_a_seed_is_explained_with_a_note_and_one_wit
     unseeded, seeded = (BaggingClassifier(n_estimators=5, random_state=state).fit(X, Y) for state in (None, 0))
     assert any("fitted without a seed" in n for n in uw.refittable(unseeded, TRAIN).trial(TRAIN).notes)
     assert uw.refittable(seeded, TRAIN).trial(TRAIN).notes == ()
+    inside = BaggingClassifier(DecisionTreeClassifier(), n_estimators=5, random_state=0).fit(X, Y)
+    assert uw.refittable(inside, TRAIN).trial(TRAIN).notes == ()  # the trees have seeds from the ensemble
 
 
 @pytest.mark.parametrize(

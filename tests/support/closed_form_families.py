@@ -6,12 +6,13 @@ import pickle
 from typing import Any
 
 import numpy as np
-from sklearn.datasets import load_breast_cancer, load_iris, load_wine
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
 from sklearn.ensemble import VotingClassifier
 from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multiclass import OneVsOneClassifier
+from sklearn.multioutput import ClassifierChain, RegressorChain
 from sklearn.naive_bayes import GaussianNB, MultinomialNB
 from sklearn.neighbors import KNeighborsClassifier, RadiusNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -40,6 +41,29 @@ class NeighbourFamily(CopiesFamily):
         """The bytes of the estimator without its index."""
         estimator = self.estimator_of(model)
         return pickle.dumps({name: value for name, value in vars(estimator).items() if name != "_tree"})
+
+
+class ChainFamily(CopiesFamily):
+    """A chain, whose labels are rows of two targets."""
+
+    def _other_label(self, query: Examples) -> Any:
+        """Two wrong targets: the other classes, or numbers on the other side of the prediction."""
+        assert query.y is not None
+        if not self.is_regression:
+            return 1 - query.y[0]
+        return 2 * np.array(self.trained.predict(query).predicted[0]) - query.y[0]
+
+
+def two_numbers() -> tuple[Any, np.ndarray]:
+    """Columns, and two numbers that depend on them."""
+    x, y = scaled(load_diabetes, 5, 100.0)()
+    return x, np.c_[y, x[:, 0] + np.sin(y)]
+
+
+def two_labels() -> tuple[Any, np.ndarray]:
+    """Columns, and two labels of 0 and 1."""
+    x, y = two_numbers()
+    return x, (y > np.median(y, axis=0)).astype(int)
 
 
 CLOSED_FORMS = [
@@ -76,5 +100,22 @@ CLOSED_FORMS = [
         scaled(load_iris, 4),
         lambda: RadiusNeighborsClassifier(1.5, outlier_label=0),
         other={"radius": 2.0},
+    ),
+    ChainFamily(
+        "chain of numbers",
+        two_numbers,
+        lambda: RegressorChain(Ridge(alpha=3.0)),
+        is_regression=True,
+        train_size=40,
+        query_size=6,
+        other={"order": [1, 0]},
+    ),
+    ChainFamily(
+        "chain of labels",
+        two_labels,
+        lambda: ClassifierChain(LogisticRegression(**TIGHT)),
+        train_size=40,
+        query_size=6,
+        other={"order": [1, 0]},
     ),
 ]

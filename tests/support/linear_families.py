@@ -17,7 +17,7 @@ from sklearn.linear_model import (
     SGDClassifier,
 )
 from sklearn.pipeline import make_pipeline
-from sklearn.svm import SVC, LinearSVC, NuSVC
+from sklearn.svm import SVC, LinearSVC, NuSVC, NuSVR
 
 from upweight.testing import EstimatorFamily
 from upweight.testing.copies import WeightedExamples, WeightedModels
@@ -137,7 +137,7 @@ PROBLEMS = [
     ),
 ]
 
-# Its optimum jumps from vertex to vertex, so that first-order scores say little about single removals.
+# Their optima jump from vertex to vertex, so that first-order scores say little about single removals.
 QUANTILES = EstimatorFamily(
     "quantiles",
     scaled(load_diabetes, 8, 100.0),
@@ -145,3 +145,13 @@ QUANTILES = EstimatorFamily(
     is_regression=True,
     other={"alpha": 0.03},
 )
+TUBE = MachineFamily(
+    "tube of nu",
+    scaled(load_diabetes, 5, 100.0),
+    lambda: NuSVR(nu=0.4, tol=1e-9),
+    is_regression=True,
+    permuted=1e-3,
+    weighted=1e-3,
+    other={"nu": 0.3},
+)
+JUMPING = [QUANTILES, TUBE]

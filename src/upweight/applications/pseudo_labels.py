@@ -23,6 +23,7 @@ def joined_with_unlabelled(model: Measurable, train: Examples, unlabelled: Examp
             f"expected unlabelled examples of the kind of the training set ({kinds[0]}), got {kinds[1]}; bring both "
             "into one form"
         )
+    _require_same_labels(train, unlabelled)
     notes = []
     if unlabelled.y is None:
         if not model.predict(train.take([0])).classes and len(np.unique(np.asarray(train.y))) > 2:
@@ -38,6 +39,18 @@ def joined_with_unlabelled(model: Measurable, train: Examples, unlabelled: Examp
         unlabelled = unlabelled.replaced(ids=_new_ids(train, len(unlabelled)))
         notes.append(f"Ids of unlabelled examples were taken: they have new ones, from {unlabelled.ids[0]} on.")
     return train.joined(unlabelled), notes
+
+
+def _require_same_labels(train: Examples, unlabelled: Examples) -> None:
+    """Raise ValueError if one side has labels in words, and the other in numbers."""
+    if train.y is None or unlabelled.y is None or not len(unlabelled):
+        return
+    if (unlabelled.y.dtype.kind in "OU") != (train.y.dtype.kind in "OU"):
+        expected, label = train.y[:1].tolist()[0], unlabelled.y[:1].tolist()[0]
+        raise ValueError(
+            f"expected labels of unlabelled examples like those of the training set ({expected!r}), got {label!r}; "
+            "pass labels of the same kind, or none, for those that the model predicts"
+        )
 
 
 def _new_ids(train: Examples, count: int) -> list[Any]:

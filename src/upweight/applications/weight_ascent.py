@@ -142,6 +142,7 @@ def way_of(model: Measurable, train: Examples, free: FreeWeights) -> Way:
     if len(free.names) <= MOST_DIFFERENCES:
         return "retraining"
     raise TypeError(
-        f"a {type(model).__name__} has no derivative in the weights of its examples, so each of {len(free.names):,} "
-        f"weights would take two trainings per step; pass groups= (at most {MOST_DIFFERENCES})"
+        f"expected a model with derivatives in the weights of its examples, got {getattr(model, 'name', 'one')} "
+        f"without: each of {len(free.names):,} weights would take two trainings per step; pass groups= (at most "
+        f"{MOST_DIFFERENCES})"
     )

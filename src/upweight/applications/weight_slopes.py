@@ -113,7 +113,14 @@ class RetrainingSlopes(WeightSlopes):
         raised = np.where(member, weights + DIFFERENCE, weights)
         lowered = np.where(member, np.maximum(weights - DIFFERENCE, 0.0), weights)
         tasks = [Task(weights=row) for row in (weights, *raised, *lowered)]
-        results = run_tasks(self.retraining, self.model, self.train, tasks, self.validation)
+        try:
+            results = run_tasks(self.retraining, self.model, self.train, tasks, self.validation)
+        except ValueError as error:
+            raise ValueError(
+                f"expected a model that can be trained with weights raised and lowered by {DIFFERENCE:g}, got one that "
+                f"cannot ({error}); whole groups can be left out instead, by remove(groups, queries) of a fitted "
+                "uw.LeaveOneOut()"
+            ) from error
         means = np.array([float(np.mean(values)) for values in results])
         widths = np.array([(up - down)[row].max() for up, down, row in zip(raised, lowered, member, strict=True)])
         in_groups = (means[1 : count + 1] - means[count + 1 :]) / widths

@@ -39,3 +39,7 @@ class ExactRemovals(Forgettable):
     def doubts(self, train: Examples, queries: Examples) -> Sequence[str]:
         """Sentences that a reader of the scores of these queries should know; by default none."""
         return ()
+
+    def described(self) -> Sequence[str]:
+        """Sentences about what the model is, for the head of a report, which are no warnings; by default none."""
+        return ()

@@ -16,7 +16,7 @@ from upweight.core.curvature import ExactCurvature, NewtonSteps, Solved
 from upweight.core.curvature_recipes import Hessian
 from upweight.core.rows import DenseRows, Rows
 from upweight.linear.conjugate_gradients import ConjugateGradients
-from upweight.linear.newton import Newton
+from upweight.linear.newton import CHORD_SHARE, Newton
 from upweight.linear.problem import Problem
 from upweight.linear.rows import FactoredRows
 from upweight.linear.solver_choice import solver_for
@@ -31,6 +31,8 @@ from upweight.linear.undetermined import (
 Array = NDArray[np.float64]
 MAX_LEVERAGE_ENTRIES = 10_000_000  # leverage entries (examples × K × K) in memory at a time
 MAX_FACTORISATIONS = 20  # on the way to the optimum
+MANY_STEPS = 20  # from which the chord method is tried if more examples change: it takes more, but cheaper steps
+MANY_STEPS_CHORD_SHARE = 0.02  # up to this share of the examples
 SAME_HESSIAN = 1e-3  # root mean square change of the outputs up to which the Hessian is taken to be the same
 MAX_LEVERAGE = 1 - 1e-9  # at leverage 1 the model passes through the point: its removal has no first-order effect
 SUSPECT_LEVERAGE = 1 - 1e-3  # leverage from which an example is checked for being 1 within rounding
@@ -248,7 +250,9 @@ class LinearCurvature(ExactCurvature):
     def newton_steps(self, factors: Array, start: Array | None, steps: int, tolerance: float = 1e-10) -> NewtonSteps:
         """Newton steps under other example weights; each system is solved only as exactly as the tolerance needs."""
         forcing = 0.03 if start is not None else 1e-6
-        moved = Newton(self.problem, self.solver).newton_steps(factors, start, steps, tolerance, forcing)
+        share = MANY_STEPS_CHORD_SHARE if steps >= MANY_STEPS else CHORD_SHARE
+        newton = Newton(self.problem, self.solver, chord_share=share)
+        moved = newton.newton_steps(factors, start, steps, tolerance, forcing)
         if self.null_space is None:
             return moved
         return replace(moved, shifts=self.null_space.shortened(moved.shifts))

@@ -84,7 +84,8 @@ def explanation_page(explained: Explanation, description: Sequence[str] = ()) ->
     """The report of an explanation, with its verification, its support audit and its input attributions."""
     scores = judged(explained.check, explained.scores)
     if description:
-        scores = replace(scores, diagnostics={**scores.diagnostics, "model": list(description)})
+        sentences = [*description, *scores.diagnostics.get("model", ())]
+        scores = replace(scores, diagnostics={**scores.diagnostics, "model": sentences})
     data = payload(scores, explained.train, explained.queries, explained.check)
     on_page = {i: q for q, (i, _) in enumerate(zip(scores.query_ids.tolist(), data["queries"], strict=False))}
     inputs = None if explained.inputs is None else inputs_section(explained.inputs, on_page)

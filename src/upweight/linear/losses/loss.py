@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+NUMBERS = "biuf"  # kinds of dtypes
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,11 @@ class LinearLoss(ABC):
         """Positions of the labels among the classes. Raises ValueError for a label never trained on."""
         if self.classes is None:
             raise TypeError(f"a model with {self.name} has no classes")
+        if y.dtype.kind in NUMBERS and self.classes.dtype.kind in NUMBERS and y.ndim == 1:
+            order = np.argsort(self.classes)
+            found = order[np.searchsorted(self.classes, y, sorter=order).clip(max=len(order) - 1)]
+            if (self.classes[found] == y).all():
+                return np.asarray(found, dtype=np.intp)
         known = {label: position for position, label in enumerate(self.classes.tolist())}
         positions = [known.get(label) for label in y.tolist()]
         if None in positions:

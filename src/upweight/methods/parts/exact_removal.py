@@ -105,4 +105,6 @@ class FittedExactRemoval(GroupRemoval[Attributor, ExactRemovals]):
         """Notes that nothing was trained, and which examples the model cannot be trained without."""
         undefined = {"undefined": self.train.ids[list(self.refused)].tolist()} if self.refused else {}
         warnings = [*self.model.notes, *refusal_warnings(self.train, self.refused)]
-        return {"trainings": 0, **undefined, "warnings": warnings}
+        sentences = list(self.model.described())
+        model = {"model": sentences} if sentences else {}
+        return {**model, "trainings": 0, **undefined, "warnings": warnings}

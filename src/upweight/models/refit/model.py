@@ -211,9 +211,11 @@ class RefitModel(Refittable, EstimatorModel, Bagged):
         )
         if not is_random and drift > MAX_DRIFT * scale:
             raise ValueError(self._not_reproduced(drift))
-        if is_random and drift > (MAX_DRIFT * scale if is_seeded(self.predictor) else MAX_DRIFT_IN_NOISE * noise):
+        if not is_random or drift <= MAX_DRIFT * scale:
+            return Trial(seconds, is_random, tuple(notes))
+        if is_seeded(self.predictor) or drift > MAX_DRIFT_IN_NOISE * noise:
             notes.append(self._not_reproduced(drift))
-        elif is_random and not is_seeded(self.predictor):
+        else:
             notes.append(
                 f"This {self.name} was fitted without a seed, so its own training cannot be repeated: scores are "
                 "effects on the trainings of other seeds. Fit it with random_state=0 to explain one training."

@@ -130,6 +130,14 @@ class CompositionModel(ExactRemovals):
         parts = tuple(member.retrained(weights[member.rows], seed) for member in self.members)
         return replace(self, parts=parts, notes=(), _cache={})
 
+    def described(self) -> Sequence[str]:
+        """A sentence that names the members."""
+        inside = ", ".join(dict.fromkeys(member.model.name for member in self.members))
+        return (
+            f"This {self.name} is composed of its members ({len(self.members)}: {inside}), which are recomputed "
+            "without each example.",
+        )
+
     @property
     def estimator(self) -> Any:
         """The wrapper or pipeline."""

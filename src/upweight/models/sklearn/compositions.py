@@ -54,7 +54,6 @@ def read(estimator: Any, train: Examples, measure: Measurement) -> CompositionMo
     members = tuple(_member(name, *part, train) for part in PARTS[name](wrapper, x, labels))
     outputs = outputs_of(estimator, train.x, labels, is_classifier(wrapper))
     outputs.family.encode(labels)  # raises for labels that it was never trained on
-    inside = ", ".join(dict.fromkeys(member.model.name for member in members))
     model = CompositionModel(
         name=name,
         predictor=estimator,
@@ -65,11 +64,7 @@ def read(estimator: Any, train: Examples, measure: Measurement) -> CompositionMo
         measurement_of=measure,
         train_checksum=train.checksum(),
         reread=partial(read, measure=measure),
-        notes=(
-            f"This {name} is composed of its members ({len(members)}: {inside}), which are recomputed without each "
-            "example.",
-            *_notes(members),
-        ),
+        notes=_notes(members),
     )
     require_same_outputs(model, train)
     return model

@@ -48,12 +48,18 @@ def online_learner(estimator: Any) -> FormSpec:
         "in the same order, gives if the example has weight 0. A fit on the other rows draws another "
         "order, and differs by that too."
     )
+    notes = (note,)
+    if getattr(estimator, "C", estimator.eta0) != estimator.eta0:
+        notes += (
+            f"This {name} was trained with C={estimator.eta0:g}, not {estimator.C:g}: in this version of scikit-learn "
+            "a C that is set later, as a search does, changes nothing.",
+        )
     return FormSpec(
         SquaredLoss(1) if classes is None else LogisticLoss(outputs, classes),
         partial(OnlineForm, learner=_unfitted(estimator), labels=classes),
         is_sparse=True,
         keeps_rows=True,
-        notes=(note,),
+        notes=notes,
     )
 
 
@@ -68,7 +74,7 @@ def _unfitted(estimator: Any) -> Any:
     if not any(steps in rule for rule in rules):
         raise UnsupportedSettingsError(f"the {name} of this version of scikit-learn takes no sample weights")
     settings = {key: value for key, value in estimator.get_params().items() if key in kind().get_params()}
-    return kind(**{**settings, "loss": loss, "learning_rate": steps, "eta0": estimator.C, "penalty": None})
+    return kind(**{**settings, "loss": loss, "learning_rate": steps, "eta0": estimator.eta0, "penalty": None})
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,68 @@
+"""Estimators that learn step by step: learners of one example after the other, and perceptrons with hidden layers."""
+
+from __future__ import annotations
+
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
+from sklearn.linear_model import PassiveAggressiveClassifier, PassiveAggressiveRegressor, Perceptron, SGDRegressor
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+
+from upweight.testing import EstimatorFamily
+from upweight.testing.families import scaled
+
+IN_ORDER = "its steps follow the order of the examples, and a copy is another step"
+LEARNERS = [
+    EstimatorFamily(
+        "perceptron",
+        scaled(load_wine, 6),
+        lambda: Perceptron(random_state=0),
+        not_permuted=IN_ORDER,
+        other={"eta0": 0.5, "penalty": "l2"},
+    ),
+    EstimatorFamily(
+        "passive-aggressive classifier",
+        scaled(load_breast_cancer, 6),
+        lambda: PassiveAggressiveClassifier(C=0.1, random_state=0),
+        not_permuted=IN_ORDER,
+        other={"fit_intercept": False},
+    ),
+    EstimatorFamily(
+        "passive-aggressive regressor",
+        scaled(load_diabetes, 6, 100.0),
+        lambda: PassiveAggressiveRegressor(C=0.05, random_state=0),
+        is_regression=True,
+        not_permuted=IN_ORDER,
+        other={"fit_intercept": False},
+    ),
+    EstimatorFamily(
+        "sgd of least squares",
+        scaled(load_diabetes, 6, 100.0),
+        lambda: SGDRegressor(random_state=0),
+        is_regression=True,
+        not_permuted=IN_ORDER,
+        other={"alpha": 0.1},
+    ),
+]
+SMOOTH = {
+    "hidden_layer_sizes": (4,),
+    "solver": "lbfgs",
+    "activation": "tanh",
+    "tol": 1e-10,
+    "max_iter": 5000,
+    "max_fun": 50_000,
+    "random_state": 0,
+}
+PERCEPTRONS = [
+    EstimatorFamily(
+        "mlp classifier",
+        scaled(load_wine, 6),
+        lambda: MLPClassifier(alpha=3.0, **SMOOTH),
+        other={"alpha": 5.0},
+    ),
+    EstimatorFamily(
+        "mlp regressor",
+        scaled(load_diabetes, 6, 100.0),
+        lambda: MLPRegressor(alpha=3.0, **SMOOTH),
+        is_regression=True,
+        other={"alpha": 5.0},
+    ),
+]
