@@ -23,6 +23,7 @@ import upweight as uw
 ROWS, COLUMNS, FORGOTTEN, ROUNDS = 20_000, 100, 200, 5
 FACTORS = 10  # common factors behind the columns
 NAMES = ("columns", "estimator")
+RATIOS = ("first ÷ refit", "later ÷ refit", "estimator ÷ refit")
 COMMAND = "python -m benchmarks.forgetting"
 
 
@@ -31,7 +32,7 @@ def main() -> None:
     table = Table(
         f"{FORGOTTEN} of {ROWS:,} × {COLUMNS} rows: uw.forget compared with a refit",
         "under a tenth of the CPU seconds of a refit, probabilities within 1e-8 of the optimum",
-        [*NAMES, "refit s", "refit's error", "forget s", "later s", "÷ refit", "later ÷ refit", "error", ""],
+        [*NAMES, "refit s", "refit's error", "first s", "later s", "estimator s", *RATIOS, "error", ""],
     )
     for columns, is_related in (("related, of unlike scale", True), ("independent, of one scale", False)):
         x, y = made(is_related)
@@ -39,9 +40,12 @@ def main() -> None:
             table.add(columns, name, *measured(estimator, x, y))
     table.notes = [
         "Errors: largest difference of a probability from those of scikit-learn's newton-cholesky at tol 1e-14.",
-        "forget is the whole call with its certificate; later calls reuse the curvature of the first.",
-        "Both read the training set in every iteration. L-BFGS needs hundreds of iterations on related columns and a "
-        "dozen on independent ones, where nothing can be saved. The scaler has to be fitted by both.",
+        "first is the whole call with its certificate, whose digests read all data; later calls reuse the curvature of "
+        "the first; estimator is such a later call without the certificate. Met if all three are.",
+        "The optimum takes about seven gradients, each of which reads the training set twice, as every iteration of "
+        "L-BFGS does: hundreds on related columns, but a dozen on independent ones, a tenth of which is about one "
+        "gradient. No exact way takes so few, because the gradient at the new optimum depends on every row. "
+        "newton-cholesky is half a dozen steps and as many Hessians. The scaler has to be fitted by both.",
     ]
     title = "Forgetting"
     Section("forgetting", title, COMMAND, [table]).keep()
@@ -75,7 +79,9 @@ def measured(estimator: Any, x: Any, y: Any) -> list[Any]:
     remaining = np.setdiff1d(np.arange(ROWS), ids)
     best = clone(estimator).set_params(**settings(estimator)).fit(x[remaining], y[remaining]).predict_proba(x)
     fitted = clone(estimator).fit(x, y)
-    refits, firsts, laters = [], [], []
+    kept = np.ones(ROWS, dtype=bool)
+    kept[ids] = False
+    refits, firsts, laters, alone = [], [], [], []
     for _ in range(ROUNDS):
         seconds, refit = timed(lambda: clone(estimator).fit(x[remaining], y[remaining]))
         refits.append(seconds)
@@ -83,11 +89,12 @@ def measured(estimator: Any, x: Any, y: Any) -> list[Any]:
         seconds, result = timed(lambda model=model: uw.forget(model, train, ids))  # type: ignore[misc]
         firsts.append(seconds)
         laters.append(timed(lambda model=model: uw.forget(model, train, ids))[0])  # type: ignore[misc]
+        alone.append(timed(lambda model=model: model.forget(train, kept))[0])  # type: ignore[misc]
     errors = [float(np.abs(one.predict_proba(x) - best).max()) for one in (refit, result.estimator)]
-    whole, first, later = median(refits), median(firsts), median(laters)
-    is_met = later / whole < 0.1 and first / whole < 0.1 and errors[1] < 1e-8
-    ratios = [f"{first / whole:.3f}", f"{later / whole:.3f}"]
-    return [whole, f"{errors[0]:.0e}", first, later, *ratios, f"{errors[1]:.0e}", verdict(is_met)]
+    whole, *ours = (median(seconds) for seconds in (refits, firsts, laters, alone))
+    is_met = max(ours) / whole < 0.1 and errors[1] < 1e-8
+    ratios = [f"{seconds / whole:.3f}" for seconds in ours]
+    return [whole, f"{errors[0]:.0e}", *ours, *ratios, f"{errors[1]:.0e}", verdict(is_met)]
 
 
 def settings(estimator: Any) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def online_learner(estimator: Any) -> FormSpec:
         "in the same order, gives if the example has weight 0. A fit on the other rows draws another "
         "order, and differs by that too."
     )
-    notes = (note,)
+    notes: tuple[str, ...] = (note,)
     if getattr(estimator, "C", estimator.eta0) != estimator.eta0:
         notes += (
             f"This {name} was trained with C={estimator.eta0:g}, not {estimator.C:g}: in this version of scikit-learn "
