@@ -77,9 +77,9 @@ def test_rank_scores_are_order_only_at_best_and_keep_their_unit_without_a_warnin
     assert ranks.verdict is uw.Verdict.ORDER_ONLY and ranks.verdict_warnings == []
 
 
-def test_what_cannot_be_compared_is_not_checked():
+def test_what_cannot_be_compared_has_no_verdict():
     nothing = np.zeros((2, 4))
-    assert judge(nothing, nothing, EFFECT).verdict is None and str(judge(nothing, nothing, EFFECT)) == "not checked"
+    assert judge(nothing, nothing, EFFECT).verdict is None and "to compare" in str(judge(nothing, nothing, EFFECT))
     assert judge(np.ones((1, 1)), np.ones((1, 1)), EFFECT).verdict is None
     rounding = 1e-17 * np.random.default_rng(0).normal(size=(2, 4))
     assert judge(rounding, nothing, EFFECT, scale=1.0).verdict is None
@@ -104,6 +104,29 @@ def test_single_examples_decide_if_some_were_removed():
     assert wrong.verdict is uw.Verdict.FAILS and wrong.judge("group").verdict is uw.Verdict.AGREES
 
 
+def test_sums_that_fail_are_named_beside_single_examples_that_agree(tmp_path):
+    *_, train, queries, scores, check = logistic(16)
+    assert check.verdict is uw.Verdict.AGREES and check.verdict_warnings == []  # a clean control
+    is_group = np.array([removal.kind == "group" for removal in check.removals])
+    wrong = dataclasses.replace(check, predicted=np.where(is_group, -check.predicted, check.predicted))
+    assert wrong.verdict is uw.Verdict.AGREES and wrong.judged.unit == EFFECT
+    assert wrong.judged_removals == "8 removals of single examples"
+    (warning,) = wrong.verdict_warnings
+    assert "Sums of these scores do not predict retraining without groups" in warning and "8 removals" in warning
+    page = uw.write_report(tmp_path / "a.html", scores, train, queries, wrong).read_text(encoding="utf-8")
+    assert "do not predict retraining without groups" in page and warning in wrong.as_dict()["warnings"]
+
+
+def test_every_surface_says_why_there_is_no_verdict(tmp_path):
+    _, train, queries, scores, check = logistic(4)
+    nothing = dataclasses.replace(check, predicted=0.0 * check.predicted, actual=0.0 * check.actual)
+    text = "too few retrainings, or no effects, to compare"
+    assert nothing.as_dict()["verdict"] is None and nothing.judged.unit == EFFECT
+    assert text in repr(nothing) and nothing.judged.diagnostics["verdict"] == text
+    page = uw.write_report(tmp_path / "a.html", scores, train, queries, nothing).read_text(encoding="utf-8")
+    assert f"Checked by 2 removals of single examples: {text}" in page and "not checked" not in page
+
+
 def test_effect_does_not_survive_a_failed_check():
     explained = forest()
     assert explained.check.verdict is uw.Verdict.FAILS and explained.check.scores.unit == EFFECT
@@ -126,9 +149,9 @@ def test_the_report_says_verified_only_of_scores_that_agree(tmp_path):
         tmp_path / "d.html", uw.Chance().fit(model, train).attribute(queries), train, queries, check
     )
     failed, agreed, order, other = (page.read_text(encoding="utf-8") for page in (failed, agreed, order, other))
-    assert "Verified by 16 removals: agrees" in agreed and "the sizes are right" in agreed
-    assert "Checked by 16 removals: does not predict retraining here: do not act on single examples" in failed
-    assert "Checked by 16 removals: order only" in order and "<b>Not verified</b>" in other
+    assert "Verified by 8 removals of single examples: agrees" in agreed and "the sizes are right" in agreed
+    assert f"Checked by 8 removals of single examples: {uw.Verdict.FAILS}" in failed
+    assert "Checked by 8 removals of single examples: order only" in order and "<b>Not verified</b>" in other
     for page in (failed, order, other):
         assert "Verified by" not in page and "the sizes are right" not in page and "EFFECT: the size" not in page
 

@@ -38,6 +38,10 @@ class Retrained:
     def verdict_warnings(self) -> list[str]:
         return []
 
+    @property
+    def judged_removals(self) -> str:
+        return f"{len(self.removals)} removals of single examples"
+
     def judge(self) -> Judgement:
         band = (0.9, 1.0)
         return Judgement(self.verdict, Agreement(self.slope, self.pearson, self.spearman, 8), band, band, band, 8)

@@ -121,7 +121,6 @@ def print_flips(flips: Brittleness, warnings: list[str], page: Path | None) -> N
 def print_check(check: Check, warnings: list[str], page: Path | None) -> None:
     """Print how far predicted and actual effects agree."""
     from upweight.evaluate.agreement import finite_or_none, formatted
-    from upweight.evaluate.verdict import words
 
     rows, calibrated = [], check.scores.unit == "EFFECT"  # the sizes of RANK scores mean nothing
     for name, kind in (("without one example", "one"), ("without a group", "group")):
@@ -134,7 +133,7 @@ def print_check(check: Check, warnings: list[str], page: Path | None) -> None:
     title = f"{method} ({check.judged.unit}) compared with {check.diagnostics['trainings']} trainings"
     print_table(title, CHECK_HEAD, rows)
     ceiling, coverage = check.ceiling, check.coverage() if calibrated else None
-    notes = [f"Verdict: {words(check.verdict)}."]
+    notes = [f"Verdict: {check.judge()}, by {check.judged_removals}."]
     notes += [] if ceiling is None else [f"Noise ceiling {formatted(ceiling.value)}: {ceiling.note}."]
     if coverage is not None and finite_or_none(coverage.rate) is not None:
         notes.append(

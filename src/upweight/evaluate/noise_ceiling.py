@@ -13,6 +13,7 @@ from upweight.evaluate.agreement import finite_mean, finite_or_none, formatted, 
 from upweight.evaluate.truth import Truth
 
 Array = NDArray[np.float64]
+LOW = 0.5  # a ceiling below which a failed check may be due to noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,16 @@ class Ceiling:
     reliability: float
     seeds: int
     note: str
+
+    @property
+    def clause(self) -> str:
+        """A clause for the end of a warning, if the noise of the training may be the reason for it; else empty."""
+        if not self.value < LOW:
+            return ""
+        return (
+            f". The training is noisy: even perfect scores would reach a rank correlation of only {self.value:.2f}; "
+            "verify with more seeds"
+        )
 
     def __repr__(self) -> str:
         return f"Ceiling({formatted(self.value)} with {self.seeds} seed{'s' * (self.seeds != 1)}: {self.note})"

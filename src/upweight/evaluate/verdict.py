@@ -98,6 +98,13 @@ class Judgement:
             ]
         return []
 
+    def warnings_of_sums(self, clause: str = "") -> list[str]:
+        """A sentence if this verdict on groups says that sums of scores predict nothing, whatever single scores do."""
+        if self.verdict is not Verdict.FAILS:
+            return []
+        failed = "Sums of these scores do not predict retraining without groups"
+        return [f"{failed} ({self.numbers()} of groups): do not add them up{clause}."]
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         verdict = None if self.verdict is None else str(self.verdict)
@@ -106,14 +113,12 @@ class Judgement:
 
 def result_words(judgement: Judgement | None) -> str:
     """The verdict on a result whose effects may have been retrained, as text."""
-    if judgement is None:
-        return NOT_CHECKED
-    return NOT_COMPARABLE if judgement.verdict is None else str(judgement)
+    return NOT_CHECKED if judgement is None else str(judgement)
 
 
 def words(verdict: Verdict | None) -> str:
-    """The verdict as text; "not checked" for None."""
-    return NOT_CHECKED if verdict is None else str(verdict)
+    """The verdict on effects that were compared with retraining, as text."""
+    return NOT_COMPARABLE if verdict is None else str(verdict)
 
 
 def judge(predicted: Array, actual: Array, unit: Unit, scale: float = 0.0, seed: int = 0) -> Judgement:

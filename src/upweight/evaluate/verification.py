@@ -22,12 +22,12 @@ from upweight.evaluate.intervals import Coverage, half_widths, require_similar, 
 from upweight.evaluate.noise_ceiling import Ceiling, noise_ceiling
 from upweight.evaluate.removals import Removal, columns_of, predicted_effects
 from upweight.evaluate.truth import Truth
-from upweight.evaluate.verdict import Judgement, Verdict, judge, words
+from upweight.evaluate.verdict import Judgement, Verdict, judge
 
 Array = NDArray[np.float64]
 Kind = Literal["one", "group"]
+NOUNS: Mapping[Kind, str] = {"one": "single examples", "group": "groups"}
 MIN_REMOVALS = 4  # for a bootstrap band of the slope
-MIN_CEILING = 0.5  # of the rank correlation; below it, a verdict mentions the noise of the training
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +93,12 @@ class Check(Plottable, Tabular):
         return "one" if self._is_of("one").any() else "group"
 
     @property
+    def judged_removals(self) -> str:
+        """The removals that the verdict is about, in words, such as "8 removals of single examples"."""
+        count = int(self._is_of(self._deciding).sum())
+        return f"{count} removal{'' if count == 1 else 's'} of {NOUNS[self._deciding]}"
+
+    @property
     def judged(self) -> Scores:
         """The scores with the verdict: in `diagnostics["verdict"]`, and as their unit.
 
@@ -105,19 +111,15 @@ class Check(Plottable, Tabular):
 
     @property
     def verdict_warnings(self) -> list[str]:
-        """A sentence that says why the scores do not agree with retraining; none if they do, or were not compared."""
-        noun = "single examples" if self._deciding == "one" else "groups"
-        return self.judge().warnings(self.scores.unit, "scores", of=noun, clause=self._noise_clause())
+        """Sentences that say why the scores do not agree with retraining; none if they do, or were not compared.
 
-    def _noise_clause(self) -> str:
-        """A clause about the noise of the training, if that may be the reason; else empty."""
-        ceiling = self.ceiling
-        if ceiling is None or not ceiling.value < MIN_CEILING:
-            return ""
-        return (
-            f". The training is noisy: even perfect scores would reach a rank correlation of only {ceiling.value:.2f}; "
-            "verify with more seeds"
-        )
+        If they predict the effects of single examples, but their sums not those of groups, a sentence says so.
+        """
+        noun, clause = NOUNS[self._deciding], "" if self.ceiling is None else self.ceiling.clause
+        warnings = self.judge().warnings(self.scores.unit, "scores", of=noun, clause=clause)
+        if self._deciding == "group" or self.verdict is Verdict.FAILS:
+            return warnings
+        return [*warnings, *self.judge("group").warnings_of_sums(clause)]
 
     @cached_property
     def ceiling(self) -> Ceiling | None:
@@ -283,7 +285,7 @@ class Check(Plottable, Tabular):
     def __repr__(self) -> str:
         slope = "" if np.isnan(self.slope) else f"slope {self.slope:.4f}, "
         return (
-            f"Check({len(self.removals)} removals × {len(self.query_ids)} queries: {words(self.verdict)}; "
+            f"Check({len(self.removals)} removals × {len(self.query_ids)} queries: {self.judge()}; "
             f"{slope}Pearson {self.pearson:.5f}, Spearman {self.spearman:.5f})"
         )
 

@@ -17,7 +17,6 @@ from upweight.evaluate.example_criteria import ExampleCriteria
 from upweight.evaluate.influence_gap import HEAD as GAP_HEAD
 from upweight.evaluate.influence_gap import InfluenceGap
 from upweight.evaluate.removal_curve import RemovalCurve
-from upweight.evaluate.verdict import words
 from upweight.evaluate.verification import Check
 from upweight.report.document import rendered, written
 from upweight.report.removal_curves import criteria_table, curve_plots, flip_table
@@ -203,7 +202,7 @@ def _agreement_cell(name: str, slope: float, spearman: float) -> dict[str, str]:
 
 def _verdict_cell(check: Check) -> dict[str, str]:
     noun = "single examples" if _has(check, "one") else "groups"
-    return {"name": "verdict", "value": words(check.verdict), "means": f"on {noun}, by retraining"}
+    return {"name": "verdict", "value": str(check.judge()), "means": f"on {noun}, by retraining"}
 
 
 def _noise_cell(check: Check) -> list[dict[str, str]]:

@@ -18,12 +18,11 @@ from upweight.core.examples import Examples, Id
 from upweight.core.printable import printable
 from upweight.core.scores import Attribution, Unit
 from upweight.evaluate.agreement import formatted
-from upweight.evaluate.verdict import words
 from upweight.evaluate.verify import Check
 from upweight.report.page_limits import PageLimits
 from upweight.report.table_cells import Cells
 from upweight.report.terminal_overview import overview_summary
-from upweight.report.wording import count, significant
+from upweight.report.wording import significant
 
 MAX_WIDTH = 78  # columns, so that lines fit the narrowest usual terminal
 COLOURS = ("cyan", "magenta")  # of proponents, of opponents
@@ -58,8 +57,8 @@ def summary(
         if explanation.audit is not None:
             add(_support(explanation.audit.of(query)), above=0)
     if explanation.check is not None:
-        removals = count(len(explanation.check.removals), "removal")
-        retrained = f"Verdict: {words(explanation.check.verdict)}. Checked by retraining without each of {removals}."
+        check = explanation.check
+        retrained = f"Verdict: {check.judge()}. Checked by retraining: {check.judged_removals}."
         add(Text.assemble(("Are the scores right? ", "bold"), retrained))
         add(_agreement_table(explanation.check, noun), above=0)
     for number, warning in enumerate(explanation.warnings):

@@ -10,7 +10,7 @@ import numpy as np
 
 from upweight.core.examples import Id
 from upweight.core.scores import Scores, Unit
-from upweight.evaluate.verdict import Verdict, words
+from upweight.evaluate.verdict import Verdict
 from upweight.report.wording import count, number, short
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def judged(check: Check | None, scores: Scores) -> Scores:
     """The scores with the verdict of their verification as diagnostics and unit; as they are if it was of others."""
     if check is None or not same_scores(check, scores):
         return scores
-    facts = {**scores.diagnostics, "verdict": words(check.verdict)}
+    facts = {**scores.diagnostics, "verdict": str(check.judge())}
     facts["warnings"] = list(dict.fromkeys([*scores.diagnostics.get("warnings", ()), *check.verdict_warnings]))
     return replace(scores, unit=check.judged.unit, diagnostics=facts)
 
@@ -127,10 +127,8 @@ def headline(check: Check | None, scores: Scores) -> str:
     """The title of the summary. "Verified" stands only over scores that were verified and agree with retraining."""
     if check is None or not same_scores(check, scores):
         return "Not verified"
-    removals = count(len(check.removals), "removal")
-    if check.verdict is Verdict.AGREES:
-        return f"Verified by {removals}: {check.verdict}"
-    return f"Checked by {removals}: {words(check.verdict)}"
+    checked = "Verified" if check.verdict is Verdict.AGREES else "Checked"
+    return f"{checked} by {check.judged_removals}: {check.judge()}"
 
 
 def trust(check: Check | None, scores: Scores) -> list[dict[str, str]]:
