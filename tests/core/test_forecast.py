@@ -9,7 +9,7 @@ import pytest
 
 from upweight.core import forecast
 from upweight.core.blocks import blocks
-from upweight.core.forecast import Forecast, StepClock, TaskClock, announced, counted, holds, watched_slices
+from upweight.core.forecast import Forecast, StepClock, TaskClock, announced, counted, expect_results, watched_slices
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_memory_is_what_the_work_holds_and_what_its_results_will_take(clock, cap
     held = [5e6]
     monkeypatch.setattr(forecast, "resident_bytes", lambda: held[0])
     with announced("fit", Forecast({}, 100e6)):
-        holds(300e6)
+        expect_results(300e6)
         for _ in blocks(100, 1):
             clock[0], held[0] = clock[0] + 1.0, held[0] + 4e6
     line = capsys.readouterr().err.splitlines()[0]

@@ -50,7 +50,7 @@ class Change:
             raise ValueError(f"expected one change per example, got several for {repeated!r}")
         bad = {i: f for i, f in self.reweight.items() if not (np.isfinite(f) and f >= 0)}
         if bad:
-            raise ValueError(f"expected factors ≥ 0 as new weights, got {bad}")
+            raise ValueError(f"expected finite factors ≥ 0 in reweight, got {bad}; 0 leaves an example out")
 
     @property
     def size(self) -> int:

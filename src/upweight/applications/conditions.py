@@ -118,14 +118,14 @@ def _of_column(name: str, values: NDArray[Any], edges: tuple[float, ...]) -> Ite
     missing = np.array([is_missing(value) for value in listed])
     if missing.any():
         yield f"{name} is missing", name, missing
-    kind = np.asarray([value for value, is_gone in zip(listed, missing, strict=True) if not is_gone])
-    if kind.dtype.kind not in "iufb" or len(np.unique(kind)) <= FEW_VALUES:
+    present = np.asarray([value for value, is_gone in zip(listed, missing, strict=True) if not is_gone])
+    if present.dtype.kind not in "iufb" or len(np.unique(present)) <= FEW_VALUES:
         for value in dict.fromkeys(v for v, is_gone in zip(listed, missing, strict=True) if not is_gone):
             text = f"{value:.4g}" if isinstance(value, float) else str(value)
             yield f"{name} = {text}", name, np.array([v == value for v in listed])
         return
     numbers = np.full(len(listed), np.nan)
-    numbers[~missing] = kind.astype(np.float64)
+    numbers[~missing] = present.astype(np.float64)
     repeated, counts = np.unique(numbers[~missing], return_counts=True)
     low, high = (share * len(numbers) for share in FREQUENT)
     for value in repeated[(counts >= low) & (counts <= high)].tolist():

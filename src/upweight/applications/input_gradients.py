@@ -41,7 +41,7 @@ class InputGradients:
         if not isinstance(fitted, InverseHVP):
             raise TypeError(
                 "expected a recipe that solves with its curvature, such as uw.Influence(…), got "
-                f"{type(recipe).__name__}; leave the recipe out for the one that suits the model"
+                f"{type(recipe).__name__}; omit the recipe to use the one that suits the model"
             )
         return cls(fitted, cast(Perturbable, fitted.model), train)
 

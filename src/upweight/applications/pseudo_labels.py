@@ -20,8 +20,8 @@ def joined_with_unlabelled(model: Measurable, train: Examples, unlabelled: Examp
     kinds = _kind(train.x), _kind(unlabelled.x)
     if kinds[0] != kinds[1]:
         raise ValueError(
-            f"expected unlabelled examples of the kind of the training set ({kinds[0]}), got {kinds[1]}; bring both "
-            "into one form"
+            f"expected unlabelled examples of the kind of the training set ({kinds[0]}), got {kinds[1]}; convert "
+            "both to one kind"
         )
     _require_same_labels(train, unlabelled)
     notes = []
@@ -49,7 +49,7 @@ def _require_same_labels(train: Examples, unlabelled: Examples) -> None:
         expected, label = train.y[:1].tolist()[0], unlabelled.y[:1].tolist()[0]
         raise ValueError(
             f"expected labels of unlabelled examples like those of the training set ({expected!r}), got {label!r}; "
-            "pass labels of the same kind, or none, for those that the model predicts"
+            "pass labels of the same kind, or none, and the model predicts them"
         )
 
 

@@ -52,7 +52,7 @@ def slices(  # noqa: PLR0913 - a command line has as many options as it has
     removals = renamed_option(removals, old_verify, "--verify", "--removals", DEFAULT_REMOVALS)
     require_output(out, task)
     if not by:
-        raise typer.BadParameter(f"say what groups the training set: {_choices(source)}", param_hint="--by")
+        raise typer.BadParameter(f"name the column that groups the training set: {_choices(source)}", param_hint="--by")
     from upweight.applications.slices import slices as run
 
     stages = {
@@ -73,7 +73,7 @@ def slices(  # noqa: PLR0913 - a command line has as many options as it has
 
 
 def _choices(source: Source) -> str:
-    """What --by can name: the columns of a table, which is read for it, or in words those of a task file."""
+    """What --by can name: the columns of the table, which is read for this, or a phrase if there is a task file."""
     target = source.table.target
     if target is None:
         return f"label, or a column of the training set in {source.task.name}"

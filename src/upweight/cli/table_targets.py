@@ -79,7 +79,10 @@ def read_target(name: str, values: pandas.Series, kind: TargetKind | None = None
     if kind == "classes":
         return _of_classes(name, numbers.astype(np.int64) if is_whole else values.astype(str).to_numpy(dtype=str))
     if distinct < 2:
-        raise ValueError(f"expected a target that varies, got {plain_text(numbers[0])} in all {len(numbers):,} rows")
+        raise ValueError(
+            f"expected a target that varies, got {plain_text(numbers[0])} in all {len(numbers):,} rows; "
+            "name another column"
+        )
     return Target(name, numbers, "number")
 
 

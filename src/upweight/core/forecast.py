@@ -182,8 +182,8 @@ def announced(name: str, forecast: Forecast | None) -> Iterator[None]:
         _job.reset(token)
 
 
-def holds(count: float) -> None:
-    """The running job will hold this many bytes of results."""
+def expect_results(count: float) -> None:
+    """Tell the forecast of the running job that it will hold this many bytes of results."""
     job = _job.get()
     if job is not None:
         job.forecast += Forecast({}, job.forecast.bytes + count)

@@ -93,7 +93,9 @@ def _mask(given: Any, sides: tuple[int, int]) -> NDArray[np.intp]:
     if mask.shape != sides:
         raise ValueError(f"expected a mask as high and wide as the picture, {sides}, got shape {mask.shape}")
     if mask.dtype.kind not in "bui" or mask.min() < 0:
-        raise ValueError(f"expected a mask of booleans or of whole numbers from 0, got {mask.dtype} from {mask.min()}")
+        raise ValueError(
+            f"expected a mask of booleans or of whole numbers from 0 on, got {mask.dtype} from {mask.min()} on"
+        )
     return mask.astype(np.intp)
 
 

@@ -196,7 +196,7 @@ class FittedEKFAC(Curvature):
             "kronecker_share": factored / network.size,
             "damping": damping / network.size / self.summed.total,
             "damping_from": self.damping_from,
-            **self.summed.facts_of_choice,
+            **self.summed.choice_diagnostics,
             "warnings": [*self.summed.notes, *diagonal_warnings(self.layers)],
         }
 

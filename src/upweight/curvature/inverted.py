@@ -50,7 +50,7 @@ class InvertedCurvature(Curvature):
         return self.inverse.solve(rows)
 
     def mean_leverage(self) -> float:
-        """tr A (A + shift)⁻¹ / n of each output, estimated along one random direction."""
+        """tr A (A + shift)⁻¹ / n of each output, with A the curvature, estimated along one random direction."""
         network = self.summed.network
         v = standard_normal(network, 1, torch.Generator().manual_seed(0))
         solved = self.solve(TensorRows(network, to_blocks(network, v))).rows.dense()
@@ -59,7 +59,7 @@ class InvertedCurvature(Curvature):
         return float(trace / (self.summed.copies.sum() * self._outputs_per_example()))
 
     def second_step(self, plain: Rows, rows: Rows) -> float | None:
-        """The Newton decrement after the first step beside that before it; None if the net is linear or too large."""
+        """The Newton decrement after one step, relative to that before it; None if the net is linear or too large."""
         return second_step(self.summed, self.solve, plain, rows) if isinstance(plain, CapturedRows) else None
 
     def _outputs_per_example(self) -> int:
@@ -71,7 +71,7 @@ class InvertedCurvature(Curvature):
             return 1
 
     def earlier(self, rows: Rows) -> tuple[float, Rows] | None:
-        """What gradients were earlier in the training; None unless the damping is matched to the training time."""
+        """(λ, loss gradients at ¾ of the output minus those at it); None unless damping is matched to time."""
         return earlier_gradients(self.summed, rows)
 
     def state(self) -> SavedState:
@@ -100,6 +100,6 @@ class InvertedCurvature(Curvature):
             "damping_from": self.damping_from
             + (f", raised until the {self.matrix} could be inverted" if is_raised else ""),
             "coverage": 1.0,
-            **self.summed.facts_of_choice,
+            **self.summed.choice_diagnostics,
             "warnings": self.inverse.warnings,
         }

@@ -78,8 +78,8 @@ class SummedObjective:
         )
 
     @property
-    def facts_of_choice(self) -> dict[str, str]:
-        """What diagnostics say about the choice of curvature; nothing if it was named."""
+    def choice_diagnostics(self) -> dict[str, str]:
+        """Diagnostics on how the curvature was chosen; empty if the user named it."""
         return {"curvature_choice": self.choice} if self.choice else {}
 
     def diagnostics(self, curvature: str, solver: str) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class SummedObjective:
             "parameters": self.network.size,
             "damping": self.mean_damping,
             "damping_from": self.damping_from,
-            **self.facts_of_choice,
+            **self.choice_diagnostics,
             "warnings": list(self.notes),
         }
 

@@ -100,7 +100,7 @@ class Check(Plottable, Tabular):
 
     @property
     def judged(self) -> Scores:
-        """The scores with the verdict: in `diagnostics["verdict"]`, and as their unit.
+        """The scores with the verdict in `diagnostics["verdict"]`, and with the unit that it leaves them.
 
         EFFECT scores that do not agree with retraining become RANK scores, with a warning that says why.
         """
@@ -194,7 +194,7 @@ class Check(Plottable, Tabular):
     def band(self, kind: Kind | None = None, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
         """Bootstrap interval of the slope over removals. Raises ValueError for fewer than four removals of the kind.
 
-        The noise of the training on everything is the same for all removals, so the band does not contain it; average
+        The noise of the training on all examples is the same for all removals, so the band does not contain it; average
         it out with several seeds. The band is NaN if the slope is (see `Agreement.slope`).
         """
         columns = np.flatnonzero(self._is_of(kind))

@@ -44,7 +44,7 @@ class GradientTerm(ABC):
 
     @abstractmethod
     def sums(self, member: Tensor, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
-        """Weighted sums of the gradients, `member` (g, B) times (B, *shape): (g, *shape); `limit` as above."""
+        """Weighted sums of the gradients, `member` (g, B) times (B, *shape): (g, *shape); `limit` as for vectors."""
 
     @abstractmethod
     def take(self, where: slice) -> GradientTerm:

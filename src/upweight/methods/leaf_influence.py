@@ -14,7 +14,7 @@ from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import blocks
 from upweight.core.capability_checks import require
 from upweight.core.examples import Examples
-from upweight.core.forecast import holds
+from upweight.core.forecast import expect_results
 from upweight.core.laws import Law
 from upweight.core.model import Retrainable
 from upweight.core.scores import Unit
@@ -95,7 +95,7 @@ class LeafInfluence(Attributor):
             return FittedLeafInfluence(self, model, train, grown)
         if self.update == "single":
             return FittedLeafInfluence(self, model, train, grown, *single_point_derivative(grown))
-        holds(8.0 * grown.ensemble.values.size * len(train))
+        expect_results(8.0 * grown.ensemble.values.size * len(train))
         derivatives = [
             top_leaves_derivative(grown, np.arange(block.start, block.stop), self.update)
             for block in margin_blocks(grown, len(train))

@@ -14,7 +14,7 @@ from upweight.core.archive import stored_array
 from upweight.core.attributor import Attributor, Promises
 from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
-from upweight.core.forecast import counted, holds
+from upweight.core.forecast import counted, expect_results
 from upweight.core.group_removal import GroupEffects, GroupRemoval
 from upweight.core.scores import Unit
 from upweight.core.tree_based import Boosted
@@ -58,7 +58,7 @@ class LeafRefit(Attributor):
         """Replay boosting without each example."""
         grown = _exact(model, train)
         removals = list(margin_blocks(grown, len(train)))
-        holds(8.0 * grown.ensemble.values.size * len(train))
+        expect_results(8.0 * grown.ensemble.values.size * len(train))
         finished = run_in_processes(_without, grown, removals, self.processes)  # (position of the block, its changes)
         in_order = sorted(counted(finished, len(removals)), key=lambda done: done[0])
         changes = [change for _, change in in_order]

@@ -1,4 +1,4 @@
-"""Estimators of scikit-learn without some of their training examples: refits of all steps, and what steps remember."""
+"""Refit an estimator of scikit-learn without some training examples, and record what its steps still hold of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REFITTED = "refitted"
 
 
 def refit_estimator(
-    estimator: Any, train: Examples, remaining: NDArray[np.bool_], seed: int, held: Mapping[str, Any] | None = None
+    estimator: Any, train: Examples, remaining: NDArray[np.bool_], seed: int, fixed: Mapping[str, Any] | None = None
 ) -> tuple[Any, tuple[ForgottenStep, ...]]:
     """A clone of the whole estimator, all steps of a pipeline included, fitted on the remaining examples.
 
@@ -29,15 +29,14 @@ def refit_estimator(
         train: the training set.
         remaining: (n,) which examples to fit.
         seed: for steps without a seed of their own.
-        held: settings of the last step that stay at values which its training chose.
+        fixed: settings of the last step to keep at the values that its training chose.
 
     Raises:
-        ValueError: it cannot be fitted on these examples; or they have weights that it does not take, and which are
-            not whole numbers of copies.
+        ValueError: it cannot be fitted on these examples; or it takes no sample weights, and some are no whole number.
     """
     rows, keywords = _weighted_rows(estimator, train, np.flatnonzero(remaining))
     given = train.with_column()
-    clone, drawn = seeded(estimator, seed, held or {})
+    clone, unseeded = seeded_clone(estimator, seed, fixed or {})
     try:
         fitted = clone.fit(take_rows(given.x, rows), None if given.y is None else given.y[rows], **keywords)
     except Exception as error:  # an estimator may raise anything
@@ -45,8 +44,8 @@ def refit_estimator(
             f"this {type(last_step(estimator)).__name__} cannot be fitted without these examples "
             f"({type(error).__name__}: {error}); forget fewer"
         ) from error
-    if drawn:
-        fitted.set_params(**drawn)
+    if unseeded:
+        fitted.set_params(**unseeded)
     return fitted, step_records(estimator, REFITTED)
 
 
@@ -56,33 +55,33 @@ def _weighted_rows(
     """(rows to fit, the keyword of `fit` with their weights, if they are not all 1)."""
     from sklearn.utils.validation import has_fit_parameter
 
-    total = sample_weights(train)[rows]
-    rows, total = rows[total > 0], total[total > 0]
-    if (total == 1).all():
+    weights = sample_weights(train)[rows]
+    rows, weights = rows[weights > 0], weights[weights > 0]
+    if (weights == 1).all():
         return rows, {}
     final = last_step(estimator)
     if has_fit_parameter(final, "sample_weight"):
         prefix = "" if final is estimator else f"{estimator.steps[-1][0]}__"
-        return rows, {f"{prefix}sample_weight": total}
-    if (total != np.round(total)).any():
+        return rows, {f"{prefix}sample_weight": weights}
+    if (weights != np.round(weights)).any():
         raise ValueError(
             f"fit of this {type(final).__name__} takes no sample weights, so that a weight has to be a whole number of "
-            f"copies, got {total[total != np.round(total)][0]:g}; pass whole weights, or none"
+            f"copies, got {weights[weights != np.round(weights)][0]:g}; pass whole weights, or none"
         )
-    return np.repeat(rows, total.astype(np.intp)), {}
+    return np.repeat(rows, weights.astype(np.intp)), {}
 
 
-def seeded(estimator: Any, seed: int, held: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """(an unfitted clone with this seed wherever a step has none of its own, the settings that take the seeds back).
+def seeded_clone(estimator: Any, seed: int, fixed: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """(an unfitted clone with this seed in steps without one of their own, the settings that remove it again).
 
-    `held` are settings of its last step.
+    `fixed` are settings of its last step.
     """
     clone = unfitted_clone(estimator, None)
     unseeded = {name: None for name, value in clone.get_params().items() if _is_seed(name) and value is None}
     if unseeded:
         clone.set_params(**dict.fromkeys(unseeded, seed))
     final = last_step(clone)
-    final.set_params(**{name: value for name, value in held.items() if name in final.get_params(deep=False)})
+    final.set_params(**{name: value for name, value in fixed.items() if name in final.get_params(deep=False)})
     return clone, unseeded
 
 
@@ -91,15 +90,15 @@ def _is_seed(name: str) -> bool:
 
 
 def refit_steps(estimator: Any, remaining: Examples, seed: int) -> tuple[Any, Any]:
-    """(the steps before the last one, refitted on these examples, what they make of these); (None, x) without steps."""
+    """(the steps before the last one, refitted on these examples; the transformed inputs). (None, x) without steps."""
     steps = steps_before(estimator)
     if steps is None:
         return None, remaining.x
-    clone, drawn = seeded(steps, seed, {})
+    clone, unseeded = seeded_clone(steps, seed, {})
     given = remaining.with_column()
     matrix = clone.fit_transform(given.x, given.y)
-    if drawn:
-        clone.set_params(**drawn)
+    if unseeded:
+        clone.set_params(**unseeded)
     return clone, matrix
 
 
@@ -148,6 +147,6 @@ def _frozen_inside(step: Any) -> str | None:
     if frozen is None:
         return None
     return (
-        f"the {type(frozen.estimator).__name__} inside it is frozen: refitting leaves it as it was fitted, on examples "
-        "that may have been these"
+        f"the {type(frozen.estimator).__name__} inside it is frozen: refitting does not change it, and it may "
+        "have been fitted on these examples"
     )

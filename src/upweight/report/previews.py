@@ -46,14 +46,14 @@ class Album:
         self._picture_bytes = 0
         self._pictures_left_out = 0
 
-    def emptied(self, cell_bytes: int | None = None) -> Album:
-        """An album of the same examples without entries: columns and scale were found once.
+    def without_entries(self, cell_bytes: int | None = None) -> Album:
+        """An album of the same examples without entries; columns and scale are shared, not computed again.
 
         `cell_bytes`: another limit for the rows of tables.
         """
         album = copy(self)
         album.entries, album.notes, album._positions = [], [], {}
-        album._cells = self._cells.emptied(cell_bytes)
+        album._cells = self._cells.without_entries(cell_bytes)
         album._picture_bytes = album._pictures_left_out = 0
         return album
 

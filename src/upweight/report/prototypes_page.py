@@ -1,4 +1,4 @@
-"""The page of prototypes: for every class, the examples that represent it, and those that these represent worst."""
+"""The page of prototypes: for every class its prototypes, and its criticisms, which the prototypes represent worst."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MAX_CARDS = 60  # of one kind and class
 MAX_COLUMNS = 8  # of a row
 DATA = "The prototypes together are as near to the data as this few examples can be."
 CRITICISMS = (
-    "Criticisms are examples for which they stand worst: read them to see what the prototypes leave out. “Denser” "
-    "means that there are more examples like it than the prototypes say, “sparser” that there are fewer."
+    "Criticisms are the examples that they represent worst: read them to see what the prototypes leave out. “Denser” "
+    "means that there are more examples like this one than the prototypes suggest, “sparser” that there are fewer."
 )
 QUERIES = "The prototypes, times their weights, come as near to the queries as this few training examples can."
 
@@ -28,10 +28,10 @@ def prototypes_page(result: Prototypes, description: Sequence[str] = ()) -> str:
     witness = dict(zip(result.criticism_ids.tolist(), result.witness.tolist(), strict=True))
     is_weighted = len(set(weight.values())) > 1
     sections = []
-    for label, (ids, critics) in result.by_class().items():
+    for label, (ids, criticism_ids) in result.by_class().items():
         rows = [
             ("Prototypes", [(i, f"weight {significant(weight[i], 2, '+')}" if is_weighted else "") for i in ids]),
-            ("Criticisms", [(i, _density(witness[i])) for i in critics]),
+            ("Criticisms", [(i, _density(witness[i])) for i in criticism_ids]),
         ]
         sections.append(
             {

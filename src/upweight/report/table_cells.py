@@ -13,7 +13,7 @@ from upweight.core.example_columns import is_missing
 from upweight.core.examples import Examples, Id
 from upweight.report.deciding_columns import Column, deciding_columns
 from upweight.report.table_columns import tables_of
-from upweight.report.wording import EXACT, cell_text, rounded
+from upweight.report.wording import MAX_EXACT_INTEGER, cell_text, rounded
 
 COLUMNS_ALWAYS = 24  # on the page however long their values are
 MAX_TEXT = 20_000  # characters of one value
@@ -39,7 +39,7 @@ class Cells:
     def __bool__(self) -> bool:
         return bool(self._columns)
 
-    def emptied(self, max_bytes: int | None = None) -> Cells:
+    def without_entries(self, max_bytes: int | None = None) -> Cells:
         """The same table without rows on the page, and with another limit if there is one."""
         cells = copy(self)
         cells.max_bytes = cells.max_bytes if max_bytes is None else max_bytes
@@ -104,13 +104,13 @@ def _column(column: Column, values: list[Any], longest: int) -> dict[str, Any]:
 
 def _numbers(values: list[Any]) -> list[float | None] | None:
     """The values as numbers of JSON that are shown as they are; None if one of them cannot be such a number."""
-    if set(map(type, values)) == {float} and np.isfinite(values).all() and np.abs(values).max() <= EXACT:
+    if set(map(type, values)) == {float} and np.isfinite(values).all() and np.abs(values).max() <= MAX_EXACT_INTEGER:
         return [rounded(value) for value in values]
     numbers: list[float | None] = []
     for value in values:
         if is_missing(value):
             numbers.append(None)
-        elif isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= EXACT:
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_EXACT_INTEGER:
             return None
         else:
             numbers.append(value if isinstance(value, int) else rounded(value))

@@ -14,7 +14,7 @@ from upweight.core.example_columns import is_missing
 from upweight.core.scores import Scores, Unit
 
 MINUS = "−"
-EXACT = 2**53  # the largest whole number up to which floats, and the numbers of a browser, are exact
+MAX_EXACT_INTEGER = 2**53  # floats, and the numbers of a browser, hold all whole numbers up to it
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,14 @@ def rounded(value: float) -> float:
     """A value as it is shown: the whole part in full (it may be an id), and six significant digits at least."""
     if not math.isfinite(value):
         return value
-    if value.is_integer() and abs(value) <= EXACT:
+    if value.is_integer() and abs(value) <= MAX_EXACT_INTEGER:
         return int(value)
     return round(value, 1) if abs(value) >= 1e5 else float(f"{value:.6g}")
 
 
 def significant(value: float, digits: int, sign: str = "") -> str:
     """A number to this many significant digits, its whole part in full, with a true minus; `sign` may be `+`."""
-    is_long = 10**digits - 0.5 <= abs(value) <= EXACT
+    is_long = 10**digits - 0.5 <= abs(value) <= MAX_EXACT_INTEGER
     return f"{value:{sign}{'.0f' if is_long else f'.{digits}g'}}".replace("-", MINUS)
 
 

@@ -81,7 +81,7 @@ def retrain(
         model: a model that can be retrained.
         train: its training set.
         weights: (n,) for one model; (M, n) for M models. 1 leaves an example as it was, 0 removes it.
-        seed: 0 is the run that made the model; with (M, n) also one seed per row.
+        seed: 0 repeats the run that made the model; for weights (M, n) also a list of one seed per row.
         retraining: where and how to train. None trains many small nets at once (stacked), and everything else on all
             processors.
 

@@ -128,11 +128,11 @@ def read_file(folder: Path, receipt: Receipt) -> tuple[dict[str, NDArray[Any]], 
 
 def checked_bytes(folder: Path, receipt: Receipt) -> bytes:
     """The bytes of a file. Raises ValueError with its name if it is gone or they are not those that were written."""
-    advice = "delete it and build again: only this file is made again"
+    advice = "delete it and build again, which makes only this file"
     try:
         content = (folder / receipt.file).read_bytes()
     except FileNotFoundError as error:
-        raise ValueError(f"{receipt.file} of {folder} is gone; build again: only this file is made again") from error
+        raise ValueError(f"{receipt.file} of {folder} is gone; build again, which makes only this file") from error
     if len(content) != receipt.bytes:
         raise ValueError(
             f"{receipt.file} of {folder} has {len(content):,} bytes instead of {receipt.bytes:,}; {advice}"

@@ -49,15 +49,17 @@ class StoredShards:
         self._receipts = _receipts_of_rows(folder, header, identity)
         self._held: tuple[int, Shard] | None = None
 
-    def parts(self, positions: NDArray[np.intp], most: int) -> Iterator[tuple[slice, Shard, slice | NDArray[np.intp]]]:
-        """(which of the positions, their shard, their rows in it), at most `most` at a time and in their order."""
+    def parts(
+        self, positions: NDArray[np.intp], max_rows: int
+    ) -> Iterator[tuple[slice, Shard, slice | NDArray[np.intp]]]:
+        """(slice of the positions, their shard, their rows in it), in order and at most `max_rows` at a time."""
         of_shard = positions // self.header.rows_per_shard
         starts = np.flatnonzero(np.diff(of_shard, prepend=-1))
         for start, stop in zip(starts, [*starts[1:], len(positions)], strict=True):
             number = int(of_shard[start])
             shard = self.shard(number)
-            for first in range(start, stop, most):
-                where = slice(first, min(first + most, stop))
+            for first in range(start, stop, max_rows):
+                where = slice(first, min(first + max_rows, stop))
                 inside = positions[where] - number * self.header.rows_per_shard
                 is_range = bool((np.diff(inside) == 1).all())
                 yield where, shard, slice(int(inside[0]), int(inside[-1]) + 1) if is_range else inside
@@ -92,5 +94,5 @@ def _receipts_of_rows(folder: Path, header: Header, identity: str) -> list[Recei
                 f"{receipt.file} of {folder} belongs to another build: its identity differs from the header's"
             )
         if not (folder / receipt.file).exists():
-            raise ValueError(f"{receipt.file} of {folder} is gone; build again: only this file is made again")
+            raise ValueError(f"{receipt.file} of {folder} is gone; build again, which makes only this file")
     return rows

@@ -1,4 +1,4 @@
-"""Batch norms written so that batch statistics and running statistics have derivatives."""
+"""Batch norms whose batch statistics and running statistics can be differentiated."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class BatchStatistics:
         self.network = self.network.narrowed(network.names)
         self.buffers = tuple(f"{name}.{kind}" for name in names for kind in ("running_mean", "running_var"))
         self._sizes = [int(self._modules[name].num_features) for name in names for _ in range(2)]
-        self._counted = {name: _count(module) for name, module in self._modules.items()}
+        self._batches_seen = {name: _batches_seen_by(module) for name, module in self._modules.items()}
         self.size = sum(self._sizes)
 
     def start(self, statistics: Tensor, calls_before: int = 0) -> None:
-        """Begin a call of the net with these statistics (size,), after this many calls since the beginning."""
+        """Begin a call of the net with these statistics (size,); `calls_before` calls came before it."""
         parts = iter(torch.split(statistics, self._sizes))
         self._current = {name: (next(parts), next(parts)) for name in self.names}
         self._calls_before = calls_before
@@ -85,7 +85,7 @@ class BatchStatistics:
 
     def _factor(self, name: str) -> float:
         momentum = self._modules[name].momentum
-        return 1.0 / (self._counted[name] + self._calls_before + 1) if momentum is None else float(momentum)
+        return 1.0 / (self._batches_seen[name] + self._calls_before + 1) if momentum is None else float(momentum)
 
 
 def followed_norms(network: Network, changed: Mapping[str, Tensor]) -> tuple[str, ...]:
@@ -159,7 +159,7 @@ def _norm_buffers(net: nn.Module) -> list[Tensor]:
     return [buffer for module in norms for buffer in module.buffers(recurse=False)]
 
 
-def _count(module: nn.Module) -> int:
+def _batches_seen_by(module: nn.Module) -> int:
     """How many batches the running statistics have seen."""
     tracked = getattr(module, "num_batches_tracked", None)
     return 0 if tracked is None else int(tracked)

@@ -69,7 +69,7 @@ class ReplayCheckpoint:
         t, clipped = facts["t"], facts["clipped"]
         if type(t) is not int or type(clipped) is not int or not 0 <= t <= initial.t or clipped < 0:
             raise TypeError(f"expected a step up to {initial.t} and a count, got {t!r} and {clipped!r}")
-        if facts.get("name") not in (None, self.path.stem):  # files of earlier versions do not say
+        if facts.get("name") not in (None, self.path.stem):  # files of earlier versions hold no name
             raise ValueError(f"it is the replay {facts['name']!r} under another name")
         expected = {"after": initial.theta_cotangents, **initial.state_cotangents}
         tensors = {

@@ -1,4 +1,4 @@
-"""Leaf influence with the update set TopKLeaves: in every tree, the leaves that have moved most are followed."""
+"""Leaf influence with the update set TopKLeaves: every tree follows only leaves whose margins changed most."""
 
 from __future__ import annotations
 
@@ -32,25 +32,27 @@ def top_leaves_derivative(boosting: Boosting, examples: Indices, k: int) -> tupl
     copy_weights, is_one = boosting.weights[examples] / counts, counts <= 1.0
     base = base_derivative(boosting)[:, examples] * boosting.weights[examples]
     copy_dz = base / counts  # (K, examples), of the copy whose weight changes
-    dz = np.repeat(copy_dz[:, None, :], n, axis=1)  # (K, n, examples), of rows; of the example's own, the other copies
+    dz = np.repeat(
+        copy_dz[:, None, :], n, axis=1
+    )  # (K, n, examples), of rows; in the row of the example itself, of its other copies
     change = np.zeros((*ensemble.values.shape, len(examples)))
     old, (_, h_totals) = boosting.reproduced, boosting.leaf_totals
     added = np.empty(dz.shape[1:])
     for step in boosting.steps():
         followed = _derivative_changes(boosting, step, dz)
         own_changes = boosting.loss.derivatives_jvp(step.margins[:, examples], targets[:, examples], copy_dz)
-        moved, own_moved = _moved(boosting, step.trees, dz), _moved(boosting, step.trees, copy_dz)
+        of_rows, of_copy = _margin_changes(boosting, step.trees, dz), _margin_changes(boosting, step.trees, copy_dz)
         for tree in step.trees:
             in_tree, local = ensemble.leaves_of(tree), boosting.local_leaves(tree)
             matrix, outputs = boosting.leaf_matrices[tree], ensemble.outputs_of(tree)
             at = (local[examples], columns)
-            total_moved = np.asarray(matrix @ moved[tree])
-            total_moved[at] += copy_weights * (own_moved[tree] - moved[tree][examples, columns])
-            is_top = _largest(total_moved, k)
+            leaf_changes = np.asarray(matrix @ of_rows[tree])
+            leaf_changes[at] += copy_weights * (of_copy[tree] - of_rows[tree][examples, columns])
+            is_top = _largest(leaf_changes, k)
             for column, output in enumerate(range(*outputs.indices(len(targets)))):
                 sums = []
                 for of_all, of_own, direct in zip(followed, own_changes, (step.gradient, step.hessian), strict=True):
-                    total = np.zeros(total_moved.shape)
+                    total = np.zeros(leaf_changes.shape)
                     if of_all is not None and of_own is not None:
                         total = of_all.leaf_sums(matrix, output) * is_top
                         total[at] -= is_top[at] * copy_weights * of_all.at(output, examples, columns)
@@ -105,7 +107,7 @@ def _derivative_changes(boosting: Boosting, step: BoostingStep, dz: Array) -> li
     ]
 
 
-def _moved(boosting: Boosting, trees: range, dz: Array) -> dict[int, Array]:
+def _margin_changes(boosting: Boosting, trees: range, dz: Array) -> dict[int, Array]:
     """Σ |dz| over the outputs that the gradients of each tree depend on: all of them if the classes are coupled."""
     if boosting.loss.coupled:
         return dict.fromkeys(trees, np.abs(dz).sum(axis=0))

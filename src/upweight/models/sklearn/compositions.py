@@ -124,7 +124,10 @@ def _one_against_rest(wrapper: Any, x: Any, y: NDArray[Any]) -> Iterator[Part]:
 def _one_against_one(wrapper: Any, x: Any, y: NDArray[Any]) -> Iterator[Part]:
     """OneVsOneClassifier: a member per pair of classes, on their rows."""
     if wrapper.pairwise_indices_ is not None:
-        raise UnsupportedSettingsError("OneVsOneClassifier on a precomputed matrix has no rows to remove")
+        raise UnsupportedSettingsError(
+            "expected OneVsOneClassifier on features, got it on a precomputed matrix, which has no rows to remove; "
+            "fit it on the features"
+        )
     position = np.searchsorted(wrapper.classes_, y)
     pairs = [(i, j) for i in range(len(wrapper.classes_)) for j in range(i + 1, len(wrapper.classes_))]
     for member, (i, j) in zip(wrapper.estimators_, pairs, strict=True):

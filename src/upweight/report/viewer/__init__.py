@@ -1,1 +1,1 @@
-"""The viewer: the report of a set that is too large for one file, page by page from a local server."""
+"""The viewer: the report of a data set that is too large for one file, served page by page from this machine."""

@@ -103,8 +103,8 @@ class Contents:
         """Id and label of one training example."""
         return {"id": str(self.ids[place]), "label": self.names[self.codes[place]]}
 
-    def glances(self, places: list[int], album: Album) -> dict[int, dict[str, Any]]:
-        """Training examples for a list: a small picture, or one line."""
+    def list_entries(self, places: list[int], album: Album) -> dict[int, dict[str, Any]]:
+        """Training examples as entries of a list: each with a small picture, or with one line of text."""
         lines = album.excerpts([self.ids[place] for place in places])
         if lines is None:
             return {place: self.brief_example(place, album) for place in places}

@@ -30,7 +30,7 @@ def list_queries(contents: Contents, parameters: Mapping[str, str]) -> dict[str,
     page = whole_number(parameters, "page", 0)
     if "at" in parameters:
         page = int(np.searchsorted(places, contents.place(parameters, "at", len(contents.entries)))) // QUERIES_PER_PAGE
-    album = contents.album.emptied(LIST_BYTES)
+    album = contents.album.without_entries(LIST_BYTES)
     part = places[page * QUERIES_PER_PAGE : (page + 1) * QUERIES_PER_PAGE].tolist()
     rows = [{**contents.brief(q), "preview": album.add("query", contents.query_id(q))} for q in part]
     for entry in album.entries:
@@ -47,7 +47,7 @@ def one_query(contents: Contents, parameters: Mapping[str, str]) -> dict[str, An
         q = ids[parameters["id"]]
     else:
         q = contents.place(parameters, "at", len(contents.entries))
-    album = contents.album.emptied()
+    album = contents.album.without_entries()
     entry = {**contents.entries[q], "preview": album.add("query", contents.query_id(q))}
     tops = [contents.top(method, q) for method in contents.methods]
     shown = dict.fromkeys(place for top in tops for side in top.values() for place, *_ in side)
@@ -64,7 +64,7 @@ def one_example(contents: Contents, parameters: Mapping[str, str]) -> dict[str, 
     """One training example beside one query, its scores by every method, and the queries that it affects most."""
     q = contents.place(parameters, "at", len(contents.entries))
     place = contents.place(parameters, "row", len(contents.ids))
-    album = contents.album.emptied()
+    album = contents.album.without_entries()
     entry = {**contents.entries[q], "preview": album.add("query", contents.query_id(q))}
     scores = [
         {"method": method_name(m.scores), "score": number(m.row(q)[place]), "rank": int(m.ranks(q)[place])}
@@ -97,6 +97,6 @@ def whole_set(contents: Contents, _: Mapping[str, str]) -> dict[str, Any]:
     """All queries together. It is asked for after the first query; now there is time to prepare the search too."""
     contents.in_train.start()
     contents.in_queries.start()
-    album = contents.album.emptied()
+    album = contents.album.without_entries()
     places = {identifier: place for place, identifier in enumerate(contents.scores.query_ids.tolist())}
     return {**contents.whole.data(places, album), **previews(album)}

@@ -1,4 +1,4 @@
-"""The parts of a viewer about the training examples of a query: searched, sorted, a page of them or all."""
+"""The training examples of a query in the viewer: search, sort, return one page of them or all as CSV."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ ROWS_PER_PAGE = 25
 
 
 def rows_of(contents: Contents, parameters: Mapping[str, str]) -> dict[str, Any]:
-    """A `page` of the training examples with a `text` and a `label`, in an order (`sort`, `down`)."""
+    """One `page` of the training examples that contain `text` and have this `label`, in the order `sort`."""
     q, places = _selected(contents, parameters)
     pages = max(1, -(-len(places) // ROWS_PER_PAGE))
     page = min(whole_number(parameters, "page", 0), pages - 1)
     part = places[page * ROWS_PER_PAGE : (page + 1) * ROWS_PER_PAGE].tolist()
     row, ranks = contents.methods[0].row(q), contents.methods[0].ranks(q)
     other = contents.methods[1] if len(contents.methods) > 1 else None
-    album = contents.album.emptied()
-    examples = contents.glances(part, album)
+    album = contents.album.without_entries()
+    examples = contents.list_entries(part, album)
     rows = [
         {
             "place": place,
@@ -50,7 +50,7 @@ def rows_of(contents: Contents, parameters: Mapping[str, str]) -> dict[str, Any]
 
 
 def rows_as_csv(contents: Contents, parameters: Mapping[str, str]) -> dict[str, Any]:
-    """All rows that match, as a table for a spreadsheet, which runs no cell of it."""
+    """All rows that match, as CSV; no cell begins in a way that a spreadsheet would run as a formula."""
     q, places = _selected(contents, parameters)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
@@ -65,7 +65,7 @@ def rows_as_csv(contents: Contents, parameters: Mapping[str, str]) -> dict[str, 
 
 
 def _selected(contents: Contents, parameters: Mapping[str, str]) -> tuple[int, NDArray[Any]]:
-    """A query, and the places of the training examples that match, in the wanted order."""
+    """A query, and the positions of the matching training examples in the requested order."""
     q = contents.place(parameters, "at", len(contents.entries))
     chosen = np.ones(len(contents.ids), dtype=bool)
     if parameters.get("text", "").strip():

@@ -120,7 +120,7 @@ class Viewer:
             "train": {"total": len(contents.ids), "names": names},
             "transport": transport,
             "tableNotes": [],
-            "notes": contents.album.emptied().remarks(),
+            "notes": contents.album.without_entries().remarks(),
             "previews": [],
             "examples": {},
             "table": {"columns": [], "total": 0},
