@@ -1,13 +1,14 @@
-"""The `fit` of a recipe says what it will take, before a long one starts."""
+"""Before long work on a fit or on its queries starts, say what it will take."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any
 
 from upweight.core.examples import Examples
-from upweight.core.forecast import announced, is_announced
+from upweight.core.forecast import Forecast, announced, is_announced
 from upweight.core.model import Measurable
 
 
@@ -23,3 +24,17 @@ def with_forecast(fit: Callable[..., Any]) -> Callable[..., Any]:
             return fit(recipe, model, train, *args, **kwargs)
 
     return announced_fit
+
+
+def announced_queries(
+    recipe: Any, model: Measurable, train: Examples, queries: Examples, held: int = 0
+) -> AbstractContextManager[None]:
+    """A context of work on these queries, which says what it takes if that is long.
+
+    Scores of `held` queries are in memory at a time; by default of all.
+    """
+    if is_announced():
+        return nullcontext()
+    results = Forecast({}, 8.0 * len(train) * min(held or len(queries), len(queries)))
+    forecast = model.forecast(recipe, train, len(queries)) or results
+    return announced(f"{type(recipe).__name__}, {len(queries):,} queries", forecast)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Generic
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.announced_fit import announced_queries
 from upweight.core.answers import Answer, AnswerFacts, Block, combine_facts
 from upweight.core.blocks import blocks, require_count
 from upweight.core.change_checks import check_changes_once
 from upweight.core.departure import Departure, departure_of, with_departure
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples, Id, require_examples
-from upweight.core.forecast import Forecast, announced, counted, is_announced, watched
+from upweight.core.forecast import announced, counted, watched
 from upweight.core.identity import checksum
 from upweight.core.model import Measurable, Predictions
 from upweight.core.notebook_table import notebook_table
@@ -134,7 +135,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         values = np.empty((len(queries), len(self.train)))
         facts = list[AnswerFacts]()
         size = max(1, min(len(queries), self.model.max_queries or len(queries)))
-        with self._announced(queries):
+        with announced_queries(self.recipe, self.model, self.train, queries):
             for rows in blocks(len(queries), size):
                 part = queries if size == len(queries) else queries.take(np.arange(rows.start, rows.stop))
                 answer = self.answer(part)
@@ -191,7 +192,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         strongest = StrongestOfBatches(k, of_groups, self.may_be_undefined)
         answers, of_departure = list[Answer](), list[str]()
         size = min(TOP_QUERY_BLOCK, self.model.max_queries or TOP_QUERY_BLOCK)
-        with self._announced(queries, size):
+        with announced_queries(self.recipe, self.model, self.train, queries, size):
             for batch in counted(queries.batches(size), -(-len(queries) // size)):
                 departure = self.departure(batch)
                 answers.append(self.answer(batch))
@@ -266,17 +267,6 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
     def announced_self_influence(self) -> AbstractContextManager[None]:
         """A context of self-influence, which says what it takes if that is long."""
         return announced(f"{type(self.recipe).__name__}, self-influence of {len(self.train):,} examples", None)
-
-    def _announced(self, queries: Examples, held: int = 0) -> AbstractContextManager[None]:
-        """A context of work on these queries, which says what it takes if that is long.
-
-        Scores of `held` queries are in memory at a time; by default of all.
-        """
-        if is_announced():
-            return nullcontext()
-        results = Forecast({}, 8.0 * len(self.train) * min(held or len(queries), len(queries)))
-        forecast = self.model.forecast(self.recipe, self.train, len(queries)) or results
-        return announced(f"{type(self.recipe).__name__}, {len(queries):,} queries", forecast)
 
     def require_queries(self, queries: Examples | None) -> Examples:
         """The queries, or the one of a measurement of the parameters alone. Raises TypeError for anything else."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, final
 
+from upweight.applications.patch import checksum
 from upweight.applications.suspects import Suspects
 from upweight.core.examples import Examples
 from upweight.report.exports.choices import DROP_TEXT, Choices
 from upweight.report.exports.decisions import Decided, id_of, read_json
 from upweight.report.exports.export_folder import ExportFolder
-from upweight.report.exports.items import Item
-from upweight.report.exports.label_form import LabelForm, exported_items, require_labels, require_same_train, train_mark
+from upweight.report.exports.items import Item, items_of
+from upweight.report.exports.label_form import LabelForm, require_labels, require_same_train
 
 TRAIN = "upweight_train"  # of the metadata of a record
 WHAT = "records of Argilla, as dataset.records.to_json writes them"
@@ -52,7 +53,7 @@ class ArgillaRecords(LabelForm):
 
     def _write(self, export: ExportFolder, suspects: Suspects, choices: Choices) -> None:
         require_labels(choices, "records of Argilla")
-        items, mark = exported_items(suspects, choices), train_mark(suspects.train)
+        items, mark = items_of(suspects, choices), checksum(suspects.train)
         export.add_json("records.json", [self._record(item, mark) for item in items])
         is_picture = items[0].kind == "image"
         facts = {"field": "ImageField" if is_picture else "TextField", "name": _field(items[0])}

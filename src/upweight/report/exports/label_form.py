@@ -17,7 +17,6 @@ from upweight.core.files import open_regular
 from upweight.report.exports.choices import Choices
 from upweight.report.exports.decisions import Decided, patch_of
 from upweight.report.exports.export_folder import ExportFolder
-from upweight.report.exports.items import Item, items_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,19 +77,9 @@ def read_as(name: str) -> Iterator[None]:
         ) from error
 
 
-def exported_items(suspects: Suspects, choices: Choices) -> list[Item]:
-    """The examples to review, most suspicious first."""
-    return items_of(suspects, choices)
-
-
-def train_mark(train: Examples) -> str:
-    """The digest of the training set, which a file holds."""
-    return checksum(train)
-
-
 def require_same_train(mark: Any, train: Examples, name: str) -> None:
     """Raise ValueError if a file was written for another training set; files without the mark are accepted."""
-    if mark is not None and mark != train_mark(train):
+    if mark is not None and mark != checksum(train):
         raise ValueError(
             f"{name} was exported from another training set: its ids or labels differ from these. Read it with the "
             "training set that it was exported from; the patch can then be rebased (patch.rebased(train))"

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any, final
 from xml.sax.saxutils import quoteattr
 
+from upweight.applications.patch import checksum
 from upweight.applications.suspects import Suspects
 from upweight.core.examples import Examples
 from upweight.report.exports.choices import DROP_TEXT, Choices
 from upweight.report.exports.decisions import Decided, id_of, read_json
 from upweight.report.exports.export_folder import ExportFolder
-from upweight.report.exports.items import Item
-from upweight.report.exports.label_form import LabelForm, exported_items, require_labels, require_same_train, train_mark
+from upweight.report.exports.items import Item, items_of
+from upweight.report.exports.label_form import LabelForm, require_labels, require_same_train
 
 ID, TRAIN = "upweight_id", "upweight_train"  # of the data of a task
 OBJECTS = {"text": ("Text", "$text"), "image": ("Image", "$image"), "row": ("Table", "$row")}
@@ -39,7 +40,7 @@ class LabelStudioTasks(LabelForm):
 
     def _write(self, export: ExportFolder, suspects: Suspects, choices: Choices) -> None:
         require_labels(choices, "tasks of Label Studio")
-        items, mark = exported_items(suspects, choices), train_mark(suspects.train)
+        items, mark = items_of(suspects, choices), checksum(suspects.train)
         export.add_json("tasks.json", [self._task(item, mark) for item in items])
         export.add("config.xml", self._config(items, choices))
         export.add("README.txt", README)

@@ -14,7 +14,8 @@ from upweight.core.examples import Examples, Id
 from upweight.report.exports.choices import DROP_TEXT, KEEP_TEXT, Choices
 from upweight.report.exports.decisions import Decided
 from upweight.report.exports.export_folder import ExportFolder
-from upweight.report.exports.label_form import LabelForm, exported_items
+from upweight.report.exports.items import items_of
+from upweight.report.exports.label_form import LabelForm
 
 COLUMNS = ["id", "given", "suggested", "probability", "decision"]
 README = f"""A table to fill in: write into the column `decision` the label of each example, {DROP_TEXT} or
@@ -33,7 +34,7 @@ class LabelTable(LabelForm):
     """
 
     def _write(self, export: ExportFolder, suspects: Suspects, choices: Choices) -> None:
-        items = exported_items(suspects, choices)
+        items = items_of(suspects, choices)
         names = list(dict.fromkeys(name for item in items for name in item.row))
         contents = {"row": names, "text": ["text"], "image": ["picture"]}[items[0].kind]
         out = io.StringIO()
