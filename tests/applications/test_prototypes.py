@@ -14,6 +14,7 @@ from sklearn.metrics.pairwise import rbf_kernel
 
 import upweight as uw
 from upweight.applications import example_kernels
+from upweight.applications.example_kernels import ExampleKernel, KernelRecipe
 from upweight.applications.prototypes import nearest_accuracy
 from upweight.core.progress import no_progress
 
@@ -198,3 +199,48 @@ def test_numeric_targets_are_no_classes_and_fewer_prototypes_than_asked_are_said
     result = uw.prototypes(model, train, train.take([0, 1]), k=10)  # they span themselves
     assert len(result.ids) == 2
     assert "2 of 10 prototypes" in result.diagnostics["warnings"][0]
+
+
+class _Matrix(ExampleKernel):
+    """A kernel whose values are given."""
+
+    def __init__(self, values):
+        self.values, self.weights = values, np.full(len(values), 1 / len(values))
+
+    @property
+    def diagonal(self):
+        return np.diag(self.values)
+
+    def column(self, i):
+        return self.values[:, i]
+
+    def mean(self, progress):
+        return self.values.mean(axis=1)
+
+    def mean_to(self, queries):
+        return self.values.mean(axis=1)
+
+
+class _Given(KernelRecipe):
+    def __init__(self, values):
+        self.values = values
+
+    def between(self, model, examples):
+        return _Matrix(self.values)
+
+
+@pytest.mark.parametrize("to_queries", [False, True])
+@pytest.mark.parametrize("smallest", [-2.0, 0.0])
+def test_a_kernel_with_a_negative_eigenvalue_is_refused_though_its_diagonal_is_positive(smallest, to_queries):
+    rng = np.random.default_rng(0)
+    train = uw.Examples(rng.normal(size=(12, 3)), np.arange(12) % 2)
+    model = uw.explainable(LogisticRegression(tol=1e-8).fit(train.x, train.y), train)
+    basis, _ = np.linalg.qr(rng.normal(size=(12, 12)))
+    values = (basis * np.r_[np.full(11, 1.0), smallest]) @ basis.T + 0.5 * (smallest < 0)
+    assert np.diag(values).min() > 0
+    queries = train.take(np.arange(2)) if to_queries else None
+    if smallest < 0:
+        with pytest.raises(ValueError, match="expected a kernel that is positive semi-definite"):
+            uw.prototypes(model, train, queries, k=6, criticisms=4, kernel=_Given(values))
+    else:
+        assert len(uw.prototypes(model, train, queries, k=6, criticisms=4, kernel=_Given(values)).ids) == 6

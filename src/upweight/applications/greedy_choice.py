@@ -11,8 +11,10 @@ from upweight.applications.example_kernels import ExampleKernel
 
 Array = NDArray[np.float64]
 Positions = NDArray[np.intp]
+TINY = 1e-300
 NEGLIGIBLE_GAIN = 1e-12  # share of what is spanned below which another example adds nothing
 NEGLIGIBLE = 1e-10  # share of k(i, i) below which an example is a combination of those chosen before
+INDEFINITE, ROUNDING = 1e-2, 1e-6  # shares of k(i, i), and of the largest one, below 0 where a residual is no rounding
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,9 @@ def choose_prototypes(kernel: ExampleKernel, mean: Array, k: int, allowed: NDArr
         i = int(np.where(free, gain, -np.inf).argmax())
         total_mean += mean[i]
         total_pairs += 2.0 * to_chosen[i] + diagonal[i]
-        to_chosen += kernel.column(i)
+        column = np.asarray(kernel.column(i), dtype=np.float64)
+        require_semidefinite(kernel, kernel.diagonal - column**2 / max(float(kernel.diagonal[i]), TINY))
+        to_chosen += column
         free[i] = False
         chosen.append(i)
         values.append(2.0 * total_mean / size - total_pairs / size**2)
@@ -104,6 +108,18 @@ def choose_quadrature(kernel: ExampleKernel, target: Array, k: int, allowed: NDA
     return Choice(positions, np.array(values), weights, target - rest)
 
 
+def require_semidefinite(kernel: ExampleKernel, residual: Array) -> None:
+    """Raise ValueError if the part of the kernel (n,) that chosen examples do not explain is negative."""
+    allowed = INDEFINITE * kernel.diagonal + ROUNDING * np.abs(kernel.diagonal).max()
+    if (residual < -allowed).any():
+        share = float((residual / np.maximum(kernel.diagonal, allowed)).min())
+        raise ValueError(
+            "expected a kernel that is positive semi-definite, got one in which the chosen examples explain more of "
+            f"another example than there is of it (what remains is {share:.2g} of k(i, i)). If it is a Fisher kernel, "
+            "its curvature has negative directions: pass FisherKernel(curvature=GaussNewton()), or more damping"
+        )
+
+
 class _Residual:
     """The part of the kernel that the chosen examples do not explain: an incremental, pivoted Cholesky factorisation.
 
@@ -120,9 +136,11 @@ class _Residual:
         column = np.asarray(self.kernel.column(i), dtype=np.float64)
         for factor in self._factors:
             column = column - factor[i] * factor
-        column /= np.sqrt(max(self.diagonal[i], 1e-300))
+        column /= np.sqrt(max(self.diagonal[i], TINY))
         self._factors.append(column)
-        self.diagonal = np.maximum(self.diagonal - column**2, 0.0)
+        rest = self.diagonal - column**2
+        require_semidefinite(self.kernel, rest)
+        self.diagonal = np.maximum(rest, 0.0)
         return column
 
     def solve_upper(self, positions: Positions, coefficients: Array) -> Array:

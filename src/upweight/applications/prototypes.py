@@ -198,6 +198,7 @@ def _require_enough(k: int, criticisms: int, available: int) -> None:
 
 
 def _require_positive(kernel: ExampleKernel) -> None:
+    """Raise ValueError for a negative k(i, i); `greedy_choice` looks at the rest of the kernel."""
     smallest, largest = float(kernel.diagonal.min()), float(np.abs(kernel.diagonal).max())
     if not smallest >= -NOT_POSITIVE * largest:
         raise ValueError(

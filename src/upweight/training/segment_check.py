@@ -40,8 +40,9 @@ def training_mode_warnings(trajectory: Trajectory, net: nn.Module) -> Iterator[s
     if used:
         yield (
             f"The running statistics of the batch norm {used[0]!r} changed in the recorded training: it used batch "
-            "statistics, through which the examples of a batch depend on each other, and SOURCE takes running "
-            f"statistics as constants. Train with GroupNorm or LayerNorm. {CONSEQUENCE}"
+            "statistics, through which the examples of a batch depend on each other, and SOURCE by segments takes "
+            "running statistics as constants. It follows them step by step if trajectory.record got batch=ids and the "
+            f"initial parameters were saved. {CONSEQUENCE}"
         )
     dropout = [n for n, m in net.named_modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
     if dropout:

@@ -143,8 +143,8 @@ def _batch_statistics(norms: list[str], is_random: bool) -> list[str]:
     if norms:
         return [
             f"In training mode the batch norm {norms[0]!r} uses batch statistics, through which the examples of a "
-            "batch depend on each other; the replay takes running statistics as constants. Train with GroupNorm or "
-            "LayerNorm."
+            "batch depend on each other; trajectory.record found it in eval mode, so that the replay takes running "
+            "statistics as constants. Call trajectory.record before net.eval(), and SOURCE follows them."
         ]
     if is_random:
         return []

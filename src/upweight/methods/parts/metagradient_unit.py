@@ -84,6 +84,7 @@ def advice(recipe: Settings) -> str:
         smoothing.append("jitter=0.1 with samples=4 (LDS .22 to .26, with clip=0.99 to .41)")
     passed = f"Pass {' and '.join(smoothing)}; train" if smoothing else "Train"
     return (
-        f"{passed} with a smaller lr, larger batches, warm-up or smooth activations; or use Influence or SOURCE, "
-        "which need no smooth run."
+        f"{passed} with a smaller lr, larger batches, warm-up or smooth activations; or use Influence or "
+        "SOURCE(segments=3), which do not differentiate through every step, and compare them with retraining "
+        "(uw.verify)."
     )
