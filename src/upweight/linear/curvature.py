@@ -31,8 +31,9 @@ from upweight.linear.undetermined import (
 Array = NDArray[np.float64]
 MAX_LEVERAGE_ENTRIES = 10_000_000  # leverage entries (examples × K × K) in memory at a time
 MAX_FACTORISATIONS = 20  # on the way to the optimum
-MANY_STEPS = 20  # from which the chord method is tried if more examples change: it takes more, but cheaper steps
+MANY_STEPS = 20  # from which a retraining tries the chord method if more examples change: more, but cheaper steps
 MANY_STEPS_CHORD_SHARE = 0.02  # up to this share of the examples
+RETRAINING_TOLERANCE = 1e-10  # at a looser one, Newton's last step ends far below it and the chord method's does not
 SAME_HESSIAN = 1e-3  # root mean square change of the outputs up to which the Hessian is taken to be the same
 MAX_LEVERAGE = 1 - 1e-9  # at leverage 1 the model passes through the point: its removal has no first-order effect
 SUSPECT_LEVERAGE = 1 - 1e-3  # leverage from which an example is checked for being 1 within rounding
@@ -250,7 +251,8 @@ class LinearCurvature(ExactCurvature):
     def newton_steps(self, factors: Array, start: Array | None, steps: int, tolerance: float = 1e-10) -> NewtonSteps:
         """Newton steps under other example weights; each system is solved only as exactly as the tolerance needs."""
         forcing = 0.03 if start is not None else 1e-6
-        share = MANY_STEPS_CHORD_SHARE if steps >= MANY_STEPS else CHORD_SHARE
+        is_retraining = steps >= MANY_STEPS and tolerance <= RETRAINING_TOLERANCE
+        share = MANY_STEPS_CHORD_SHARE if is_retraining else CHORD_SHARE
         newton = Newton(self.problem, self.solver, chord_share=share)
         moved = newton.newton_steps(factors, start, steps, tolerance, forcing)
         if self.null_space is None:
