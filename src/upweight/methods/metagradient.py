@@ -97,7 +97,7 @@ class Metagradient(Attributor):
         if self.jitter and self.samples == 1:
             raise ValueError("expected samples > 1 with jitter, which is averaged over runs; pass samples=4 as well")
         if self.at == "full" and self.samples > 1 and not self.jitter:
-            raise ValueError('got samples > 1, but all samples at="full" are equal; pass at="centre" or jitter=0.1')
+            raise ValueError('expected samples=1 at="full", where all are equal; pass at="centre" or jitter=0.1')
         if self.clip is not None and not 0 < self.clip < np.inf:
             raise ValueError(f"expected clip > 0, the largest growth of a cotangent in one step, got {self.clip}")
 
