@@ -99,8 +99,11 @@ class Judgement:
         return []
 
     def warnings_of_sums(self, clause: str = "") -> list[str]:
-        """A sentence if this verdict on groups says that sums of scores predict nothing, whatever single scores do."""
-        if self.verdict is not Verdict.FAILS:
+        """A sentence if this verdict on groups says that sums of scores predict nothing, whatever single scores do.
+
+        A few removals of groups are too few to say so.
+        """
+        if self.verdict is not Verdict.FAILS or self.removals < MIN_REMOVALS:
             return []
         failed = "Sums of these scores do not predict retraining without groups"
         return [f"{failed} ({self.numbers()} of groups): do not add them up{clause}."]
