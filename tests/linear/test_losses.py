@@ -77,7 +77,7 @@ def test_coupled_and_constant_say_what_the_second_derivative_is(name, rng):
     derivatives = family.at(z, targets)
     if not family.coupled:
         assert all(not derivatives.second(c, k).any() for c in range(family.outputs) for k in range(c))
-    if family.constant:
+    if family.is_quadratic:
         assert (derivatives.diagonal == 1).all()
 
 

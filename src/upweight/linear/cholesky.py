@@ -75,7 +75,7 @@ class BlockCholesky(HessianSolver):
 
     def __init__(self, problem: Problem, damping: float) -> None:
         super().__init__(problem, damping)
-        count = 1 if problem.family.constant else problem.family.outputs
+        count = 1 if problem.family.is_quadratic else problem.family.outputs
         self.lowers = [self._cholesky(partial(self._block, c, c)) for c in range(count)]
 
     def solve(self, vectors: Array) -> Array:

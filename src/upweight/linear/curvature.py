@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.blocks import blocks
 from upweight.core.curvature import ExactCurvature, NewtonSteps, Solved
 from upweight.core.curvature_recipes import Hessian
 from upweight.core.rows import DenseRows, Rows
 from upweight.linear.conjugate_gradients import ConjugateGradients
+from upweight.linear.hessian_solver import HessianSolver
+from upweight.linear.leverages import MAX_LEVERAGE_ENTRIES, SUSPECT_LEVERAGE, Leverages
 from upweight.linear.newton import CHORD_SHARE, Newton
 from upweight.linear.problem import Problem
 from upweight.linear.rows import FactoredRows
@@ -29,14 +29,11 @@ from upweight.linear.undetermined import (
 )
 
 Array = NDArray[np.float64]
-MAX_LEVERAGE_ENTRIES = 10_000_000  # leverage entries (examples × K × K) in memory at a time
 MAX_FACTORISATIONS = 20  # on the way to the optimum
 MANY_STEPS = 20  # from which a retraining tries the chord method if more examples change: more, but cheaper steps
 MANY_STEPS_CHORD_SHARE = 0.02  # up to this share of the examples
 RETRAINING_TOLERANCE = 1e-10  # at a looser one, Newton's last step ends far below it and the chord method's does not
 SAME_HESSIAN = 1e-3  # root mean square change of the outputs up to which the Hessian is taken to be the same
-MAX_LEVERAGE = 1 - 1e-9  # at leverage 1 the model passes through the point: its removal has no first-order effect
-SUSPECT_LEVERAGE = 1 - 1e-3  # leverage from which an example is checked for being 1 within rounding
 
 
 class LinearCurvature(ExactCurvature):
@@ -59,11 +56,8 @@ class LinearCurvature(ExactCurvature):
         self.problem = problem
         self.solver = solver_for(problem, recipe, damping * float(problem.weights.sum()))
         self._recipe = recipe
-        self._max_leverage_entries = max_leverage_entries
-        self._suspects: dict[int, Array] = {}  # S_i of examples whose leverage may be 1
-        self._cached_leverages: Array | None = None
-        self._cached_sums: Array | None = None  # the leverage of each example
-        self._start: LinearCurvature | None = None  # from where the optimum was reached with the same factorisation
+        self.leverages = Leverages(self.solver, max_leverage_entries)
+        self._before: LinearCurvature | None = None  # kept, so that retrainings of the model share its factorisation
 
     def matvec(self, vectors: Array) -> Array:
         """(H + λ) v for (k, parameters)."""
@@ -107,13 +101,19 @@ class LinearCurvature(ExactCurvature):
             change = np.sqrt(problem.mean_of(((problem.outputs - current.problem.outputs) ** 2).mean(axis=1)))
             is_same = change < SAME_HESSIAN
             solver = current.solver.at(problem) if is_same else solver_for(problem, self._recipe, self.solver.damping)
-            start = self if is_same and current is self else None
-            current = copy(current)
-            current.problem, current.solver, current._start = problem, solver, start
-            current._cached_leverages, current._cached_sums = None, None
+            before = self if is_same and current is self else None
+            current = current.moved(problem, solver)
+            current._before = before
             if is_same:
                 break
         return current
+
+    def moved(self, problem: Problem, solver: HessianSolver) -> Self:
+        """The same curvature at other parameters."""
+        moved = copy(self)
+        moved.problem, moved.solver = problem, solver
+        moved.leverages = Leverages(solver, self.leverages.max_entries)
+        return moved
 
     @cached_property
     def null_space(self) -> NullSpace | None:
@@ -125,19 +125,6 @@ class LinearCurvature(ExactCurvature):
         """True: this is the Hessian of the training objective."""
         return True
 
-    def leverages(self) -> Iterator[tuple[slice, Array]]:
-        """S_i = X̃ᵢ H⁻¹ X̃ᵢᵀ for blocks of examples: (slice, (b, K, K)). Cached after the first pass if they fit."""
-        n, outputs = len(self.problem.features), self.problem.family.outputs
-        pieces = list(blocks(n, max(1, self._max_leverage_entries // outputs**2)))
-        if self._cached_leverages is not None:
-            yield pieces[0], self._cached_leverages
-            return
-        for where, s in zip(pieces, self.solver.leverages(pieces), strict=True):
-            full = s if s.ndim == 3 else s[:, :, None] * np.eye(outputs)
-            if len(pieces) == 1:
-                self._cached_leverages = full
-            yield where, full
-
     def expected(self) -> LinearCurvature:
         """The curvature with the expected information; itself if the second derivatives do not depend on targets."""
         family = self.problem.family.expected()
@@ -145,54 +132,20 @@ class LinearCurvature(ExactCurvature):
             return self
         problem = replace(self.problem, family=family)
         return LinearCurvature(
-            problem, self._recipe, self.solver.damping / float(problem.weights.sum()), self._max_leverage_entries
+            problem, self._recipe, self.solver.damping / float(problem.weights.sum()), self.leverages.max_entries
         )
 
     def leverage(self) -> Array:
         """h_i = tr(wᵢ Aᵢ Sᵢ): (n,)."""
-        h = np.empty(len(self.problem.features))
-        for where, s in self.leverages():
-            h[where] = np.einsum("nck,nkc->n", self._second(where), s)
-        return h
+        return self.leverages.per_example.copy()
 
     def corrected(self, rows: Rows) -> FactoredRows:
-        """Slopes r̃ᵢ = (I − wᵢAᵢSᵢ)⁻¹ (rᵢ + regulariser share): H⁻¹ row is then the Newton step of removing one.
-
-        Source: Pregibon (1981) for one output; Rad & Maleki (2020), ALO, for the matrix form. An objective that
-        averages also loses 1/n of its regulariser's curvature with an example; that part is ignored.
-        """
-        rows = _as_factored(rows)
-        slopes = rows.slopes.copy()
-        if rows.common is not None and rows.share is not None:
-            slopes += (
-                self.problem.derivatives.apply(self._outputs_of(rows.common))
-                * (self.problem.weights * rows.share)[:, None]
-            )
-        self._suspects = {}
-        for where, s in self.leverages():
-            remainder = np.eye(s.shape[1]) - self._second(where) @ s
-            determinant = np.abs(np.linalg.det(remainder))
-            singular = determinant < 1 - MAX_LEVERAGE
-            for i in np.flatnonzero(determinant < 1 - SUSPECT_LEVERAGE):
-                self._suspects[where.start + int(i)] = s[i].copy()
-            remainder[singular] += (1 - MAX_LEVERAGE) * np.eye(s.shape[1])
-            slopes[where] = np.linalg.solve(remainder, slopes[where][..., None])[..., 0]
-        return FactoredRows(rows.features, slopes, rows.share, rows.common)
+        """Rows with the leverage correction."""
+        return self.leverages.corrected(rows)
 
     def undetermined(self) -> dict[int, Array]:
         """For examples of leverage 1: the directions (r, K·d) that no other example determines."""
-        undetermined = {}
-        for i, s in self._suspects.items():
-            second = self._second(slice(i, i + 1))[0]
-            left, singular, _ = np.linalg.svd(np.eye(len(s)) - second @ s)
-            directions = left[:, singular < 1 - SUSPECT_LEVERAGE].T @ second
-            if not len(directions):  # many outputs of moderate leverage have a small determinant together
-                continue
-            x = self.problem.features.take(slice(i, i + 1)).dense()[0]
-            alone = only_determined_by(self.solver, [i], self.solver.solve(directions[:, :, None] * x))
-            if len(alone):
-                undetermined[i] = alone
-        return undetermined
+        return self.leverages.undetermined()
 
     def undetermined_without(self, member: NDArray[np.bool_]) -> Array:
         """The directions (r, K·d) that only these examples (n,) determine.
@@ -203,9 +156,7 @@ class LinearCurvature(ExactCurvature):
         has_l2 = float(self.problem.ridge_of(1.0 - member.astype(np.float64))) > 0
         if has_l2 or self.solver.damping > 0 or isinstance(self.solver, ConjugateGradients):
             return none
-        if self._cached_sums is None:
-            self._cached_sums = self.leverage()
-        if self._cached_sums[member].sum() < SUSPECT_LEVERAGE:
+        if self.leverages.per_example[member].sum() < SUSPECT_LEVERAGE:
             return none
         inside = member[None].astype(np.float64)
 
@@ -222,18 +173,7 @@ class LinearCurvature(ExactCurvature):
 
     def paired(self, left: Rows, right: Rows) -> Array:
         """leftᵢᵀ H⁻¹ rightᵢ through the leverages, for rows of the training examples themselves."""
-        left, right = _as_factored(left), _as_factored(right)
-        out = np.empty(len(right))
-        for where, s in self.leverages():
-            out[where] = np.einsum("nc,nck,nk->n", left.slopes[where], s, right.slopes[where])
-        if right.common is not None and right.share is not None:
-            out += right.share * np.einsum("nc,nc->n", left.slopes, self._outputs_of(right.common))
-        if left.common is not None and left.share is not None:
-            out += left.share * np.einsum("nc,nc->n", right.slopes, self._outputs_of(left.common))
-            if right.common is not None and right.share is not None:
-                both = float((left.common * self.solver.solve(right.common[None])[0]).sum())
-                out += left.share * right.share * both
-        return out
+        return self.leverages.paired(left, right)
 
     def part_matvec(self, member: Array, vectors: Array) -> Array:
         """Σ_{i∈U} wᵢ (X̃ᵢᵀ Aᵢ X̃ᵢ + each·M) v for every group."""
@@ -242,7 +182,7 @@ class LinearCurvature(ExactCurvature):
         for g, (inside, v) in enumerate(zip(member, parameters, strict=True)):
             where = np.flatnonzero(inside)
             part = problem.features.take(where)
-            curved = np.einsum("nck,nk->nc", self._second(where), part.times(v.T)) * inside[where, None]
+            curved = np.einsum("nck,nk->nc", problem.second_derivatives(where), part.times(v.T)) * inside[where, None]
             out[g] = part.transposed_times(curved).T + problem.each * (
                 inside @ problem.carried
             ) * problem.penalty_gradient(v)
@@ -286,21 +226,3 @@ class LinearCurvature(ExactCurvature):
             "coverage": 1.0,
             "warnings": warnings,
         }
-
-    def _outputs_of(self, vector: Array) -> Array:
-        """X H⁻¹ v for one v (K, d): (n, K)."""
-        return self.problem.features.times(self.solver.solve(vector[None])[0].T)
-
-    def _second(self, where: Any) -> Array:
-        """wᵢ Aᵢ as (b, K, K)."""
-        d = self.problem.derivatives
-        a = d.diagonal[where][:, :, None] * np.eye(d.diagonal.shape[1])
-        if d.outer is not None:
-            a -= d.outer[where][:, :, None] * d.outer[where][:, None, :]
-        return np.asarray(a * self.problem.weights[where][:, None, None])
-
-
-def _as_factored(rows: Rows) -> FactoredRows:
-    if not isinstance(rows, FactoredRows):
-        raise TypeError(f"expected the rows of this model's training examples, got {type(rows).__name__}")
-    return rows

@@ -73,7 +73,7 @@ def deletion_diagnostics(model: LinearModel, train: Examples, curvature: LinearC
 def _is_least_squares(model: LinearModel) -> bool:
     """Whether the noise is normal and the link the identity."""
     family = model.family
-    return family.constant or (isinstance(family, TweedieLoss) and family.power == 0 and not family.log_link)
+    return family.is_quadratic or (isinstance(family, TweedieLoss) and family.power == 0 and not family.log_link)
 
 
 def residuals_without(

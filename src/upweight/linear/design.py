@@ -81,14 +81,19 @@ class Design:
         """The same design, in Gram coordinates of this training matrix."""
         return replace(self, coordinates=GramCoordinates(self._features(matrix).x, kernel))
 
-    def on_columns(self, theta: Array) -> tuple[Design, Array]:
+    def for_new_inputs(self, theta: Array, name: str) -> tuple[Design, Array]:
         """The design without Gram coordinates, and θ (K, rank + 1) as parameters on the columns (K, d).
 
-        Raises ValueError if there are no Gram coordinates or if they belong to a kernel.
+        Raises TypeError for the model of this name if its parameters belong to its training inputs.
         """
         coordinates = self.coordinates
-        if coordinates is None or not coordinates.is_linear:
-            raise ValueError("only Gram coordinates of inner products can be undone")
+        if coordinates is None:
+            return self, theta
+        if not coordinates.is_linear:
+            raise TypeError(
+                f"{name} is a kernel machine, its parameters belong to its training inputs: it can take neither new "
+                "nor changed inputs; use a linear model on features of your own"
+            )
         on_columns = coordinates.lift(theta[:, : len(coordinates.pivots)])
         intercept = theta[:, len(coordinates.pivots) :]
         return replace(self, coordinates=None), np.hstack([on_columns, intercept])

@@ -25,7 +25,7 @@ def forecast_fit(problem: Problem, recipe: Hessian | None, with_leverages: bool)
         return None
     features, outputs = problem.features, problem.family.outputs
     is_joint = problem.family.coupled and outputs > 1
-    blocks = 1 if is_joint or problem.family.constant else outputs
+    blocks = 1 if is_joint or problem.family.is_quadratic else outputs
     height = problem.size if is_joint else features.width
     pairs = outputs * (outputs + 1) / 2 if is_joint else blocks
     assembly = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,12 +47,9 @@ class HuberCurvature(LinearCurvature):
         optimum = _optimum(self.problem, np.ones(len(self.problem.features)), MAX_STEPS, TOLERANCE)
         if optimum.steps == 0:
             return self
-        moved = copy(self)
         family = HuberLoss(_huber(self.problem).epsilon, optimum.scale)
-        moved.problem = replace(self.problem, theta=optimum.theta[None], family=family)
-        moved.solver = solver_for(moved.problem, self._recipe, self.solver.damping)
-        moved._cached_leverages, moved._cached_sums = None, None
-        return moved
+        problem = replace(self.problem, theta=optimum.theta[None], family=family)
+        return self.moved(problem, solver_for(problem, self._recipe, self.solver.damping))
 
     def newton_steps(self, factors: Array, start: Array | None, steps: int, tolerance: float = 1e-10) -> NewtonSteps:
         """Newton steps over coefficients and scale; `start`, which holds the scale, is not used."""

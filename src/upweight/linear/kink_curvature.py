@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -40,11 +39,8 @@ class KinkCurvature(LinearCurvature):
         if self._paths is None:
             return super().reoptimised()
         theta = np.stack([self._parameters(*path.start) for path in self._paths])
-        moved = copy(self)
-        moved.problem = replace(self.problem, theta=theta)
-        moved.solver = solver_for(moved.problem, self._recipe, self.solver.damping)
-        moved._cached_leverages, moved._cached_sums = None, None
-        return moved
+        problem = replace(self.problem, theta=theta)
+        return self.moved(problem, solver_for(problem, self._recipe, self.solver.damping))
 
     def newton_steps(self, factors: Array, start: Array | None, steps: int, tolerance: float = 1e-10) -> NewtonSteps:
         """The optima under other example weights, along the paths to them."""

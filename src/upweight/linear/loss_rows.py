@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,6 +37,17 @@ def column_gradients(problem: Problem, design: Design, vectors: Array) -> Array:
         gradients[k] = derivatives.gradient @ design.columns_of(v) + curved @ columns
     gradients *= problem.weights[:, None]
     return gradients
+
+
+def input_gradients(problem: Problem, design: Design, name: str, x: Any, vectors: Array) -> Array:
+    """`column_gradients` at inputs x, backpropagated through the pipeline to the raw inputs if that is possible."""
+    if design.coordinates is not None:
+        raise TypeError(
+            f"the parameters of {name} belong to its training inputs; use model.hypothetical(new_inputs=True)"
+        )
+    gradients = column_gradients(problem, design, vectors)
+    gradients = gradients if design.scale is None else gradients * design.scale
+    return design.inputs.pull_back(x, gradients) if design.inputs.has_pullback else gradients
 
 
 def movable_columns(design: Design, name: str, examples: Examples) -> Movable:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from upweight.core.curvature import ExactCurvature
 from upweight.core.curvature_recipes import Hessian
-from upweight.core.data_cache import DataCache
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields
 from upweight.core.estimator_model import EstimatorModel
 from upweight.core.examples import Examples
@@ -26,29 +25,35 @@ from upweight.core.model import Movable, Parametric, Perturbable, Predictions
 from upweight.core.objective import Objective
 from upweight.core.parameter_measurement import Coefficients, ParameterMeasurement
 from upweight.core.rows import DenseRows
-from upweight.core.weights import checked_weights, example_counts, require_classes, sample_weights
+from upweight.core.weights import checked_weights, require_classes, sample_weights
 from upweight.linear.coefficients import CoefficientMap
-from upweight.linear.curvature import LinearCurvature
 from upweight.linear.curvature_choice import curvature_of, require_exact_recipe
 from upweight.linear.design import Design
 from upweight.linear.features import Features
 from upweight.linear.forecast import forecast_fit
 from upweight.linear.head_objective import head_objective
-from upweight.linear.loss_rows import column_gradients, loss_rows, movable_columns
+from upweight.linear.loss_rows import input_gradients, loss_rows, movable_columns
 from upweight.linear.losses.loss import LinearLoss
 from upweight.linear.missing_rows import Stopping
+from upweight.linear.model_cache import ModelCache, OptimumCurvature
 from upweight.linear.predictions import predictions_at, predictions_of_estimator
 from upweight.linear.problem import Problem
+from upweight.linear.query_measurement import CoefficientMeasurement, OutputMeasurement
 from upweight.linear.retraining import retrained_parameters
 from upweight.linear.rows import FactoredRows
-from upweight.linear.sparse_curvature import SparseCurvature
 from upweight.linear.training_data_check import SolverState, missing_rows, require_training_data
 from upweight.linear.training_problem import Weighting, training_problem
 
 Array = NDArray[np.float64]
 
 
-@accept_old_fields({"handed_in": ReplacedBy("is_original"), "elsewhere": ReplacedBy("is_hypothetical")})
+@accept_old_fields(
+    {
+        "handed_in": ReplacedBy("is_original"),
+        "elsewhere": ReplacedBy("is_hypothetical"),
+        "again": ReplacedBy("fit_copy"),
+    }
+)
 @dataclass(frozen=True, eq=False, repr=False)
 class LinearModel(Perturbable, Parametric, EstimatorModel):
     """A generalised linear model as scikit-learn and others fit it.
@@ -63,7 +68,7 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
         predictor: the estimator itself, for `predict` and `predict_proba`; never changed.
         class_weights: class → weight, fixed at its value on the full training set.
         refit: retrains the estimator itself, `(features, targets, weights) -> theta`, for losses with kinks; else None.
-        again: fits a fresh copy of the estimator, `(examples, weights) -> (design, theta)`; None for kernel machines.
+        fit_copy: fits a copy of the estimator, `(examples, weights) -> (design, theta)`; None for kernel machines.
         counts_examples: the objective is a mean over examples, whatever their weights (SGD); else over weights.
         unfinished: the solver reported that it stopped before the optimum.
         stopping: the gradient at which the solver stopped by itself; None if that is not known.
@@ -84,7 +89,7 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
     predictor: Any
     class_weights: dict[Any, float] | None = None
     refit: Callable[[Features, NDArray[Any], Array], Array] | None = None
-    again: Callable[[Examples, Array], tuple[Design, Array]] | None = None
+    fit_copy: Callable[[Examples, Array], tuple[Design, Array]] | None = None
     counts_examples: bool = False
     unfinished: bool = False
     stopping: Stopping | None = None
@@ -94,18 +99,14 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
     is_original: bool = True
     handed_in = RenamedAttribute("is_original")
     elsewhere = RenamedAttribute("is_hypothetical")
+    again = RenamedAttribute("fit_copy")
     column_names: tuple[str, ...] | None = None
     forgetting: Callable[[LinearModel, Examples, NDArray[np.bool_], int, bool], Unlearned] | None = None
-    _cache: dict[str, Any] = field(default_factory=dict, repr=False)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything, also the optimum from which trainings in other processes start, but no reference to a fit."""
-        return {**self.__dict__, "_cache": {name: each for name, each in self._cache.items() if name != "curvature"}}
+    _cache: ModelCache = field(default_factory=ModelCache, repr=False)
 
     def problem(self, train: Examples) -> Problem:
         """The training objective on these examples. Raises ValueError if the model was fitted on other data."""
-        cache: DataCache[Problem] = self._cache.setdefault("problem", DataCache(1))
-        return cache.get_or_make(train, lambda: self._make_problem(train))
+        return self._cache.problem.get_or_make(train, lambda: self._make_problem(train))
 
     def _make_problem(self, train: Examples) -> Problem:
         require_labels(train)
@@ -114,15 +115,16 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
         if not self.is_hypothetical:
             accepted, has_refit = bool(self.at_optimum), self.refit is not None
             require_training_data(problem, SolverState(self.name, has_refit, self.unfinished, self.stopping, accepted))
-        self._cache.pop("optimum", None)
+        self._cache.optimum = None
         return problem
 
     def why_off_optimum(self, train: Examples) -> str | None:
         """A sentence if rows seem to be missing: the solver stopped at a smaller gradient than there is here."""
         if not self.is_original or self.is_hypothetical:
             return None
-        cached: DataCache[str | None] = self._cache.setdefault("why_off_optimum", DataCache(1))
-        return cached.get_or_make(train, lambda: missing_rows(self.problem(train), self.name, self.stopping))
+        return self._cache.why_off_optimum.get_or_make(
+            train, lambda: missing_rows(self.problem(train), self.name, self.stopping)
+        )
 
     def is_within_tolerance(self, train: Examples) -> bool:
         """Whether the solver reached the gradient per unit of weight that it was asked for, which refits do too."""
@@ -155,7 +157,7 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
             objective=(self.objective, self.counts_examples, self.class_weights),
             loss=self.family,
             measurement=self.measurement_of,
-            training=(self.name, self.refit, self.again),
+            training=(self.name, self.refit, self.fit_copy),
         )
 
     def embed(self, examples: Examples) -> Any:
@@ -175,36 +177,22 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
         """The same model at another θ."""
         theta = np.asarray(parameters, dtype=np.float64).reshape(self.theta.shape)
         is_unchanged = self.is_original and np.array_equal(theta, self.theta)
-        features = self._cache.setdefault("features", DataCache(2))
-        return replace(self, theta=theta, is_original=is_unchanged, _cache={"features": features})
+        return replace(self, theta=theta, is_original=is_unchanged, _cache=ModelCache(self._cache.features))
 
     def hypothetical(self, new_inputs: bool = False) -> LinearModel:
         """The model without the check of the training set; for new inputs, with parameters on the columns."""
-        if not new_inputs or self.design.coordinates is None:
-            return replace(self, is_hypothetical=True, at_optimum=None, _cache={})
-        if not self.design.coordinates.is_linear:
-            raise TypeError(
-                f"{self.name} is a kernel machine, its parameters belong to its training inputs: it can take "
-                "neither new nor changed inputs; use a linear model on features of your own"
-            )
-        design, theta = self.design.on_columns(self.theta)
-        return replace(self, design=design, theta=theta, is_hypothetical=True, at_optimum=None, _cache={})
+        design, theta = self.design, self.theta
+        if new_inputs:
+            design, theta = design.for_new_inputs(theta, self.name)
+        return replace(self, design=design, theta=theta, is_hypothetical=True, at_optimum=None, _cache=ModelCache())
 
     def measure(self, queries: Examples) -> Array:
         """The measurement of every query."""
-        if isinstance(self.measurement_of, ParameterMeasurement):
-            return np.full(len(queries), self.measurement_of.of_coefficients(self.coefficients()))
-        return self.measurement_of.value(self.family, self._features(queries).times(self.theta.T), queries.y)
+        return self._query_measurement().values(queries)
 
     def measure_shifted(self, queries: Examples, shifts: Array) -> Array:
         """The measurement at θ + shift, for every shift (g, K·d): (m, g)."""
-        if isinstance(self.measurement_of, ParameterMeasurement):
-            at, thetas = self.coefficient_map(), self.theta + shifts.reshape(-1, *self.theta.shape)
-            return np.tile([self.measurement_of.of_coefficients(at.of(theta)) for theta in thetas], (len(queries), 1))
-        features, targets = self._features(queries), queries.y
-        base, thetas = features.times(self.theta.T), shifts.reshape(-1, *self.theta.shape)
-        outputs = (base + features.times(shift.T) for shift in thetas)
-        return np.stack([self.measurement_of.value(self.family, z, targets) for z in outputs], axis=1)
+        return self._query_measurement().shifted_values(queries, shifts)
 
     def predict(self, examples: Examples) -> Predictions:
         """The estimator's predictions as readable labels; at other parameters, those of the linear model."""
@@ -222,14 +210,8 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
         return movable_columns(self.design, self.name, examples)
 
     def input_gradients(self, train: Examples, vectors: Array) -> Array:
-        """`column_gradients`, backpropagated through the pipeline to the raw inputs if that is possible."""
-        if self.design.coordinates is not None:
-            raise TypeError(
-                f"the parameters of {self.name} belong to its training inputs; use model.hypothetical(new_inputs=True)"
-            )
-        gradients, inputs = column_gradients(self.problem(train), self.design, vectors), self.design.inputs
-        gradients = gradients if self.design.scale is None else gradients * self.design.scale
-        return inputs.pull_back(train.x, gradients) if inputs.has_pullback else gradients
+        """∂⟨rowᵢ, v⟩/∂xᵢ for vectors v (k, K·d), at the raw inputs if the pipeline can be backpropagated through."""
+        return input_gradients(self.problem(train), self.design, self.name, train.x, vectors)
 
     def loss_rows(self, train: Examples) -> FactoredRows:
         """wᵢ(∇ℓᵢ + the example's share of the l2 gradient); the share is zero if the objective sums losses."""
@@ -237,35 +219,22 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
 
     def measure_rows(self, queries: Examples) -> FactoredRows | DenseRows:
         """∇θ of every query's measurement."""
-        if isinstance(self.measurement_of, ParameterMeasurement):
-            slopes = self.measurement_of.slopes(self.coefficients())
-            gradient = self.coefficient_map().pull_back(*slopes, self.theta.shape[1])
-            return DenseRows(np.tile(gradient.ravel(), (len(queries), 1)))
-        features = self._features(queries)
-        z = features.times(self.theta.T)
-        return FactoredRows(features, self.measurement_of.gradient(self.family, z, queries.y))
+        return self._query_measurement().gradients(queries)
 
     def gradient_norm(self, train: Examples) -> float | None:
         """How far the parameters are from the optimum on these examples; None if training minimised the hinge."""
         return self.problem(train).gradient_norm if self.refit is None else None
 
     def dispersion(self, train: Examples, effective: float) -> float:
-        """Pearson's estimate Σ wᵢ(yᵢ − μᵢ)²/V(μᵢ) / (n − p); 1 if the likelihood has no dispersion.
-
-        For a squared loss it is the residual sum of squares over n − p. n is the number of examples that the rows count
-        for. If weights are not all whole they are precisions, and every row of positive weight counts once (weighted
-        least squares).
-        """
-        if not self.family.has_dispersion:
-            return 1.0
-        return self.problem(train).dispersion(effective, float(example_counts(sample_weights(train)).sum()))
+        """Pearson's estimate with `effective` parameters; 1 if the likelihood has no dispersion."""
+        return self.problem(train).dispersion(effective) if self.family.has_dispersion else 1.0
 
     def curvature(self, train: Examples, recipe: Any, damping: float | None) -> ExactCurvature:
         """The exact Hessian; `recipe` is `Hessian(solver=Direct() | CG())` or None. With l2 it needs no damping."""
         require_exact_recipe(recipe, self.name)
         curvature = curvature_of(self.problem(train), recipe, damping or 0.0)
         if recipe is None and not damping:
-            self._cache["curvature"] = ref(curvature)
+            self._cache.curvature = ref(curvature)
         return curvature
 
     def forecast(self, recipe: Any, train: Examples, queries: int | None = None) -> Forecast | None:
@@ -287,16 +256,9 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
             return self.with_parameters(self.refit(problem.features, problem.targets, problem.scaled_weights(weights)))
         return self.with_parameters(retrained_parameters(self.optimum(train), weights))
 
-    def optimum(self, train: Examples) -> LinearCurvature | SparseCurvature:
+    def optimum(self, train: Examples) -> OptimumCurvature:
         """The curvature at the optimum on the training set: the warm start of all retrainings."""
-        problem = self.problem(train)
-        if "optimum" not in self._cache:
-            fitted = self._cache["curvature"]() if "curvature" in self._cache else None
-            if fitted is None or fitted.problem is not problem:
-                fitted = curvature_of(problem, None, 0.0)
-            self._cache["optimum"] = fitted.reoptimised()
-        optimum: LinearCurvature | SparseCurvature = self._cache["optimum"]
-        return optimum
+        return self._cache.optimum_of(self.problem(train))
 
     def forget(self, train: Examples, remaining: NDArray[np.bool_], seed: int = 0, refit: bool = False) -> Unlearned:
         """The estimator at the optimum on the remaining examples, with its steps refitted; or a refit."""
@@ -310,15 +272,15 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
 
     def know_features(self, examples: Examples, matrix: Any) -> None:
         """Keep what the steps make of these examples, so that they do not run again."""
-        self._cache.setdefault("features", DataCache(2)).get_or_make(examples, lambda: self.design.features_of(matrix))
+        self._cache.features.get_or_make(examples, lambda: self.design.features_of(matrix))
 
     def retrain_roughly(self, train: Examples, weights: Array, seed: int = 0) -> LinearModel:
         """Retrain with the estimator's own solver and tolerance, if it works on the columns."""
-        if self.again is None:
+        if self.fit_copy is None:
             return self.retrain(train, weights, seed)
         require_classes(train, weights, self.family)
         remaining = np.flatnonzero(weights * sample_weights(train))
-        design, theta = self.again(train.take(remaining), weights[remaining])
+        design, theta = self.fit_copy(train.take(remaining), weights[remaining])
         return replace(self, design=design, theta=theta, is_original=False).hypothetical()
 
     def _features(self, examples: Examples) -> Features:
@@ -326,9 +288,12 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
 
         So the steps before the model run once per set.
         """
-        problem: DataCache[Problem] = self._cache.setdefault("problem", DataCache(1))
-        known = problem.get(examples)
+        known = self._cache.problem.get(examples)
         if known is not None:
             return known.features
-        cache: DataCache[Features] = self._cache.setdefault("features", DataCache(2))
-        return cache.get_or_make(examples, lambda: self.design(examples.x))
+        return self._cache.features.get_or_make(examples, lambda: self.design(examples.x))
+
+    def _query_measurement(self) -> OutputMeasurement | CoefficientMeasurement:
+        if isinstance(self.measurement_of, ParameterMeasurement):
+            return CoefficientMeasurement(self.measurement_of, self.coefficient_map(), self.theta)
+        return OutputMeasurement(self.measurement_of, self.family, self._features, self.theta)

@@ -108,6 +108,14 @@ class Problem:
         """Derivatives of every training example's loss at the trained parameters."""
         return self.family.at(self.outputs, self.targets)
 
+    def second_derivatives(self, where: slice | NDArray[np.intp]) -> Array:
+        """wᵢ Aᵢ, the weighted second derivatives in the outputs of these examples, (b, K, K)."""
+        d = self.derivatives
+        a = d.diagonal[where][:, :, None] * np.eye(d.diagonal.shape[1])
+        if d.outer is not None:
+            a -= d.outer[where][:, :, None] * d.outer[where][:, None, :]
+        return np.asarray(a * self.weights[where][:, None, None])
+
     def penalty_gradient(self, theta: Array) -> Array:
         """M θ on the penalised columns: the gradient of the penalty for λ = 1; theta (…, K, d)."""
         if self.fixed == 0 and self.each == 0:
@@ -159,14 +167,20 @@ class Problem:
         """‖∇J‖ relative to `noise_of_copies`, as reported to users."""
         return self.off_optimum * self.noise / self.noise_of_copies
 
-    def dispersion(self, effective: float, count: float) -> float:
-        """Pearson's Σ wᵢ(yᵢ − μᵢ)²/V(μᵢ) / (count − effective parameters), for `count` examples."""
-        if self.family.constant:
+    def dispersion(self, effective: float) -> float:
+        """Pearson's estimate Σ wᵢ(yᵢ − μᵢ)²/V(μᵢ) / (n − p) with p = `effective` parameters.
+
+        For a squared loss it is the residual sum of squares over n − p. n is the number of examples that the rows count
+        for. If weights are not all whole they are precisions, and every row of positive weight counts once (weighted
+        least squares).
+        """
+        n = float(len(self.weights) if self.counts is None else self.counts.sum())
+        if self.family.is_quadratic:
             squares = 2.0 * float(self.weights @ self.derivatives.loss)
         else:
             expected = self.family.expected().at(self.outputs, self.targets)
             squares = float(self.weights @ (expected.gradient**2 / expected.diagonal).sum(axis=1))
-        return max(squares / max(count - effective, 1.0), 1e-300)
+        return max(squares / max(n - effective, 1.0), 1e-300)
 
 
 def shortest_subgradient(smooth: Array, theta: Array, l1: Array) -> Array:

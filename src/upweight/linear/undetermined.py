@@ -73,7 +73,7 @@ class NullSpace:
         Solvers of other losses start from 0 and take steps within the space of the examples, as Newton steps do.
         """
         problem = solver.problem
-        if not solver.jitter or solver.damping or problem.ridge or not problem.family.constant:
+        if not solver.jitter or solver.damping or problem.ridge or not problem.family.is_quadratic:
             return None
         if problem.size > MAX_NULL:
             return None

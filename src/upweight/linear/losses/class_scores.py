@@ -53,7 +53,7 @@ class ProbabilityLoss(LinearLoss):
 
     name = "squared loss of probabilities"
     unit = "half squared error"
-    constant = True
+    is_quadratic = True
 
     def __init__(self, classes: NDArray[Any]) -> None:
         super().__init__(len(classes), classes)

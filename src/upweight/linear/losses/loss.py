@@ -84,7 +84,7 @@ class LinearLoss(ABC):
         unit: the unit of the loss.
         coupled: whether the outputs interact in the second derivative.
         pairwise: whether each output is a binary classifier for one pair of classes.
-        constant: whether the second derivative is the identity everywhere.
+        is_quadratic: whether the second derivative is the identity everywhere.
         is_likelihood: whether the loss is a negative log-likelihood (up to scale): its residuals have a variance.
         has_kinks: whether it smooths a loss that is linear between kinks.
         has_dispersion: whether the likelihood has a dispersion that is estimated from the residuals.
@@ -94,7 +94,7 @@ class LinearLoss(ABC):
     unit: str
     coupled = False
     pairwise = False
-    constant = False
+    is_quadratic = False
     is_likelihood = True
     has_dispersion = False
     has_kinks = False

@@ -15,7 +15,7 @@ class SquaredLoss(LinearLoss):
 
     name = "squared loss"
     unit = "half squared error"
-    constant = True
+    is_quadratic = True
     has_dispersion = True
 
     def at(self, z: Array, targets: NDArray[Any]) -> Derivatives:

@@ -13,6 +13,7 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils.class_weight import compute_class_weight
 
+from upweight.core.choices import require_choice
 from upweight.core.examples import Examples
 from upweight.core.input_kinds import is_sparse
 from upweight.core.labels import require_labels
@@ -22,6 +23,7 @@ from upweight.core.weights import weighted_positions
 from upweight.linear.design import Design
 from upweight.linear.features import Features
 from upweight.linear.model import LinearModel
+from upweight.linear.model_cache import ModelCache
 from upweight.models.fitted_estimators import require_fitted
 from upweight.models.pipeline import last_step
 from upweight.models.sklearn.column_scales import note_on_scales
@@ -90,8 +92,7 @@ def read(
     at: Literal["model", "optimum"] = "model",
 ) -> LinearModel:
     """The fitted estimator as a LinearModel."""
-    if at not in ("model", "optimum"):
-        raise ValueError(f'expected at="model" or at="optimum", got {at!r}')
+    require_choice("at", at, "model", "optimum")
     final = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
     name = type(final).__name__
     final, choice_notes = chosen_estimator(final)
@@ -143,7 +144,7 @@ def _linear_model(
         predictor=estimator,
         class_weights=_class_weights(final, train),
         refit=spec.refit,
-        again=None if spec.kernel is not None else _EstimatorRetraining(final, read_spec, inputs, smoothing),
+        fit_copy=None if spec.kernel is not None else _EstimatorRetraining(final, read_spec, inputs, smoothing),
         counts_examples=spec.counts_examples,
         unfinished=may_be_unfinished(final),
         stopping=None if stopping is None else replace(stopping, offset=design.offset),
@@ -179,7 +180,7 @@ def _with_reduction(model: LinearModel, train: Examples, reduction: Literal["sum
         model,
         objective=Objective(reduction, problem.ridge / scale, problem.l1 / scale),
         counts_examples=False,
-        _cache={},
+        _cache=ModelCache(),
     )
 
 
