@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
-from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.linear.losses.class_scores import ProbabilityLoss
 from upweight.linear.losses.squared import SquaredLoss
 from upweight.models.sklearn.closed_form_spec import FormSpec
-from upweight.models.sklearn.outputs_by_weights import Array, ClosedForm
+from upweight.models.sklearn.neighbour_votes import NeighbourVotes, require_metric, search_settings
+from upweight.models.sklearn.outputs_by_weights import Array
 
 TIE_TOLERANCE = 1e-8  # relative difference of distances up to which neighbours are equally near
-FITTED_METRICS = ("seuclidean", "mahalanobis")  # which take a scale from the data unless it is given
 
 
 def nearest_neighbours(estimator: Any) -> FormSpec:
@@ -37,35 +36,8 @@ def nearest_neighbours(estimator: Any) -> FormSpec:
     return FormSpec(loss, form, takes_weights=False, is_sparse=True, takes_missing=estimator.metric == "nan_euclidean")
 
 
-def search_settings(estimator: Any) -> dict[str, Any]:
-    """The settings of the search for neighbours."""
-    return {key: getattr(estimator, key) for key in ("algorithm", "leaf_size", "metric", "p", "metric_params")}
-
-
-def require_metric(estimator: Any) -> None:
-    """Raise UnsupportedSettingsError for distances that are precomputed, or that take their scale from the data."""
-    name = type(estimator).__name__
-    if estimator.metric == "precomputed":
-        raise UnsupportedSettingsError(
-            f"expected {name} with a metric on its inputs, got metric='precomputed', which cannot be evaluated here; "
-            "pass a named metric or a function"
-        )
-    if estimator.metric in FITTED_METRICS and not estimator.metric_params:
-        raise UnsupportedSettingsError(
-            f"expected {name} with metric_params=, got metric={estimator.metric!r} alone, whose scale would change "
-            "with every removal; pass the scale in metric_params"
-        )
-
-
-def votes_of(targets: NDArray[Any], classes: int | None) -> Array:
-    """(n, K) what each row votes for: its class, or its target values."""
-    if classes is not None:
-        return np.asarray(np.eye(classes)[targets])
-    return np.asarray(targets, dtype=np.float64).reshape(len(targets), -1)
-
-
 @dataclass(frozen=True, eq=False)
-class NeighbourForm(ClosedForm):
+class NeighbourForm(NeighbourVotes):
     """Means over the nearest neighbours; a row of weight k is k neighbours at one point.
 
     Attributes:
@@ -79,10 +51,6 @@ class NeighbourForm(ClosedForm):
     neighbours: int
     weighting: str | Callable[[Array], Array] | None
     search: Mapping[str, Any]
-
-    def fitted(self, factors: Array) -> Array:
-        """The number of copies of every row, (n,)."""
-        return factors * self.weights
 
     def outputs(self, fitted: Array, x: Any) -> Array:
         """Shares of the votes, or mean target values, (m, K)."""
@@ -137,29 +105,20 @@ class NeighbourForm(ClosedForm):
         return determined
 
     @cached_property
-    def _values(self) -> Array:
-        """(n, K) what each row votes for."""
-        return votes_of(self.targets, self.classes)
-
-    @cached_property
-    def _present(self) -> NDArray[np.intp]:
-        return np.flatnonzero(self.weights)
-
-    @cached_property
     def _index(self) -> Any:
-        return NearestNeighbors(**self.search).fit(self.x[self._present])
+        return NearestNeighbors(**self.search).fit(self.x[self.voters])
 
     def _nearest(self, x: Any, count: int) -> tuple[Array, NDArray[np.intp]]:
         """Distances and numbers of the nearest rows, both (m, count): fewer if there are no more."""
-        distances, places = self._index.kneighbors(x, n_neighbors=min(count, len(self._present)))
-        return distances, self._present[places]
+        distances, places = self._index.kneighbors(x, n_neighbors=min(count, len(self.voters)))
+        return distances, self.voters[places]
 
     def _means(self, distances: Array, rows: NDArray[np.intp], copies: Array) -> Array:
         """Means over the nearest `neighbours` copies of rows (m, L), which are ordered by distance."""
         ends, places = np.cumsum(copies, axis=1), np.arange(len(rows))[:, None]
         chosen = np.stack([(ends <= rank).sum(axis=1) for rank in range(self.neighbours)], axis=1)
         votes = self._votes(distances[places, chosen])
-        return np.asarray(np.einsum("mk,mkc->mc", votes, self._values[rows[places, chosen]]) / votes.sum(1)[:, None])
+        return np.asarray(np.einsum("mk,mkc->mc", votes, self.row_votes[rows[places, chosen]]) / votes.sum(1)[:, None])
 
     def _votes(self, distances: Array) -> Array:
         """The weight of every neighbour, (m, neighbours), as scikit-learn weights them."""

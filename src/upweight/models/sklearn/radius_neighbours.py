@@ -16,8 +16,8 @@ from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.linear.losses.class_scores import ProbabilityLoss
 from upweight.linear.losses.squared import SquaredLoss
 from upweight.models.sklearn.closed_form_spec import FormSpec
-from upweight.models.sklearn.neighbours import require_metric, search_settings, votes_of
-from upweight.models.sklearn.outputs_by_weights import Array, ClosedForm
+from upweight.models.sklearn.neighbour_votes import NeighbourVotes, require_metric, search_settings
+from upweight.models.sklearn.outputs_by_weights import Array
 
 
 def radius_neighbours(estimator: Any) -> FormSpec:
@@ -45,12 +45,12 @@ def radius_neighbours(estimator: Any) -> FormSpec:
 
 
 @dataclass(frozen=True, eq=False)
-class RadiusForm(ClosedForm):
+class RadiusForm(NeighbourVotes):
     """Means over all rows within a radius; a row of weight k is k rows at one place.
 
     Attributes:
         classes: number of classes; None for target values.
-        outlier: (classes,) the outputs for a query with nobody near; None if nothing is predicted for it.
+        outlier: (classes,) the outputs for a query without a row in the radius; None if nothing is predicted for it.
         is_outlier_mode: whether these are 1 for the most frequent class.
         radius: within which rows vote.
         by_distance: whether votes are divided by the distance.
@@ -64,17 +64,13 @@ class RadiusForm(ClosedForm):
     by_distance: bool
     search: Mapping[str, Any]
 
-    def fitted(self, factors: Array) -> Array:
-        """The number of copies of every row, (n,)."""
-        return factors * self.weights
-
     def outputs(self, fitted: Array, x: Any) -> Array:
-        """Shares of the votes, or mean target values, (m, K); NaN with nobody near, if that is so without removals too.
+        """Shares of the votes, or mean target values, (m, K); NaN for a query that has no row left within the radius.
 
-        Raises ValueError for a query with nobody near of all examples.
+        Raises ValueError for a query that has none even before a removal.
         """
         votes = self._votes(x, fitted)
-        means = self._means(votes @ self._values, np.asarray(votes.sum(axis=1)).ravel(), fitted)
+        means = self._means(votes @ self.row_votes, np.asarray(votes.sum(axis=1)).ravel(), fitted)
         lost = np.isnan(means).any(axis=1)
         if lost.any() and np.array_equal(fitted, self.weights):
             raise ValueError(
@@ -97,11 +93,11 @@ class RadiusForm(ClosedForm):
         return out
 
     def probes(self, positions: NDArray[np.intp]) -> Any:
-        """These rows of positive weight, which have themselves near."""
+        """These rows of positive weight, each of which is within its own radius."""
         return self.x[positions[self.weights[positions] > 0]]
 
     def doubts(self, x: Any) -> list[str]:
-        """That some queries have one example alone near."""
+        """That some queries have only one example within the radius."""
         votes = self._votes(x, self.weights)
         alone = int((np.diff(votes.indptr) == 1).sum()) if self.outlier is None else 0
         if not alone:
@@ -112,23 +108,14 @@ class RadiusForm(ClosedForm):
         ]
 
     @cached_property
-    def _values(self) -> Array:
-        """(n, K) what each row votes for."""
-        return votes_of(self.targets, self.classes)
-
-    @cached_property
-    def _present(self) -> NDArray[np.intp]:
-        return np.flatnonzero(self.weights)
-
-    @cached_property
     def _index(self) -> Any:
-        return NearestNeighbors(radius=self.radius, **self.search).fit(self.x[self._present])
+        return NearestNeighbors(radius=self.radius, **self.search).fit(self.x[self.voters])
 
     def _votes(self, x: Any, copies: Array) -> Any:
         """The votes of rows for queries, sparse (m, n); rows without copies have none."""
         distances, places = self._index.radius_neighbors(x)
         queries = np.repeat(np.arange(len(places)), [len(part) for part in places])
-        rows = self._present[np.concatenate([*places, np.empty(0, np.intp)]).astype(np.intp)]
+        rows = self.voters[np.concatenate([*places, np.empty(0, np.intp)]).astype(np.intp)]
         distance, counted = np.concatenate([*distances, np.empty(0)]), copies[rows] > 0
         queries, rows, distance = queries[counted], rows[counted], distance[counted]
         votes = copies[rows]
@@ -140,9 +127,9 @@ class RadiusForm(ClosedForm):
         return sparse.csr_array((votes, (queries, rows)), shape=(len(places), len(self.weights)))
 
     def _means(self, totals: Array, counts: Array, copies: Array) -> Array:
-        """totals (m, K) per vote; with nobody near the outputs of an outlier, or NaN."""
-        nobody = counts == 0
+        """totals (m, K) per vote; without votes the outputs of an outlier, or NaN."""
+        is_empty = counts == 0
         outlier: Any = np.nan if self.outlier is None else self.outlier
         if self.is_outlier_mode:
-            outlier = np.eye(totals.shape[1])[(copies @ self._values).argmax()]
-        return np.where(nobody[:, None], outlier, totals / np.where(nobody, 1.0, counts)[:, None])
+            outlier = np.eye(totals.shape[1])[(copies @ self.row_votes).argmax()]
+        return np.where(is_empty[:, None], outlier, totals / np.where(is_empty, 1.0, counts)[:, None])
