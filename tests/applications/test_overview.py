@@ -94,5 +94,5 @@ def test_undefined_scores_are_not_called_strong(scores: Scores, queries: uw.Exam
 def test_no_example_is_listed_without_an_effect(scores: Scores, queries: uw.Examples) -> None:
     nothing = uw.overview(replace(scores, values=np.zeros((5, 40)), unit=Unit.RANK), queries)
     assert nothing.strongest() == [] and nothing.groups[0].opponents == ()
-    with pytest.raises(ValueError, match="expected by= strength, helped, harmed or mistakes, got 'loss'"):
+    with pytest.raises(ValueError, match='expected by="strength", "helped", "harmed" or "mistakes", got \'loss\''):
         nothing.strongest(by="loss")  # type: ignore[arg-type]

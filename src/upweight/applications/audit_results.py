@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.applications.nearest_copies import NearestExample
 from upweight.core.examples import Examples, Id
+from upweight.core.lookup import entry_of
 from upweight.core.scores import Attribution
 from upweight.core.tabular import Tabular
 
@@ -167,10 +168,7 @@ class Audit(Tabular):
 
     def of(self, query: Id) -> AuditedPrediction:
         """The audit of one prediction. Raises KeyError for an unknown query id."""
-        for prediction in self.predictions:
-            if prediction.id == query:
-                return prediction
-        raise KeyError(f"no query has the id {query!r}; query ids look like {self.queries.ids[:3].tolist()}")
+        return entry_of({prediction.id: prediction for prediction in self.predictions}, query, self.queries.ids)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON: one entry per prediction, most surprising first."""

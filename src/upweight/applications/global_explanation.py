@@ -15,6 +15,7 @@ from upweight.applications.surrogate import Surrogate
 from upweight.core.attributor import Attributor, Fitted
 from upweight.core.blocks import require_count
 from upweight.core.capability_checks import require
+from upweight.core.choices import require_choice
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable
 from upweight.core.progress import as_progress
@@ -48,8 +49,7 @@ class Pick:
             require_count(name, getattr(self, name))
         if self.k > self.candidates:
             raise ValueError(f"expected k of at most {self.candidates}, the number of candidates, got {self.k}")
-        if self.of not in ("queries", "influential"):
-            raise ValueError(f'expected of="queries" or "influential", got {self.of!r}')
+        require_choice("of", self.of, "queries", "influential")
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.blocks import require_count
+from upweight.core.choices import require_choice
 from upweight.core.examples import Examples, Id
 from upweight.core.scores import Attribution, Scores, Unit
 from upweight.core.tabular import Tabular
@@ -75,10 +76,9 @@ class Overview(Tabular):
                 `mistakes` (behind most mistakes; of equal ones, the lowest mean score first).
         """
         require_count("k", k)
-        if by not in ("strength", "helped", "harmed", "mistakes"):
-            raise ValueError(f"expected by= strength, helped, harmed or mistakes, got {by!r}")
-        sizes = {"strength": self.strength, "helped": self.mean, "harmed": -self.mean, "mistakes": self.mistakes}[by]
-        sizes = np.nan_to_num(np.asarray(sizes, dtype=np.float64))
+        by_size = {"strength": self.strength, "helped": self.mean, "harmed": -self.mean, "mistakes": self.mistakes}
+        require_choice("by", by, *by_size)
+        sizes = np.nan_to_num(np.asarray(by_size[by], dtype=np.float64))
         order = (
             np.lexsort((np.nan_to_num(self.mean), -sizes)) if by == "mistakes" else np.argsort(-sizes, kind="stable")
         )

@@ -13,8 +13,10 @@ from upweight.applications.input_gradients import InputGradients
 from upweight.core.attributor import Attributor, Fitted
 from upweight.core.blocks import require_count
 from upweight.core.capability_checks import require
+from upweight.core.choices import require_choice
 from upweight.core.deprecation import ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples, Id
+from upweight.core.lookup import position_of
 from upweight.core.model import Measurable, Movable, Perturbable
 from upweight.core.scores import Unit, require_finite
 from upweight.core.tabular import Tabular
@@ -81,11 +83,10 @@ class Perturbation(Tabular):
 
         Ranked by contribution, a dummy variable that is 0 in this row never appears; by gradient it may be first.
         """
-        if by not in ("contribution", "gradient"):
-            raise ValueError(f'expected by="contribution" or "gradient", got {by!r}')
+        require_choice("by", by, "contribution", "gradient")
         require_count("k", k)
-        q = _position(self.query_ids, query, "query")
-        i = _position(self.example_ids, example, "chosen training example")
+        q = position_of(self.query_ids, query, "query")
+        i = position_of(self.example_ids, example, "chosen training example")
         gradient, value = self.gradients[q, i].ravel(), self.values[i].ravel()
         contribution = self.contributions[q, i].ravel()
         order = np.argsort(-np.abs(contribution if by == "contribution" else gradient), kind="stable")[:k]
@@ -120,7 +121,7 @@ class Perturbation(Tabular):
         """
         changes = np.zeros(len(self.query_ids))
         for identifier, move in moves.items():
-            i = _position(self.example_ids, identifier, "chosen training example")
+            i = position_of(self.example_ids, identifier, "chosen training example")
             step = np.broadcast_to(np.asarray(move, dtype=np.float64), self.values.shape[1:])
             changes += self.gradients[:, i].reshape(len(changes), -1) @ step.ravel()
         return changes
@@ -197,13 +198,6 @@ def perturb(
         measurement=model.measurement,
         diagnostics=_diagnostics(input_gradients.fitted, movable),
     )
-
-
-def _position(ids: NDArray[Any], identifier: Id, noun: str) -> int:
-    positions = np.flatnonzero(ids == identifier)
-    if len(positions) == 0:
-        raise KeyError(f"no {noun} has the id {identifier!r}; ids look like {ids[:5].tolist()}")
-    return int(positions[0])
 
 
 def _baseline(value: Any, movable: Movable) -> Array:

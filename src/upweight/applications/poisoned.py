@@ -22,6 +22,7 @@ from upweight.core.attributor import Attributor
 from upweight.core.blocks import require_count
 from upweight.core.capability_checks import can, require
 from upweight.core.examples import Examples, Id
+from upweight.core.lookup import entry_of
 from upweight.core.model import Embeddable, Measurable, Retrainable
 from upweight.core.progress import no_progress
 from upweight.core.scores import Attribution
@@ -153,10 +154,7 @@ class Poisoned(Tabular):
 
     def of(self, query: Id) -> SuspectedTarget:
         """The audited prediction of one query. Raises KeyError for an unknown id."""
-        for suspect in self.suspects:
-            if suspect.id == query:
-                return suspect
-        raise KeyError(f"no query has the id {query!r}; query ids look like {self.queries.ids[:3].tolist()}")
+        return entry_of({suspect.id: suspect for suspect in self.suspects}, query, self.queries.ids)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON: one entry per query, heaviest first."""

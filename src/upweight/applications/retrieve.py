@@ -15,6 +15,7 @@ from upweight.core.blocks import blocks
 from upweight.core.capability_checks import can, require
 from upweight.core.examples import Examples, Id
 from upweight.core.from_store import FromStore
+from upweight.core.lookup import entry_of
 from upweight.core.model import Embeddable, Measurable
 from upweight.core.progress import Progress, no_progress
 from upweight.core.scores import Unit
@@ -105,9 +106,7 @@ class Retrieved(Tabular):
         )
 
     def _of(self, query: Id) -> Sequence[RetrievedExample]:
-        if query not in self.examples:
-            raise KeyError(f"no query has the id {query!r}; query ids look like {self.query_ids[:3].tolist()}")
-        return self.examples[query]
+        return entry_of(self.examples, query, self.query_ids)
 
 
 def retrieve(

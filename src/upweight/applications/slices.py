@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.applications.groups import Groups, groups_of, slice_of
+from upweight.applications.judged import Judged
 from upweight.core.attributor import Attributor
 from upweight.core.blocks import require_count
 from upweight.core.capability_checks import can, require
@@ -21,7 +22,7 @@ from upweight.core.model import Measurable, Retrainable
 from upweight.core.progress import no_progress
 from upweight.core.scores import Unit
 from upweight.core.tabular import Tabular
-from upweight.evaluate.verdict import Judgement, Verdict, judge, result_words
+from upweight.evaluate.verdict import Judgement, judge, result_words
 from upweight.methods.registry import first_choice
 from upweight.retraining import deprecated_keywords
 from upweight.retraining.engine import run_tasks
@@ -57,7 +58,7 @@ class Slicing:
 
 @accept_old_fields({"turned": ReplacedBy("flips")})
 @dataclass(frozen=True, eq=False)
-class Slices(Tabular):
+class Slices(Judged, Tabular):
     """A table of effects: groups of training examples × slices of queries.
 
     An effect is the mean measurement of the slice **with** the group minus **without** it. It is negative if the group
@@ -90,11 +91,6 @@ class Slices(Tabular):
     judgement: Judgement | None = None
     turned = RenamedAttribute("flips")
 
-    @property
-    def verdict(self) -> Verdict | None:
-        """Whether the effects agree with retraining; None if nothing could be compared."""
-        return None if self.judgement is None else self.judgement.verdict
-
     def worst(self, name: str | None = None, k: int = 5) -> list[tuple[str, float]]:
         """The k groups that harm this slice most, as (group, effect). Without a name, the first slice."""
         require_count("k", k, least=0)
@@ -126,7 +122,7 @@ class Slices(Tabular):
         return {
             "measurement": self.measurement,
             "unit": str(self.unit),
-            **({"verdict": None} if self.judgement is None else self.judgement.as_dict()),
+            **self.judgement_as_dict(),
             "slices": {name: len(ids) for name, ids in self.slices.items()},
             "effects": rows,
             "warnings": list(self.diagnostics["warnings"]),

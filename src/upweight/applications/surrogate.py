@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.blocks import require_count
+from upweight.core.choices import require_choice
 
 Array = NDArray[np.float64]
 Selection = Literal["auto", "forward", "largest", "all"]
@@ -128,8 +129,7 @@ def is_constant(outputs: Array) -> bool:
 
 def _selected(neighbourhood: Neighbourhood, features: int, selection: Selection) -> NDArray[np.intp]:
     d = len(neighbourhood.names)
-    if selection not in ("auto", "forward", "largest", "all"):
-        raise ValueError(f'expected selection="auto", "forward", "largest" or "all", got {selection!r}')
+    require_choice("selection", selection, "auto", "forward", "largest", "all")
     if selection == "all":
         return np.arange(d)
     if selection == "forward" or (selection == "auto" and features <= MAX_FORWARD):

@@ -15,6 +15,7 @@ from upweight.applications.token_scores_result import KINDS, SequenceTokens, Tok
 from upweight.core.attributor import Fitted
 from upweight.core.blocks import blocks, require_count
 from upweight.core.capability_checks import require
+from upweight.core.choices import require_choice
 from upweight.core.examples import Examples, Id
 from upweight.core.scores import Unit
 from upweight.core.token_scoring import LinearScores, ScoreDirection, Span, Split, TokenDifferentiable, TokenProducts
@@ -61,8 +62,7 @@ def token_scores(
         KeyError: an unknown training id.
     """
     method, queries = _method(fitted, queries)
-    if by not in KINDS:
-        raise ValueError(f'expected by="target" or by="position", got {by!r}')
+    require_choice("by", by, *KINDS)
     if span is not None and not (isinstance(span, Sequence) and len(span) == 2 and 0 <= span[0] < span[1]):
         raise ValueError(f"expected span=(start, stop) with 0 ≤ start < stop, got {span!r}")
     require_count("k", k)

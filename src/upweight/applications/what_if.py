@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from upweight.applications.change_effects import ChangeEffects
 from upweight.applications.change_forecast import ChangeForecast
 from upweight.applications.changes import Change, random_like
+from upweight.applications.judged import Judged
 from upweight.core.capability_checks import can, require, require_reads_examples
 from upweight.core.deprecation import BuiltBy, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable, Measurable, Predictions, Retrainable
 from upweight.core.scores import Unit
 from upweight.core.tabular import Tabular
-from upweight.evaluate.verdict import Judgement, Verdict, judge, result_words
+from upweight.evaluate.verdict import Judgement, judge, result_words
 from upweight.retraining import deprecated_keywords
 from upweight.retraining.retraining import ONE_BY_ONE, Retraining
 
@@ -30,7 +31,7 @@ DEFAULT_RANDOM_CHANGES = 12
 
 
 @dataclass(frozen=True, eq=False)
-class WhatIf(Tabular):
+class WhatIf(Judged, Tabular):
     """Predicted and actual effects of changes to the training set.
 
     An effect is the measurement **with** the change minus **without** it: for a removal, minus the example's score.
@@ -66,11 +67,6 @@ class WhatIf(Tabular):
     diagnostics: Mapping[str, Any]
     judgement: Judgement | None = None
 
-    @property
-    def verdict(self) -> Verdict | None:
-        """Whether the predicted effects agree with retraining; None if nothing could be compared."""
-        return None if self.judgement is None else self.judgement.verdict
-
     def flipped(self, change: str) -> list[Any]:
         """Ids of the queries whose prediction the change flips, by retraining."""
         if not self.after or not self.before.classes:
@@ -89,7 +85,7 @@ class WhatIf(Tabular):
             "measurement": self.measurement,
             "unit": str(self.unit),
             "form": self.form,
-            **({"verdict": None} if self.judgement is None else self.judgement.as_dict()),
+            **self.judgement_as_dict(),
             "queries": self.queries.ids.tolist(),
             "changes": list(self.changes),
             "predicted": listed(self.predicted),

@@ -16,6 +16,7 @@ from upweight.core.blocks import require_count
 from upweight.core.example_columns import as_names
 from upweight.core.examples import Examples, Id
 from upweight.core.identity import checksum
+from upweight.core.lookup import position_of
 from upweight.core.model import Predictions
 from upweight.core.notebook_table import notebook_table
 from upweight.core.plottable import Plottable
@@ -123,14 +124,14 @@ class Scores(Plottable, Tabular):
 
     def row(self, query: Id) -> NDArray[np.float64]:
         """All scores of one query, shape (train,)."""
-        row: NDArray[np.float64] = self.values[_position(self.query_ids, query)]
+        row: NDArray[np.float64] = self.values[position_of(self.query_ids, query)]
         return row
 
     def interval(self, query: Id, train: Id) -> tuple[float, float] | None:
         """The 90 % interval of one score; None if scores are not estimated. KeyError for an unknown id."""
         if self.half_widths is None:
             return None
-        place = _position(self.query_ids, query), _position(self.train_ids, train, "training example")
+        place = position_of(self.query_ids, query), position_of(self.train_ids, train, "training example")
         value, half_width = float(self.values[place]), float(self.half_widths[place])
         return value - half_width, value + half_width
 
@@ -247,12 +248,12 @@ class Top(Tabular):
 
     def proponents(self, query: Id) -> list[Attribution]:
         """The selected training examples that raised this query's measurement, strongest first."""
-        position = _position(self.query_ids, query)
+        position = position_of(self.query_ids, query)
         return _strongest(self.values[position], self.ids[position], self.k, sign=1.0)
 
     def opponents(self, query: Id) -> list[Attribution]:
         """The selected training examples that lowered this query's measurement, strongest first."""
-        position = _position(self.query_ids, query)
+        position = position_of(self.query_ids, query)
         return _strongest(self.values[position], self.ids[position], self.k, sign=-1.0)
 
 
@@ -279,13 +280,6 @@ def require_finite(values: NDArray[np.float64], may_be_nan: bool = False) -> NDA
             "check the features and the damping, a score is never anything but a number"
         )
     return values
-
-
-def _position(ids: NDArray[Any], identifier: Id, noun: str = "query") -> int:
-    positions = np.flatnonzero(ids == identifier)
-    if len(positions) == 0:
-        raise KeyError(f"no {noun} has the id {identifier!r}; {noun} ids look like {ids[:3].tolist()}")
-    return int(positions[0])
 
 
 def _strongest(row: NDArray[np.float64], ids: NDArray[Any], k: int, sign: float) -> list[Attribution]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from upweight.core.capability_checks import require
+from upweight.core.choices import require_choice
 from upweight.core.examples import Examples
 from upweight.core.responsive import Responsive
 
@@ -30,8 +31,7 @@ def function_distance(
         TypeError: a model that is not a network, or whose loss is not a function of one output tensor.
         ValueError: outputs of different shapes, or an unknown metric.
     """
-    if metric not in ("outputs", "bregman"):
-        raise ValueError(f'expected metric="outputs" or "bregman", got {metric!r}')
+    require_choice("metric", metric, "outputs", "bregman")
     for each in (model, reference):
         require(each, [Responsive], "function_distance", examples)
     squares, bregman = model.output_divergences(reference, examples)

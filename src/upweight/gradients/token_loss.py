@@ -9,6 +9,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from upweight.core.choices import require_choice
+
 TokenLosses = Callable[[Any, Any], Tensor | tuple[Tensor, Tensor]]
 NOT_TEXT = ("attention_mask", "decoder_attention_mask", "token_type_ids", "position_ids")  # entries of a batch
 IGNORED = -100  # the label of a position without a target, in torch and transformers
@@ -62,8 +64,7 @@ class TokenLoss:
     def __post_init__(self) -> None:
         if not callable(self.token_losses):
             raise TypeError(f"expected token_losses(net, batch) -> (n, T), got {self.token_losses!r}")
-        if self.reduction not in ("sum", "mean"):
-            raise ValueError(f'expected reduction="sum" or "mean", got {self.reduction!r}')
+        require_choice("reduction", self.reduction, "sum", "mean")
 
     @classmethod
     def of(cls, loss: Any) -> TokenLoss | None:

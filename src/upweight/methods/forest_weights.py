@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import blocks
+from upweight.core.choices import require_choice
 from upweight.core.examples import Examples
 from upweight.core.forecast import counted
 from upweight.core.laws import Law
@@ -44,8 +45,7 @@ class ForestWeights(Attributor):
     removal: Literal["leaves", "trees"] = "leaves"
 
     def __post_init__(self) -> None:
-        if self.removal not in ("leaves", "trees"):
-            raise ValueError(f'expected removal="leaves" or "trees", got {self.removal!r}')
+        require_choice("removal", self.removal, "leaves", "trees")
 
     @property
     def promises(self) -> Promises:

@@ -13,6 +13,7 @@ from upweight.core.archive import stored_array
 from upweight.core.attributor import Attributor, Promises
 from upweight.core.capability_checks import require
 from upweight.core.checkpoints import Layered
+from upweight.core.choices import require_auto_or_number
 from upweight.core.curvature import ExactCurvature
 from upweight.core.curvature_recipes import CG, EKFAC, CurvatureRecipe, DataInf, EmpiricalFisher, Hessian, Identity
 from upweight.core.examples import Examples
@@ -70,8 +71,7 @@ class Influence(Attributor):
     modules: Modules | None = None
 
     def __post_init__(self) -> None:
-        if self.damping != "auto" and not (isinstance(self.damping, int | float) and 0 <= self.damping < np.inf):
-            raise ValueError(f'expected damping="auto" or a number ≥ 0, got {self.damping!r}')
+        require_auto_or_number("damping", self.damping)
         if self.correction not in ("auto", "leverage", None):
             raise ValueError(f'expected correction="auto", "leverage" or None, got {self.correction!r}')
         if self.polish < 0:

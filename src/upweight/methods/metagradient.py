@@ -16,6 +16,7 @@ from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Attributor, Promises
 from upweight.core.blocks import blocks
 from upweight.core.change_checks import check_changes_once
+from upweight.core.choices import require_choice
 from upweight.core.deprecation import ReplacedBy, accept_old_fields
 from upweight.core.examples import Examples, Id
 from upweight.core.forecast import counted, equal_steps
@@ -86,8 +87,7 @@ class Metagradient(Attributor):
     folder: str | Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if self.at not in ("full", "centre"):
-            raise ValueError(f'expected at="full" or "centre", got {self.at!r}')
+        require_choice("at", self.at, "full", "centre")
         if not 0 < self.keep < 1:
             raise ValueError(f"expected keep between 0 and 1, got {self.keep}")
         if min(self.samples, self.seeds) < 1 or self.removals < 0 or self.removals in (1, 2):

@@ -14,6 +14,7 @@ from upweight.core.attributor import Attributor, Promises
 from upweight.core.blocks import blocks
 from upweight.core.capability_checks import require
 from upweight.core.checkpoints import Layered
+from upweight.core.choices import require_auto_or_number, require_choice
 from upweight.core.curvature import PAIR_BLOCK, Curvature
 from upweight.core.curvature_recipes import EKFAC, CurvatureRecipe
 from upweight.core.examples import Examples
@@ -57,10 +58,8 @@ class RelatIF(Attributor):
     modules: Modules | None = None
 
     def __post_init__(self) -> None:
-        if self.relative not in ("loss", "parameters"):
-            raise ValueError(f'expected relative="loss" or "parameters", got {self.relative!r}')
-        if self.damping != "auto" and not (isinstance(self.damping, int | float) and 0 <= self.damping < np.inf):
-            raise ValueError(f'expected damping="auto" or a number ≥ 0, got {self.damping!r}')
+        require_choice("relative", self.relative, "loss", "parameters")
+        require_auto_or_number("damping", self.damping)
         if self.modules is not None:
             object.__setattr__(self, "modules", as_parts(self.modules))
 

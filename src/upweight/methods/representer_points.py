@@ -14,6 +14,7 @@ from upweight.core.archive import stored_array
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import blocks
 from upweight.core.capability_checks import can
+from upweight.core.choices import require_choice
 from upweight.core.examples import Examples
 from upweight.core.head_objective import HeadObjective
 from upweight.core.input_kinds import is_sparse
@@ -60,8 +61,7 @@ class RepresenterPoints(Attributor):
     l2: float | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
-        if self.targets not in ("labels", "predictions"):
-            raise ValueError(f'expected targets="labels" or "predictions", got {self.targets!r}')
+        require_choice("targets", self.targets, "labels", "predictions")
         if self.l2 != "auto" and not (isinstance(self.l2, int | float) and 0 < self.l2 < np.inf):
             raise ValueError(f'expected l2="auto" or a number > 0, got {self.l2!r}')
 

@@ -13,6 +13,7 @@ from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import require_count
 from upweight.core.capability_checks import can
+from upweight.core.choices import require_choice
 from upweight.core.examples import Examples
 from upweight.core.forecast import counted
 from upweight.core.laws import Law
@@ -64,8 +65,7 @@ class ShortlistLeaveOneOut(Attributor):
             require_count("refits", self.refits, least=2)
         if self.seeds is not None:
             require_count("seeds", self.seeds)
-        if self.by not in ("neighbours", "leaves", "loss", "both"):
-            raise ValueError(f'expected by="neighbours", "leaves", "loss" or "both", got {self.by!r}')
+        require_choice("by", self.by, "neighbours", "leaves", "loss", "both")
 
     @property
     def promises(self) -> Promises:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from upweight.core.archive import stored_array
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import blocks
+from upweight.core.choices import require_choice
 from upweight.core.examples import Examples
 from upweight.core.scores import Unit
 from upweight.core.tree_based import TreeBased
@@ -43,8 +44,7 @@ class TreeSim(Attributor):
     kernel: Literal["weighted", "leaves"] = "weighted"
 
     def __post_init__(self) -> None:
-        if self.kernel not in ("weighted", "leaves"):
-            raise ValueError(f'expected kernel="weighted" or "leaves", got {self.kernel!r}')
+        require_choice("kernel", self.kernel, "weighted", "leaves")
 
     @property
     def promises(self) -> Promises:

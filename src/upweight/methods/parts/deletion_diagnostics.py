@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted
+from upweight.core.choices import require_choice
 from upweight.core.curvature import Curvature, ExactCurvature
 from upweight.core.model import Differentiable
 from upweight.core.rows import Rows
@@ -110,8 +111,7 @@ class DeletionDiagnostics(Fitted[Attributor, Differentiable]):
         return pd.DataFrame(table, index=pd.Index(self.train.ids, name="id"))
 
     def _with_information(self, information: str) -> ExactCurvature:
-        if information not in ("observed", "expected"):
-            raise ValueError(f'expected information="observed" or "expected", got {information!r}')
+        require_choice("information", information, "observed", "expected")
         exact = self._exact()
         return exact.expected() if information == "expected" else exact
 

@@ -14,6 +14,7 @@ from upweight.core.attributor import Attributor
 from upweight.core.blocks import blocks
 from upweight.core.capability_checks import require
 from upweight.core.checkpoints import Checkpoint, Checkpointed, Layered
+from upweight.core.choices import require_choice
 from upweight.core.deprecation import RenamedAttribute
 from upweight.core.examples import Examples
 from upweight.core.forecast import counted
@@ -44,8 +45,7 @@ class Cosines(Attributor):
     layers = RenamedAttribute("modules")
 
     def __post_init__(self) -> None:
-        if self.by not in ("all", "layer"):
-            raise ValueError(f'expected by="all" or "layer", got {self.by!r}')
+        require_choice("by", self.by, "all", "layer")
 
 
 class FittedProducts(LinearScores[Attributor, Differentiable]):

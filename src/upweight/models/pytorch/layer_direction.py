@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from upweight.core.choices import require_choice
 from upweight.gradients.net_call import layer_of
 from upweight.gradients.token_loss import IGNORED, named_tensors
 
@@ -41,8 +42,7 @@ class LayerDirection:
             raise ValueError(
                 f"expected a direction of finite real numbers (d,), got {direction.dtype} {tuple(direction.shape)}"
             )
-        if self.positions not in ("last", "mean"):
-            raise ValueError(f'expected positions="last" or "mean", got {self.positions!r}')
+        require_choice("positions", self.positions, "last", "mean")
         object.__setattr__(self, "direction", direction)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from upweight.core.examples import Examples, Id
 from upweight.core.scores import Scores, Unit
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Blue and orange of Okabe & Ito (2008). They differ in lightness, so that greyscale keeps them apart.
 HELPS, HARMS, NEUTRAL, FAINT = "#0072B2", "#E69F00", "#4D4D4D", "#BDBDBD"
 LABEL_CHARACTERS = 34
+T = TypeVar("T")
 
 
 @dataclass(eq=False, kw_only=True)
@@ -53,6 +54,14 @@ def pyplot() -> Any:
             "figures need matplotlib, which is not installed; run pip install 'upweight[plots]'"
         ) from error
     return plt
+
+
+def by_name(drawn: Any, kind: type[T], noun: str) -> dict[str, T]:
+    """What is drawn, by name; one alone has an empty name. Raises ValueError for none."""
+    named = {"": drawn} if isinstance(drawn, kind) else dict(drawn)
+    if not named:
+        raise ValueError(f"expected at least one {noun}, got none")
+    return named
 
 
 def uncluttered(ax: Axes) -> Axes:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples, Id
 from upweight.evaluate.label_errors import Detection, detection_rates
-from upweight.report.displays.drawing import FAINT, HARMS, HELPS, NEUTRAL, Display, axes_or_new, uncluttered
+from upweight.report.displays.drawing import FAINT, HARMS, HELPS, NEUTRAL, Display, axes_or_new, by_name, uncluttered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,10 +37,7 @@ class LabelErrorDisplay(Display):
         cls, detections: Detection | Mapping[str, Detection], *, ax: Axes | None = None
     ) -> LabelErrorDisplay:
         """Draw a detection, or those of several rankings by name. Raises ValueError for none."""
-        named = {"": detections} if isinstance(detections, Detection) else dict(detections)
-        if not named:
-            raise ValueError("expected at least one detection, got none")
-        return cls(detections=named).plot(ax=ax)
+        return cls(detections=by_name(detections, Detection, "detection")).plot(ax=ax)
 
     @classmethod
     def from_rankings(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from upweight.evaluate.removal_curve import RemovalCurve, Side
-from upweight.report.displays.drawing import FAINT, HARMS, HELPS, NEUTRAL, Display, axes_or_new, uncluttered
+from upweight.report.displays.drawing import FAINT, HARMS, HELPS, NEUTRAL, Display, axes_or_new, by_name, uncluttered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,10 +31,7 @@ class RemovalCurveDisplay(Display):
         cls, curves: RemovalCurve | Mapping[str, RemovalCurve], *, ax: Axes | None = None
     ) -> RemovalCurveDisplay:
         """Draw a curve, or those of several methods by name. Raises ValueError for no curve."""
-        named = {"": curves} if isinstance(curves, RemovalCurve) else dict(curves)
-        if not named:
-            raise ValueError("expected at least one curve, got none")
-        return cls(curves=named).plot(ax=ax)
+        return cls(curves=by_name(curves, RemovalCurve, "curve")).plot(ax=ax)
 
     def plot(self, ax: Axes | None = None) -> RemovalCurveDisplay:
         """Draw on these axes, or on those of a new figure: means over queries, ± one deviation of random removals."""
