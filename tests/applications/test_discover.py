@@ -101,7 +101,7 @@ def test_words_labels_and_clusters_are_conditions():
     model = uw.explainable(make_pipeline(CountVectorizer(), LogisticRegression()).fit(texts, y), uw.Examples(texts, y))
     conditions = conditions_of(model, uw.Examples(texts, y), {}, 0)
     odd = conditions.names.index("“odd phrase” occurs")
-    np.testing.assert_array_equal(conditions.member[odd], np.arange(30) >= 24)
+    np.testing.assert_array_equal(conditions.fulfilled[odd], np.arange(30) >= 24)
     assert "label = 0" in conditions.names
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(120, 40)), np.arange(120) % 2
@@ -116,15 +116,15 @@ def test_words_labels_and_clusters_are_conditions():
 
 def test_the_search_finds_the_group_that_a_loop_over_all_pairs_finds():
     rng = np.random.default_rng(0)
-    member = rng.random((12, 300)) < 0.3
-    target = member[3] & member[8]
+    fulfilled = rng.random((12, 300)) < 0.3
+    target = fulfilled[3] & fulfilled[8]
     scores = rng.normal(size=(30, 300)) * 0.01 - target * 1.0
-    conditions = uw_conditions(member)
+    conditions = uw_conditions(fulfilled)
     search = GroupSearch(conditions, scores, lambda groups: -scores @ groups.T, 5, 100, lambda group: True)
     best = search.candidates()[0]
     assert set(best.conditions) == {3, 8}
     pairs = [(a, b) for a in range(12) for b in range(a)]
-    effects = {pair: -scores[:, member[pair[0]] & member[pair[1]]].sum(axis=1).mean() for pair in pairs}
+    effects = {pair: -scores[:, fulfilled[pair[0]] & fulfilled[pair[1]]].sum(axis=1).mean() for pair in pairs}
     assert best.effect == pytest.approx(max(effects.values()))
     np.testing.assert_allclose(
         t_values(-scores @ target[:, None]), [-(s := scores[:, target].sum(axis=1)).mean() / (s.std(ddof=1) / 30**0.5)]
@@ -143,11 +143,11 @@ def test_texts_of_another_domain_have_many_unknown_words():
     assert support.share.tolist() == [1.0, 0.0]
 
 
-def uw_conditions(member):
+def uw_conditions(fulfilled):
     from upweight.applications.conditions import Conditions
 
-    names = tuple(f"c{i}" for i in range(len(member)))
-    return Conditions(names, names, member)
+    names = tuple(f"c{i}" for i in range(len(fulfilled)))
+    return Conditions(names, names, fulfilled)
 
 
 def test_queries_of_a_missing_domain_are_far_from_the_training_examples():

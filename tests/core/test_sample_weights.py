@@ -51,7 +51,7 @@ def test_weights_that_leave_only_absent_examples_are_refused():
     train = examples([0, 0, 0, 1, 1, 1])
     with pytest.raises(ValueError, match="nothing would be left"):
         checked_weights(train, [1, 1, 1, 0, 0, 0])
-    for member, expected in (([], 0), ([3, 4, 5], 3), ([0, 3, 4, 5], 4)):
+    for positions, expected in (([], 0), ([3, 4, 5], 3), ([0, 3, 4, 5], 4)):
         with pytest.raises(ValueError, match=f"group 'g' to be some of the 3 training examples, got {expected}"):
-            require_part(train, "g", np.array(member, dtype=int))
+            require_part(train, "g", np.array(positions, dtype=int))
     require_part(train, "g", np.array([0, 3]))

@@ -60,8 +60,8 @@ def test_it_is_the_mean_of_inverses(name, damping):
         )
     np.testing.assert_allclose(rows.dot(x), scores.T, atol=1e-9 * np.abs(scores).max())
     np.testing.assert_allclose(curvature.matvec(expected), q.dense(), atol=1e-9)
-    member = np.random.default_rng(0).standard_normal((2, 6))
-    np.testing.assert_allclose(x.sums(member).dense(), member @ expected, atol=1e-9 * size)
+    membership = np.random.default_rng(0).standard_normal((2, 6))
+    np.testing.assert_allclose(x.sums(membership).dense(), membership @ expected, atol=1e-9 * size)
     np.testing.assert_allclose(x.project(inverse), expected @ inverse, atol=1e-9 * size)
 
 

@@ -39,7 +39,7 @@ def test_the_dual_form_is_the_dense_inverse(name):
     assert isinstance(solved.rows, DualRows)
     assert solved.converged
     assert solved.residual < 1e-8
-    member, positions = np.random.default_rng(0).standard_normal((2, 6)), np.array([3, 0, 20])
+    membership, positions = np.random.default_rng(0).standard_normal((2, 6)), np.array([3, 0, 20])
     x = solved.rows
     np.testing.assert_allclose(x.dense(), expected, atol=1e-9)
     np.testing.assert_allclose(x.dot(rows), expected @ rows.dense().T, atol=1e-9)
@@ -47,7 +47,7 @@ def test_the_dual_form_is_the_dense_inverse(name):
     np.testing.assert_allclose(x.dot(q), expected @ q.dense().T, atol=1e-9)
     np.testing.assert_allclose(x.dot(x), expected @ expected.T, atol=1e-9)
     np.testing.assert_allclose(x.take(np.array([4, 1])).dense(), expected[[4, 1]], atol=1e-9)
-    np.testing.assert_allclose(x.sums(member).dense(), member @ expected, atol=1e-9)
+    np.testing.assert_allclose(x.sums(membership).dense(), membership @ expected, atol=1e-9)
     np.testing.assert_allclose(x.project(matrix), expected @ matrix, atol=1e-8)
     np.testing.assert_allclose(rows.dot(x), rows.dense() @ expected.T, atol=1e-9)
     np.testing.assert_allclose(curvature.matvec(expected), q.dense(), atol=1e-9)

@@ -70,9 +70,9 @@ def test_one_vector_or_many_give_the_same_products(setting):
     _, network, (ours, dense), _ = setting
     rng = np.random.default_rng(3)
     for k in (1, 3, 9):
-        matrix, member = rng.standard_normal((network.size, k)), rng.standard_normal((k, len(ours)))
+        matrix, membership = rng.standard_normal((network.size, k)), rng.standard_normal((k, len(ours)))
         assert close(ours.project(matrix), dense @ matrix)
-        assert close(ours.sums(member).values, member @ dense)
+        assert close(ours.sums(membership).values, membership @ dense)
 
 
 def test_taken_rows_are_those_of_the_dense_matrix(setting):
@@ -86,13 +86,13 @@ def test_temporaries_of_any_size_give_the_same_products(setting):
     _, network, (ours, _), (theirs, _) = setting
     ((_, batch),), ((_, queries),) = ours.passes(size=7), theirs.passes(size=5)
     rng = np.random.default_rng(4)
-    vectors, member = network.split(rng.standard_normal((3, network.size))), torch.as_tensor(rng.random((2, 7)))
+    vectors, membership = network.split(rng.standard_normal((3, network.size))), torch.as_tensor(rng.random((2, 7)))
     for name, uses in batch.terms.items():
         assert torch.allclose(batch.sum_of_squares(name, limit=7), batch.materialise(name).square().sum(0))
         for term in uses:
             gradients, matrices = term.materialise().flatten(1), vectors[name].flatten(1)
             assert torch.allclose(term.dot_vectors(vectors[name], limit=7), gradients @ matrices.T)
-            assert torch.allclose(term.sums(member, limit=7).flatten(1), member @ gradients)
+            assert torch.allclose(term.sums(membership, limit=7).flatten(1), membership @ gradients)
             for other in queries.terms[name]:
                 products = pairwise_inner_products(term, other, limit=7)
                 assert torch.allclose(products, gradients @ other.materialise().flatten(1).T)

@@ -55,8 +55,8 @@ def test_products_of_convolutions_are_those_of_dense_gradients(name: str) -> Non
     for vectors in (dense[:1], dense[:3]):
         torch.testing.assert_close(term.dot_vectors(vectors), flat @ vectors.flatten(1).T)
     for groups in (1, 2):
-        member = torch.randn(groups, 5, dtype=torch.float64)
-        torch.testing.assert_close(term.sums(member), torch.tensordot(member, dense, dims=1))
+        membership = torch.randn(groups, 5, dtype=torch.float64)
+        torch.testing.assert_close(term.sums(membership), torch.tensordot(membership, dense, dims=1))
     torch.testing.assert_close(pairwise_inner_products(term, other), flat @ other_flat.T)
     torch.testing.assert_close(per_example_inner_products(term, term), (flat**2).sum(1))
     torch.testing.assert_close(per_example_inner_products(term, other), (flat * other_flat).sum(1))

@@ -150,11 +150,11 @@ def test_leverages_that_do_not_fit_in_memory_come_in_pieces(name):
 def test_part_matvec_is_the_share_of_the_group(name, fixed, each):
     problem = problem_of(name, fixed=fixed, each=each)
     rng = np.random.default_rng(4)
-    member = (rng.random((3, 30)) < 0.3) * 1.0
+    membership = (rng.random((3, 30)) < 0.3) * 1.0
     vectors = rng.standard_normal((3, problem.size))
-    product = curvature_of(problem).part_matvec(member, vectors)
+    product = curvature_of(problem).part_matvec(membership, vectors)
     for g in range(3):
-        part = hessian(problem) - hessian(problem, 1.0 - member[g])
+        part = hessian(problem) - hessian(problem, 1.0 - membership[g])
         np.testing.assert_allclose(product[g], part @ vectors[g], atol=1e-9)
 
 

@@ -37,9 +37,9 @@ def test_a_row_is_an_outer_product_and_a_share(kind, intercept, shared):
 def test_products_of_rows_are_those_of_the_dense_matrix(kind, intercept, shared):
     rows = rows_of(kind, intercept, shared)
     dense = rows.dense()
-    matrix, member = rng.standard_normal((dense.shape[1], 4)), rng.standard_normal((5, len(rows)))
+    matrix, membership = rng.standard_normal((dense.shape[1], 4)), rng.standard_normal((5, len(rows)))
     np.testing.assert_allclose(rows.project(matrix), dense @ matrix, atol=1e-5 if kind == "float32" else 1e-10)
-    np.testing.assert_allclose(rows.sums(member).dense(), member @ dense, atol=1e-10)
+    np.testing.assert_allclose(rows.sums(membership).dense(), membership @ dense, atol=1e-10)
     places = np.array([7, 0, 0])
     np.testing.assert_allclose(rows.take(places).dense(), dense[places], atol=1e-12)
     np.testing.assert_allclose(rows.take(slice(2, 5)).dense(), dense[2:5], atol=1e-12)

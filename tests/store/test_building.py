@@ -246,9 +246,9 @@ def test_a_gradient_that_is_not_finite_is_named_by_its_example(tmp_path):
 def test_what_is_no_store_and_no_method_for_one_is_refused(tmp_path):
     with pytest.raises(TypeError, match=r"expected store=uw.Store\(folder\), got"):
         RECIPE.fit(model(), TRAIN, store=str(tmp_path))
-    with pytest.raises(TypeError, match="KNNShapley cannot be asked from a store"):
+    with pytest.raises(TypeError, match="KNNShapley cannot answer from a store"):
         uw.KNNShapley().fit(model(), TRAIN, store=uw.Store(tmp_path))
-    with pytest.raises(TypeError, match=r"GaussNewton\(\) cannot be asked from coordinates"):
+    with pytest.raises(TypeError, match=r"GaussNewton\(\) cannot be computed from coordinates"):
         uw.Influence(curvature=uw.GaussNewton()).fit(model(), TRAIN, store=uw.Store(tmp_path))
     with pytest.raises(ValueError, match="expected precision to be one of"):
         uw.Coordinates(precision="int2")

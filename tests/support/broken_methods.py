@@ -34,8 +34,8 @@ class FittedCorrect(GroupRemoval):
     def self_values(self) -> Any:
         return self.products(self.train).diagonal().copy()
 
-    def removed(self, member: Any, queries: Any, form: str) -> Any:
-        return self.products(queries) @ member.T, AnswerFacts()
+    def removed(self, membership: Any, queries: Any, form: str) -> Any:
+        return self.products(queries) @ membership.T, AnswerFacts()
 
     def state(self) -> Any:
         return {"scale": np.array([self.scale])}, {}
@@ -163,8 +163,8 @@ class AcceptsAnyForm(FittedCorrect):
 
 
 class DoubledRemovals(FittedCorrect):
-    def removed(self, member: Any, queries: Any, form: str) -> Any:
-        return 2 * self.products(queries) @ member.T, AnswerFacts()
+    def removed(self, membership: Any, queries: Any, form: str) -> Any:
+        return 2 * self.products(queries) @ membership.T, AnswerFacts()
 
 
 class CachedByAddress(FittedCorrect):

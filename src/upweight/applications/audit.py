@@ -138,8 +138,8 @@ def _audited(
 
 def _unknown_groups(columns: Sequence[GroupColumn]) -> list[str]:
     return [
-        f"The groups of the queries by {column.column} are not known, so support by their own group is not told from "
-        "support by another; pass query_groups=."
+        f"The groups of the queries by {column.column} are not known, so support by their own group is not "
+        "distinguished from support by another; pass query_groups=."
         for column in columns
         if not column.knows_queries
     ]

@@ -21,8 +21,8 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 EDGES = (0.01, 0.02, 0.03, 0.04, *(k / 20 for k in range(1, 20)), 0.96, 0.97, 0.98, 0.99)  # quantiles of a column
 PIXEL_EDGES = (0.5,)  # the same of one number of a picture
-FREQUENT = (0.01, 0.15)  # shares of the examples between which a repeated number is a condition of its own
-FEW_VALUES = 12  # up to which numbers are compared with each value
+FREQUENT = (0.01, 0.15)  # shares of the examples: a number this frequent is a condition of its own
+FEW_VALUES = 12  # distinct numbers: each of so few is a condition
 MAX_WORDS = 2000  # words and pairs of words of texts
 MOST_TEXTS = 0.3  # share of the texts from which a word is too frequent
 MAX_NUMBERS = 1024  # numbers of a picture that are looked at one by one
@@ -37,16 +37,16 @@ class Conditions:
     Attributes:
         names: in words, e.g. "age > 40".
         columns: which column each condition is about; conditions of one group are about different sides of columns.
-        member: (conditions, n) which examples fulfil it.
+        fulfilled: (conditions, n) which examples fulfil it.
     """
 
     names: tuple[str, ...]
     columns: tuple[str, ...]
-    member: Mask
+    fulfilled: Mask
 
     def take(self, positions: NDArray[np.intp]) -> Conditions:
         """The conditions on these examples alone."""
-        return Conditions(self.names, self.columns, self.member[:, positions])
+        return Conditions(self.names, self.columns, self.fulfilled[:, positions])
 
 
 def conditions_of(model: Measurable, train: Examples, columns: Mapping[str, Any], seed: int) -> Conditions:

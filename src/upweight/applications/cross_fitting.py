@@ -252,6 +252,6 @@ def _keep_classes(train: Examples, trusted: NDArray[np.bool_], places: Sequence[
     for number, fold in enumerate(places):
         fold_of[fold], weighted[fold] = number, True
     for label in np.unique(train.y[weighted]):
-        member = weighted & (train.y == label)
-        if len(np.unique(fold_of[member & trusted])) < 2:
-            trusted[member] = True
+        of_label = weighted & (train.y == label)
+        if len(np.unique(fold_of[of_label & trusted])) < 2:
+            trusted[of_label] = True

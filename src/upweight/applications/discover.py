@@ -21,7 +21,7 @@ from upweight.methods.registry import first_choice
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-FEW_SUPPORTERS_SHARE = 0.01  # share of training examples that are as far, up to which a query has few supporters
+FEW_SUPPORTERS_SHARE = 0.01  # share of training examples that are as far away, up to which a query is unsupported
 FEWEST_QUERIES = 20
 
 
@@ -100,7 +100,7 @@ def _unsupported(model: Measurable, queries: Examples, share: Array, seed: int) 
     if p > FEW_SUPPORTERS_SHARE:
         return None
     conditions = conditions_of(model, queries, {}, seed)
-    common = (conditions.member & far).sum(axis=1) / np.maximum((conditions.member | far).sum(axis=1), 1)
+    common = (conditions.fulfilled & far).sum(axis=1) / np.maximum((conditions.fulfilled | far).sum(axis=1), 1)
     best = int(common.argmax())
     return UnsupportedRegion(
         tuple(queries.ids[far].tolist()), conditions.names[best] if common[best] >= 0.5 else "", expected, p

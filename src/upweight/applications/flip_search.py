@@ -21,7 +21,7 @@ from upweight.retraining.retraining import Retraining
 from upweight.retraining.task import Task, choose_stack, measured
 
 Array = NDArray[np.float64]
-MAX_RIVALS = 4  # whose orders are retrained: those whose gap needs the fewest examples by the sum of scores
+MAX_RIVALS = 4  # rivals that are tried by retraining: those predicted to need the fewest removals
 MAX_STEPS = 40  # examples of a set that is chosen one by one, with scores of the retrained model
 MAX_SCORED = 200_000  # training examples times steps: larger searches do not go one by one
 MAX_PUT_BACK = 200  # trainings that ask which examples of a set can be put back
@@ -89,7 +89,7 @@ class FlipSearch:
         """The smallest set by the sum of effects; of equal ones, that which puts its rival furthest ahead."""
         best: tuple[int, float, Removed] | None = None
         for rival, order in self._orders():
-            gaps = self._gap(self.values, rival) - np.cumsum(self.held_open(rival)[order])[: self.limit]
+            gaps = self._gap(self.values, rival) - np.cumsum(self.contributions_to_gap(rival)[order])[: self.limit]
             if len(gaps):
                 self._note(int(gaps.argmin()) + 1, float(gaps.min()))
             self.tried = max(self.tried, len(gaps))
@@ -116,16 +116,16 @@ class FlipSearch:
             self.leader = leader
         best = self._by_order()
         best = self._step_by_step(best)
-        best = None if best is None else self._without_needless(best)
-        return self._exhausted(best, exhaustive)
+        best = None if best is None else self._without_unneeded(best)
+        return self._after_all_smaller_sets(best, exhaustive)
 
     def _orders(self) -> list[tuple[int, NDArray[np.intp]]]:
-        """(rival, candidates that hold its gap open, most first) for every rival, the easiest first."""
+        """(rival, candidates that contribute to its gap, most first) for every rival, the easiest first."""
         orders = []
         for rival in range(len(self.values)):
             if rival == self.leader:
                 continue
-            contributions = self.held_open(rival)
+            contributions = self.contributions_to_gap(rival)
             order = self.positions[np.argsort(-contributions[self.positions], kind="stable")]
             order = order[contributions[order] > 0]
             gaps = self._gap(self.values, rival) - np.cumsum(contributions[order])
@@ -134,8 +134,8 @@ class FlipSearch:
             orders.append(((closed[0] if len(closed) else np.inf, remaining), rival, order))
         return [(rival, order) for _, rival, order in sorted(orders, key=lambda entry: entry[:2])]
 
-    def held_open(self, rival: int) -> Array:
-        """How much of the gap between leader and rival each training example holds open, (n,)."""
+    def contributions_to_gap(self, rival: int) -> Array:
+        """How much each training example adds to the gap between leader and rival, (n,)."""
         return np.asarray(self.effects[self.leader] - self.effects[rival])
 
     def _gap(self, values: Array, rival: int) -> float:
@@ -153,7 +153,7 @@ class FlipSearch:
         """The smallest prefix of one of the orders that flips the contest."""
         searches = []
         for rival, order in self._orders()[:MAX_RIVALS]:
-            gaps = self._gap(self.values, rival) - np.cumsum(self.held_open(rival)[order])
+            gaps = self._gap(self.values, rival) - np.cumsum(self.contributions_to_gap(rival)[order])
             closed = np.flatnonzero(gaps < 0)
             first = int(closed[0]) + 1 if len(closed) else 1
             searches.append(RemovalSearch(order, self.limit, 0.0, first=min(first, self.limit)))
@@ -215,8 +215,8 @@ class FlipSearch:
                     break
         return best
 
-    def _without_needless(self, best: Removed) -> Removed:
-        """The set without examples whose removal it does not need, the weakest put back first."""
+    def _without_unneeded(self, best: Removed) -> Removed:
+        """The set without the examples that it does not need, the weakest put back first."""
         start = self.trainings
         while len(best.positions) > 1 and self.trainings - start < MAX_PUT_BACK:
             smaller = [np.delete(best.positions, place) for place in reversed(range(len(best.positions)))]
@@ -229,7 +229,7 @@ class FlipSearch:
             best = Removed(tuple(smaller[flips[0]].tolist()), values_without)
         return best
 
-    def _exhausted(self, best: Removed | None, budget: int) -> Removed | None:
+    def _after_all_smaller_sets(self, best: Removed | None, budget: int) -> Removed | None:
         """The set, or a smaller one, after all smaller sets were retrained, if they are within the budget."""
         largest = self.limit if best is None else len(best.positions) - 1
         if best is not None and largest == 0:
@@ -245,7 +245,7 @@ class FlipSearch:
 
     def _strongest_first(self, removed: NDArray[np.intp]) -> tuple[int, ...]:
         rival = int(np.argmax(np.where(np.arange(len(self.values)) == self.leader, -np.inf, self.values)))
-        return tuple(removed[np.argsort(-self.held_open(rival)[removed], kind="stable")].tolist())
+        return tuple(removed[np.argsort(-self.contributions_to_gap(rival)[removed], kind="stable")].tolist())
 
     def _retrained(self, removals: list[NDArray[np.intp]]) -> list[Array | str]:
         """The values without each of these sets, means over the seeds; or why it cannot be trained so."""

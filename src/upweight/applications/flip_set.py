@@ -195,7 +195,7 @@ def _result(
         before=contest.names[sets.leader],
         after=None if flip is None else contest.names[int(np.argmax(values))],
         removed=tuple(sets.train.ids[list(removed)].tolist()),
-        shares=sets.held_open(int(np.argmax(values)))[list(removed)],
+        shares=sets.contributions_to_gap(int(np.argmax(values)))[list(removed)],
         names=contest.names,
         values=sets.values,
         predicted=predicted,

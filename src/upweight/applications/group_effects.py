@@ -46,8 +46,8 @@ def group_effects(scores: Scores, columns: Sequence[GroupColumn], is_wrong: NDAr
     sums = [np.empty((len(scores.query_ids), len(column.names))) for column in columns]
     for place, row in enumerate(comparable_rows(scores)):
         for column, of_column in zip(columns, sums, strict=True):
-            member = column.train >= 0
-            of_column[place] = np.bincount(column.train[member], row[member], minlength=len(column.names))
+            has_group = column.train >= 0
+            of_column[place] = np.bincount(column.train[has_group], row[has_group], minlength=len(column.names))
     effects = []
     for column, of_column in zip(columns, sums, strict=True):
         sizes = np.bincount(column.train[column.train >= 0], minlength=len(column.names))

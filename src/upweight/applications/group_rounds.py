@@ -26,7 +26,7 @@ Mask = NDArray[np.bool_]
 INTERVAL_LEVEL = 0.9  # of intervals
 CANDIDATES_RETRAINED = 2  # groups of one round that are retrained
 TYPICAL_NAMED = 8  # ids that are named
-SEARCHED_UP_TO = 3.0  # mean sizes of a measurement up to which the rise of a query counts in the search
+SEARCHED_UP_TO = 3.0  # mean sizes of a measurement at which the rise of a query is cut in the search
 TESTED_UP_TO = 1.0  # the same in the test
 
 
@@ -114,7 +114,7 @@ class GroupRounds:
         candidates = GroupSearch(
             self.conditions.take(self.present),
             scores.values,
-            lambda member: self._bounded(-_effects(fitted, scores.values, member, self.searched), SEARCHED_UP_TO),
+            lambda masks: self._bounded(-_effects(fitted, scores.values, masks, self.searched), SEARCHED_UP_TO),
             max(5, round(self.search.smallest * n)),
             round(self.search.largest * n),
             self._allowed,
@@ -123,7 +123,7 @@ class GroupRounds:
             self.groups += [self._described(c, fitted, scores.values, None) for c in candidates[: self.search.most]]
             return False
         for candidate in candidates[:CANDIDATES_RETRAINED]:
-            retrained = self._without(candidate.member)
+            retrained = self._without(candidate.mask)
             if retrained is None:
                 continue
             group = self._described(candidate, fitted, scores.values, retrained)
@@ -138,17 +138,17 @@ class GroupRounds:
         bound = sizes * float(np.abs(self.model.measure(self.searched)).mean())
         return np.clip(rises, -bound, bound)
 
-    def _allowed(self, member: Mask) -> bool:
+    def _allowed(self, mask: Mask) -> bool:
         """Whether some examples of every class stay."""
         y = self.train.y
-        return y is None or y.ndim > 1 or y.dtype.kind == "f" or len(np.unique(y[~member])) == len(np.unique(y))
+        return y is None or y.ndim > 1 or y.dtype.kind == "f" or len(np.unique(y[~mask])) == len(np.unique(y))
 
-    def _without(self, member: Mask) -> Any:
+    def _without(self, mask: Mask) -> Any:
         """The model without these examples; None if it cannot be trained without them."""
         try:
-            unlearned = self.model.forget(self.train, ~member)
+            unlearned = self.model.forget(self.train, ~mask)
             if not unlearned.route.is_deletion:
-                unlearned = self.model.forget(self.train, ~member, refit=True)
+                unlearned = self.model.forget(self.train, ~mask, refit=True)
         except ValueError:
             return None
         self.trainings += 1
@@ -156,8 +156,8 @@ class GroupRounds:
 
     def _remove(self, candidate: Candidate, retrained: Any, group: DiscoveredGroup) -> None:
         self.groups.append(group)
-        self.model, self.train = retrained, self.train.take(~candidate.member)
-        self.present = self.present[~candidate.member]
+        self.model, self.train = retrained, self.train.take(~candidate.mask)
+        self.present = self.present[~candidate.mask]
 
     def _described(
         self, candidate: Candidate, fitted: Fitted[Any, Any], scores: Array, retrained: Any
@@ -165,9 +165,9 @@ class GroupRounds:
         """The group in words, with its effect on the queries that were not searched."""
         from scipy.stats import t as student
 
-        members = np.flatnonzero(candidate.member)
+        members = np.flatnonzero(candidate.mask)
         strongest = members[np.argsort(scores[:, members].mean(axis=0), kind="stable")]
-        predicted = _predicted(fitted, candidate.member, self.confirming)
+        predicted = _predicted(fitted, candidate.mask, self.confirming)
         effect, interval, p, helped = np.nan, (np.nan, np.nan), np.nan, np.empty(0, dtype=np.intp)
         if retrained is not None:
             rises = retrained.measure(self.confirming) - self.model.measure(self.confirming)
@@ -207,12 +207,12 @@ class GroupRounds:
         return ["This model cannot be retrained: the groups are those of the scores, and none of them is confirmed."]
 
 
-def _effects(fitted: Fitted[Any, Any], scores: Array, member: Mask, queries: Examples) -> Array:
+def _effects(fitted: Fitted[Any, Any], scores: Array, masks: Mask, queries: Examples) -> Array:
     """The measurement with each group minus without it, (queries, groups)."""
     if isinstance(fitted, GroupRemoval) and fitted.lacks_removal() is None and not _is_slow(fitted):
         ids = fitted.train.ids
-        return fitted.remove({str(g): ids[row].tolist() for g, row in enumerate(member)}, queries).values
-    return np.asarray(scores @ member.T.astype(np.float64))
+        return fitted.remove({str(g): ids[row].tolist() for g, row in enumerate(masks)}, queries).values
+    return np.asarray(scores @ masks.T.astype(np.float64))
 
 
 def _is_slow(fitted: Fitted[Any, Any]) -> bool:
@@ -220,9 +220,9 @@ def _is_slow(fitted: Fitted[Any, Any]) -> bool:
     return type(fitted.recipe).__name__ in ("LeafRefit", "LeafInfluence")
 
 
-def _predicted(fitted: Fitted[Any, Any], member: Mask, queries: Examples) -> float:
+def _predicted(fitted: Fitted[Any, Any], mask: Mask, queries: Examples) -> float:
     """The mean rise of the queries without the group, by the best that the method can do."""
-    ids = fitted.train.ids[member].tolist()
+    ids = fitted.train.ids[mask].tolist()
     if isinstance(fitted, GroupRemoval) and fitted.lacks_removal() is None:
         return -float(fitted.remove({"group": ids}, queries).values.mean())
-    return -float(fitted.attribute(queries).values[:, member].sum(axis=1).mean())
+    return -float(fitted.attribute(queries).values[:, mask].sum(axis=1).mean())

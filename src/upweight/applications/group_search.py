@@ -13,12 +13,12 @@ from upweight.applications.conditions import Conditions
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 BEAM_WIDTH = 6  # groups that are extended by another condition
-FIRST = 200  # groups of one condition whose effect is followed, after first-order sums
+FIRST = 200  # groups of one condition whose effects are computed, the largest first-order sums
 EXACT = 48  # the same for groups of more conditions
 MAX_CONDITIONS = 3
 PENALTY = 0.25  # power of the size by which effects are divided to compare groups
 SIMPLER = 0.8  # share of the quality that a group with fewer conditions has to keep
-ALIKE = 0.8  # common members, as a share of the smaller group, of groups of which the simpler one is taken
+ALIKE = 0.8  # share of the smaller group that is in both, from which two groups count as one
 LEAST_T = 2.0  # mean effect over its standard error
 
 
@@ -28,20 +28,20 @@ class Candidate:
 
     Attributes:
         conditions: positions in the `Conditions`.
-        member: (n,).
+        mask: (n,) the examples of the group.
         effect: mean rise of the measurement without the group.
         t: the mean divided by its standard error over the queries.
     """
 
     conditions: tuple[int, ...]
-    member: Mask
+    mask: Mask
     effect: float
     t: float
 
     @property
     def quality(self) -> float:
         """The effect over the fourth root of the size: members that do nothing make a group worse."""
-        return self.effect / float(max(1, self.member.sum()) ** PENALTY)
+        return self.effect / float(max(1, self.mask.sum()) ** PENALTY)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,46 +65,44 @@ class GroupSearch:
 
     def candidates(self) -> list[Candidate]:
         """Groups with an effect, the best first; of groups with nearly the same members, the best one."""
-        start = Candidate((), np.ones(self.conditions.member.shape[1], dtype=bool), 0.0, 0.0)
+        start = Candidate((), np.ones(self.conditions.fulfilled.shape[1], dtype=bool), 0.0, 0.0)
         beam, candidates = [start], dict[bytes, Candidate]()
         for depth in range(MAX_CONDITIONS):
             extended = self._extended(beam, FIRST if depth == 0 else EXACT)
             if not extended:
                 break
-            candidates |= {
-                candidate.member.tobytes(): candidate for candidate in extended if self._fits(candidate.member)
-            }
+            candidates |= {candidate.mask.tobytes(): candidate for candidate in extended if self._fits(candidate.mask)}
             beam = _distinct(sorted(extended, key=lambda c: -c.quality))[:BEAM_WIDTH]
         good = sorted((c for c in candidates.values() if c.t >= LEAST_T and c.effect > 0), key=lambda c: -c.quality)
         return _distinct([self._simplest(c, good) for c in good])
 
-    def _fits(self, member: Mask) -> bool:
-        return self.smallest <= int(member.sum()) <= self.largest and self.allowed(member)
+    def _fits(self, mask: Mask) -> bool:
+        return self.smallest <= int(mask.sum()) <= self.largest and self.allowed(mask)
 
     def _extended(self, beam: list[Candidate], count: int) -> list[Candidate]:
         """Every group with one more condition; sums of scores choose those whose effect is followed."""
         drafts: dict[bytes, tuple[tuple[int, ...], Mask]] = {}
         for parent in beam:
             about = {self.conditions.columns[j] for j in parent.conditions}
-            members = self.conditions.member & parent.member
-            sizes, whole = members.sum(axis=1), int(parent.member.sum())
+            members = self.conditions.fulfilled & parent.mask
+            sizes, whole = members.sum(axis=1), int(parent.mask.sum())
             for j in np.flatnonzero((sizes >= self.smallest) & (sizes < whole)).tolist():
                 if self.conditions.columns[j] not in about:
                     drafts.setdefault(members[j].tobytes(), ((*parent.conditions, j), members[j]))
         if not drafts:
             return []
         rules, masks = zip(*drafts.values(), strict=True)
-        member = np.stack(masks)
-        sums = -(self.scores @ member.T.astype(np.float64))
-        sizes = member.sum(axis=1) ** PENALTY
+        stacked = np.stack(masks)
+        sums = -(self.scores @ stacked.T.astype(np.float64))
+        sizes = stacked.sum(axis=1) ** PENALTY
         chosen = np.argsort(-sums.mean(axis=0) / sizes, kind="stable")[:count]
-        chosen = np.array([j for j in chosen.tolist() if self.allowed(member[j])], dtype=np.intp)
+        chosen = np.array([j for j in chosen.tolist() if self.allowed(stacked[j])], dtype=np.intp)
         if not len(chosen):
             return []
-        effects = self.effects(member[chosen])
+        effects = self.effects(stacked[chosen])
         means, ts = effects.mean(axis=0), t_values(effects)
         return [
-            Candidate(rules[j], member[j], float(mean), float(t))
+            Candidate(rules[j], stacked[j], float(mean), float(t))
             for j, mean, t in zip(chosen.tolist(), means, ts, strict=True)
         ]
 
@@ -115,7 +113,7 @@ class GroupSearch:
             for other in good
             if self._complexity(other) < self._complexity(candidate)
             and other.quality >= SIMPLER * candidate.quality
-            and overlap(other.member, candidate.member) >= ALIKE
+            and overlap(other.mask, candidate.mask) >= ALIKE
         ]
         return min([candidate, *alike], key=lambda other: (self._complexity(other), -other.quality))
 
@@ -144,6 +142,6 @@ def _distinct(candidates: list[Candidate]) -> list[Candidate]:
     """The candidates without those that have about the members of an earlier one."""
     distinct: list[Candidate] = []
     for candidate in candidates:
-        if all(jaccard(candidate.member, other.member) < 0.7 for other in distinct):
+        if all(jaccard(candidate.mask, other.mask) < 0.7 for other in distinct):
             distinct.append(candidate)
     return distinct

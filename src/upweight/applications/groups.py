@@ -56,14 +56,14 @@ def groups_of(train: Examples, by: Mapping[str, Any] | Sequence[str] | str, smal
             raise ValueError(
                 f"expected one value of {column!r} per training example ({len(train)},), got shape {array.shape}"
             )
-        for value, member in ((value, weighted[inside]) for value, inside in values_of(array[weighted])):
-            if len(member) < smallest:
+        for value, positions in ((value, weighted[inside]) for value, inside in values_of(array[weighted])):
+            if len(positions) < smallest:
                 left_out[too_small] += 1
-            elif classes and _loses_a_class(train, member):
+            elif classes and _loses_a_class(train, positions):
                 left_out[whole_class] += 1
-            elif len(member) < len(weighted):
+            elif len(positions) < len(weighted):
                 names.append(f"{column} {value}")
-                members.append(member)
+                members.append(positions)
     if not names:
         raise ValueError(
             f"no column of {list(columns)} makes a group of at least {smallest} training examples without which a "
@@ -73,12 +73,12 @@ def groups_of(train: Examples, by: Mapping[str, Any] | Sequence[str] | str, smal
     return Groups(tuple(names), tuple(members), notes)
 
 
-def _loses_a_class(train: Examples, member: NDArray[np.intp]) -> bool:
+def _loses_a_class(train: Examples, positions: NDArray[np.intp]) -> bool:
     """Whether the training set without these examples has none left of some class."""
     if train.y is None:
         return False
     weighted = weighted_positions(train)
-    return len(np.unique(train.y[np.setdiff1d(weighted, member)])) < len(np.unique(train.y[weighted]))
+    return len(np.unique(train.y[np.setdiff1d(weighted, positions)])) < len(np.unique(train.y[weighted]))
 
 
 def slice_of(model: Measurable, queries: Examples, failing: Any) -> dict[str, list[Any]]:

@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 IsEnemy = Callable[[Array], NDArray[np.bool_]]
 SHRINK = 0.1  # of the radius, if the first ball has enemies
 GROWTH = 0.1  # width of a ring, as a share of its inner radius
-SMALLEST = 1e-9  # radius from which rings start at the latest
+SMALLEST = 1e-9  # smallest radius at which rings start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class NearestEnemy(Tabular):
         training: the nearest training examples that the model predicts as it predicts an enemy, nearest first.
         train: the training set.
         spheres: how the space was searched.
-        diagnostics: `warnings`; `predictions`, how many were asked for.
+        diagnostics: `warnings`; `predictions`, how many the search took.
     """
 
     _table: ClassVar = "changes"
@@ -138,7 +138,7 @@ def growing_spheres(
         model: a classifier.
         query: one row of a table, or an array of numbers.
         train: the training set. It gives standard deviations, ranges and categories; examples of weight 0 do not count.
-        label: what enemies are to be predicted as; None for any other label.
+        label: the predicted label of enemies; None for any other than the query's.
         k: how many of the nearest training enemies to list.
         spheres: how the space is searched.
 

@@ -17,10 +17,10 @@ from upweight.core.progress import Progress
 from upweight.core.weights import example_counts, sample_weights
 
 Array = NDArray[np.float64]
-MAX_HELD_SCORES = 20_000_000  # scores held at once
+MAX_HELD_SCORES = 20_000_000  # scores in memory at a time
 MIN_CLASS = 10  # training examples of a label, below which the spread of their influences means nothing
 MIN_QUERIES = 40  # queries from which their usual heaviness can be estimated
-UPPER = 0.9  # quantile between which and the median the usual heaviness is measured
+UPPER = 0.9  # quantile: its distance from the median gives the scale of usual heaviness
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +29,8 @@ class Tails:
 
     Attributes:
         heaviness: (m,), the k-th largest z-value of every query; 0 if its label has too few training examples.
-        z: position of a query → z-values of all training examples (n,); −∞ for training examples of other labels, of
-            weight 0, and that are the query itself. Empty if they are too many to be held.
+        z: position of a query → z-values of all training examples (n,); −∞ for training examples of other labels or of
+            weight 0, and for the query itself. Empty if they are too many to be held.
         equal: positions of queries that are in the training set.
         rare: labels with too few training examples.
         warnings: of the scores.
@@ -50,14 +50,14 @@ def tails_of(
 ) -> Tails:
     """The tails of queries that are labelled as the model predicts them.
 
-    Influences are compared within the training examples of the predicted label: those that attack carry the label that
-    they are to cause.
+    Influences are compared within the training examples of the predicted label, because attacking examples carry the
+    label that the attack aims at.
 
     Args:
         fitted: the fitted method.
         queries: with their predicted labels.
         own_labels: (m,), those that the queries came with; None without labels. A training example with the inputs of
-            a query is the query itself, unless its label is another one: then it may be what attacks.
+            a query is the query itself. If its label is another one, it may be an attacking example, and stays.
         k: the rank of the z-value that is the heaviness.
         report: progress.
     """
@@ -77,12 +77,12 @@ def tails_of(
         scores = fitted.attribute(queries.take(rows))
         warnings |= dict.fromkeys(map(str, scores.diagnostics.get("warnings", ())))
         for place, row in zip(rows.tolist(), scores.values, strict=True):
-            member = (train.y == queries.y[place]) & (counts > 0)
-            member[equal.get(place, [])] = False
-            if counts[member].sum() < max(MIN_CLASS, k):
+            compared = (train.y == queries.y[place]) & (counts > 0)
+            compared[equal.get(place, [])] = False
+            if counts[compared].sum() < max(MIN_CLASS, k):
                 rare[queries.y[place].item()] = None
                 continue
-            z = _z_values(row, counts, member)
+            z = _z_values(row, counts, compared)
             heaviness[place] = max(0.0, _kth_largest(z, counts, k))
             if can_hold:
                 z_values[place] = z
@@ -112,9 +112,9 @@ def tail_probabilities(heaviness: Array, clean: Array | None) -> Array:
     return np.asarray(np.minimum(1.0, 0.5 * np.exp(-(logs - median) / scale)))
 
 
-def _z_values(row: Array, counts: NDArray[np.intp], member: NDArray[np.bool_]) -> Array:
+def _z_values(row: Array, counts: NDArray[np.intp], compared: NDArray[np.bool_]) -> Array:
     """Robust z-values of one query's influences among these training examples; a row of k copies counts k times."""
-    positions = np.flatnonzero(member)
+    positions = np.flatnonzero(compared)
     copies = np.repeat(np.arange(len(positions)), counts[positions])
     of_copies = robust_z((row[positions] / counts[positions])[copies])
     z = np.full(len(row), -np.inf)

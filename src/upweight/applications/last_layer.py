@@ -16,7 +16,7 @@ MAX_STEPS = 200
 
 @dataclass(frozen=True, eq=False)
 class LastLayer:
-    """What the last layer sees of some examples, and what it answers.
+    """Inputs, probabilities and errors of the last layer on some examples.
 
     Attributes:
         features: its inputs with a column of ones, (n, d + 1).

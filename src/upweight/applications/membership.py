@@ -1,4 +1,4 @@
-"""Membership checks: can forgotten training examples be told from unseen ones by their losses?"""
+"""Membership checks: do losses distinguish forgotten training examples from unseen ones?"""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ FEWEST = 10  # examples on either side, below which nothing can be said
 
 @dataclass(frozen=True)
 class Membership:
-    """How well the losses of one model tell forgotten examples from unseen ones.
+    """How well the losses of one model distinguish forgotten examples from unseen ones.
 
     Attributes:
         model: which model: "before", "after" or "retrained".
-        auc: probability that a forgotten example has a smaller loss than an unseen one; .5 if they are alike. An
-            attacker who takes examples of small loss for training examples is right that often (Yeom et al. 2018).
+        auc: probability that a forgotten example has a smaller loss than an unseen one; .5 if losses do not
+            distinguish them. An attacker who takes examples of small loss for training examples is right that often
+            (Yeom et al. 2018).
         interval: of the AUC at 95 % (Newcombe 2006, method 5).
         gap: mean loss of the unseen examples minus that of the forgotten ones.
         gap_interval: of the gap at 95 % (Welch).

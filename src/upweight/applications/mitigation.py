@@ -17,8 +17,8 @@ from upweight.retraining.retrain import retrain
 from upweight.retraining.retraining import Retraining
 
 Array = NDArray[np.float64]
-FALL = 0.75  # of the cutoff, from one training to the next
-LOWEST = 2.0  # the z-value down to which the cutoff falls
+FALL = 0.75  # factor of the cutoff from one training to the next
+LOWEST = 2.0  # z-value where the cutoff stops falling
 MAX_REMOVED_SHARE = 0.5  # share of the examples of its label that may be removed for a target
 
 
@@ -31,8 +31,8 @@ class Mitigation:
         trainings: how many trainings it took, without those that are shared by all targets.
         label, probability: the target's predicted label without all that was removed for any target, as a value of the
             training labels.
-        base: its label after training on everything; the model's own, if the training is the one that made it.
-        reproduced: whether it is the model's own.
+        base: its predicted label after retraining on all examples.
+        reproduced: whether `base` is the label that the given model predicts.
         control: its label after removing, for all targets together, as many random examples of each label instead; None
             if it was not tried because the label did not change.
         why_not: why removal ended without a change of the label; None if it changed.

@@ -20,8 +20,8 @@ from upweight.core.weights import weighted_positions
 
 Array = NDArray[np.float64]
 MAX_DISTANCES = 1_000_000  # that are held at once
-NEIGHBOURS = 2_000  # training examples whose nearest other one is searched for
-NEAR = 0.2  # of the usual distance between neighbours, up to which an example is nearly equal
+NEIGHBOURS = 2_000  # training examples that the usual distance between neighbours is taken from
+NEAR = 0.2  # share of the usual distance between neighbours, up to which examples are nearly equal
 TAIL = 0.1  # of the training examples, those nearest to another one, that give the tail's exponent
 
 

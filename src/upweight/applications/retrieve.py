@@ -27,7 +27,7 @@ from upweight.methods.rep_sim import RepSim
 
 Array = NDArray[np.float64]
 Candidates = dict[int, list[str]]  # position in the training set → the methods that chose it
-QUERIES_AT_A_TIME = 32  # whose scores of all training examples are held in an audit
+QUERIES_AT_A_TIME = 32  # queries scored on all training examples at a time, in an audit
 
 
 class RetrievedExample(NamedTuple):

@@ -14,7 +14,7 @@ from upweight.core.weights import require_part, weighted_positions
 
 MAX_NAMED = 5  # ids that a message names
 FEW_HELD_OUT = 20  # held-out examples, below which a bootstrap gives intervals that are too narrow
-FEW_COPIES = 0.05  # share of a set up to which copies of others are left out, with a warning
+FEW_COPIES = 0.05  # largest share of copies that are left out of a set with a warning
 
 
 def _require_labels(sets: Mapping[str, Examples | None]) -> None:
@@ -30,7 +30,7 @@ def _require_labels(sets: Mapping[str, Examples | None]) -> None:
 def kept_apart(sets: Mapping[str, Examples | None]) -> tuple[dict[str, Examples | None], list[str]]:
     """The sets without examples whose inputs are in an earlier set, and warnings that say so.
 
-    Training and unlabelled examples may be alike. Raises ValueError if more than `FEW_COPIES` of a set are copies.
+    Training and unlabelled examples may be the same. Raises ValueError if more than `FEW_COPIES` of a set are copies.
     """
     _require_labels(sets)
     remaining, warnings = dict(sets), []

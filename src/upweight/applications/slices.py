@@ -191,7 +191,9 @@ def slices(
     sliced = queries.select(list(dict.fromkeys(i for ids in named_slices.values() for i in ids)))
     fitted = (recipe or first_choice(model, train)).fit(model, train)
     report("fit", 1, 1)
-    group_ids = {name: train.ids[member].tolist() for name, member in zip(groups.names, groups.members, strict=True)}
+    group_ids = {
+        name: train.ids[positions].tolist() for name, positions in zip(groups.names, groups.members, strict=True)
+    }
     per_query, unit, diagnostics = group_effects(fitted, group_ids, sliced)
     members_of_slices = [sliced.positions(ids) for ids in named_slices.values()]
     effects = np.stack([per_query[positions].mean(axis=0) for positions in members_of_slices], 1)
@@ -247,7 +249,7 @@ def _retrain(
 ) -> tuple[Array, NDArray[np.intp]]:
     """Retrain without each group: (effect on the mean of every slice, how many of its predictions flip)."""
     answers, seed = RetrainedOutputs.of(model, queries), retraining.only_seed("slices")
-    tasks = [Task(seed=seed), *(Task(removed=member, seed=seed) for member in members)]
+    tasks = [Task(seed=seed), *(Task(removed=positions, seed=seed) for positions in members)]
     base, *without = run_tasks(retraining, model, train, tasks, queries, answers)
     measurements, before = answers.read(base)
     actual = np.empty((len(members), len(slices)))

@@ -52,15 +52,15 @@ def weight_shifts(model: Any, train: Examples, free: FreeWeights, weights: Array
     if len(part) < 2 * FEWEST or not weights.std():
         return ()
     conditions = conditions_of(model, part, {}, seed=0)
-    member = conditions.member.astype(np.float64)
-    count = member.sum(axis=1)
+    fulfilled = conditions.fulfilled.astype(np.float64)
+    count = fulfilled.sum(axis=1)
     usable = np.flatnonzero((count >= FEWEST) & (len(part) - count >= FEWEST))
     if not len(usable):
         return ()
-    member, count = member[usable], count[usable]
+    fulfilled, count = fulfilled[usable], count[usable]
     others = len(part) - count
-    inside = member @ weights / count
-    outside = (weights.sum() - member @ weights) / others
+    inside = fulfilled @ weights / count
+    outside = (weights.sum() - fulfilled @ weights) / others
     errors = (inside - outside) / (weights.std() * np.sqrt(1 / count + 1 / others))
     shifts: dict[str, WeightShift] = {}
     for place in np.argsort(-np.abs(errors), kind="stable").tolist():

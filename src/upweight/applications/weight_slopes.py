@@ -109,9 +109,9 @@ class RetrainingSlopes(WeightSlopes):
     def at(self, weights: Array) -> Slopes:
         """Central differences; below 0 there is no weight, so that near it they are one-sided."""
         count = len(self.free.names)
-        member = self.free.part[None] == np.arange(count)[:, None]
-        raised = np.where(member, weights + DIFFERENCE, weights)
-        lowered = np.where(member, np.maximum(weights - DIFFERENCE, 0.0), weights)
+        of_group = self.free.part[None] == np.arange(count)[:, None]
+        raised = np.where(of_group, weights + DIFFERENCE, weights)
+        lowered = np.where(of_group, np.maximum(weights - DIFFERENCE, 0.0), weights)
         tasks = [Task(weights=row) for row in (weights, *raised, *lowered)]
         try:
             results = run_tasks(self.retraining, self.model, self.train, tasks, self.validation)
@@ -122,7 +122,7 @@ class RetrainingSlopes(WeightSlopes):
                 "uw.LeaveOneOut()"
             ) from error
         means = np.array([float(np.mean(values)) for values in results])
-        widths = np.array([(up - down)[row].max() for up, down, row in zip(raised, lowered, member, strict=True)])
+        widths = np.array([(up - down)[row].max() for up, down, row in zip(raised, lowered, of_group, strict=True)])
         in_groups = (means[1 : count + 1] - means[count + 1 :]) / widths
         sizes = np.bincount(self.free.part[self.free.part >= 0], minlength=count)
         return Slopes(means[0], np.where(self.free.part >= 0, (in_groups / sizes)[self.free.part], 0.0))

@@ -19,7 +19,7 @@ PREDICTIONS_PRINTED = 20
 
 @app.command()
 @expand_options
-def audit(  # noqa: PLR0913 - a command line has as many options as it has
+def audit(  # noqa: PLR0913 - every option of the command is a parameter
     task: Task,
     *,
     table: TableOptions,

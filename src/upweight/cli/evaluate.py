@@ -52,7 +52,7 @@ Planted = Annotated[
 
 @app.command()
 @expand_options
-def evaluate(  # noqa: PLR0913 - a command line has as many options as it has
+def evaluate(  # noqa: PLR0913 - every option of the command is a parameter
     task: Task,
     *,
     table: TableOptions,

@@ -36,7 +36,7 @@ DEFAULT_REMOVALS = 16
 
 @app.command()
 @expand_options
-def explain(  # noqa: PLR0913 - a command line has as many options as it has
+def explain(  # noqa: PLR0913 - every option of the command is a parameter
     task: Task,
     *,
     table: TableOptions,

@@ -19,7 +19,7 @@ FLIPPED_PRINTED = 10
 
 @app.command()
 @expand_options
-def fgsm(  # noqa: PLR0913 - a command line has as many options as it has
+def fgsm(  # noqa: PLR0913 - every option of the command is a parameter
     task: Task,
     *,
     table: TableOptions,

@@ -19,7 +19,7 @@ IDS_PRINTED = 20
 
 @app.command("flip-set")
 @expand_options
-def flip_set(  # noqa: PLR0913 - a command line has as many options as it has
+def flip_set(  # noqa: PLR0913 - every option of the command is a parameter
     task: Task,
     *,
     table: TableOptions,

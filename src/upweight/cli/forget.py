@@ -20,7 +20,7 @@ ESTIMATOR = Contents("a saved estimator", (".joblib", ".pkl", ".pt", ".pth"), b"
 
 @app.command()
 @expand_options
-def forget(  # noqa: PLR0913 - a command line has as many options as it has
+def forget(  # noqa: PLR0913 - every option of the command is a parameter
     task: Task,
     *,
     table: TableOptions,

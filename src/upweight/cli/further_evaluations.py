@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from upweight.evaluate.influence_gap import InfluenceGap
     from upweight.evaluate.removal_curve import RemovalCurve
 
-MAX_FURTHER_QUERIES = 10  # the first of the queries, which further evaluations measure
-GAP_REMOVALS = 12  # that the gap is measured on
+MAX_FURTHER_QUERIES = 10  # of the queries; further evaluations measure the first ones
+GAP_REMOVALS = 12  # removals on which the gap is measured
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ FEATURES_PRINTED = 10
 
 @app.command("global-explanation")
 @expand_options
-def global_explanation(  # noqa: PLR0913 - a command line has as many options as it has
+def global_explanation(  # noqa: PLR0913 - every option of the command is a parameter
     task: Task,
     *,
     table: TableOptions,

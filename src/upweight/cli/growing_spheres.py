@@ -17,7 +17,7 @@ from upweight.cli.table_options import TableOptions
 
 @app.command("growing-spheres")
 @expand_options
-def growing_spheres(  # noqa: PLR0913 - a command line has as many options as it has
+def growing_spheres(  # noqa: PLR0913 - every option of the command is a parameter
     task: Task,
     *,
     table: TableOptions,

@@ -18,7 +18,7 @@ class HeldOutQuality:
     Attributes:
         measure: accuracy for classes, R² for numbers.
         value: of the model.
-        guess: what the guess always answers: the most frequent class, or the mean, of the training rows.
+        guess: the constant guess: the most frequent class, or the mean, of the training rows.
         guess_value: accuracy or R² of the guess on the same rows.
         rows: how many rows were held out.
     """

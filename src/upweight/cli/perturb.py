@@ -24,7 +24,7 @@ AttackedExamples = Annotated[
 
 @app.command()
 @expand_options
-def perturb(  # noqa: PLR0913 - a command line has as many options as it has
+def perturb(  # noqa: PLR0913 - every option of the command is a parameter
     task: Task,
     *,
     table: TableOptions,

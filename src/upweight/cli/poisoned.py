@@ -19,7 +19,7 @@ QUERIES_PRINTED = 20
 
 @app.command()
 @expand_options
-def poisoned(  # noqa: PLR0913 - a command line has as many options as it has
+def poisoned(  # noqa: PLR0913 - every option of the command is a parameter
     task: Task,
     *,
     table: TableOptions,

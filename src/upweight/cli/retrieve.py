@@ -21,7 +21,7 @@ EXAMPLES_PRINTED = 5
 
 @app.command()
 @expand_options
-def retrieve(  # noqa: PLR0913 - a command line has as many options as it has
+def retrieve(  # noqa: PLR0913 - every option of the command is a parameter
     task: Task,
     *,
     table: TableOptions,

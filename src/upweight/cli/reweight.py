@@ -28,7 +28,7 @@ FEWEST_QUERIES = 20
 
 @app.command()
 @expand_options
-def reweight(  # noqa: PLR0913 - a command line has as many options as it has
+def reweight(  # noqa: PLR0913 - every option of the command is a parameter
     task: Task,
     *,
     table: TableOptions,
@@ -117,7 +117,7 @@ def _groups(train: Examples, column: str) -> dict[str, Any]:
     except (KeyError, ValueError) as error:
         raise typer.BadParameter(str(error.args[0]), param_hint="--by") from None
     pairs = zip(groups.names, groups.members, strict=True)
-    return {name: train.ids[member].tolist() for name, member in pairs}
+    return {name: train.ids[positions].tolist() for name, positions in pairs}
 
 
 def _save(result: Reweighted, path: Path) -> None:

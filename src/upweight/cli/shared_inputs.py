@@ -20,7 +20,7 @@ PARTS_PRINTED = 4
 
 @app.command("inputs")
 @expand_options
-def shared_inputs(  # noqa: PLR0913 - a command line has as many options as it has
+def shared_inputs(  # noqa: PLR0913 - every option of the command is a parameter
     task: Task,
     *,
     table: TableOptions,

@@ -35,7 +35,7 @@ By = Annotated[
 
 @app.command()
 @expand_options
-def slices(  # noqa: PLR0913 - a command line has as many options as it has
+def slices(  # noqa: PLR0913 - every option of the command is a parameter
     task: Task,
     *,
     table: TableOptions,

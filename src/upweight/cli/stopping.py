@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from upweight.retraining.interruption import Unfinished
 
-UNRESPONSIVE_SECONDS = 0.7  # after which a command that is inside a library does not wait for it to return
+UNRESPONSIVE_SECONDS = 0.7  # seconds after which a command no longer waits for a library to return
 
 
 class Terminated(KeyboardInterrupt):

@@ -30,7 +30,7 @@ Folder = Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="The 
 
 @store_commands.command()
 @expand_options
-def build(  # noqa: PLR0913 - a command line has as many options as it has
+def build(  # noqa: PLR0913 - every option of the command is a parameter
     task: TaskFile,
     *,
     out: Folder,

@@ -20,7 +20,7 @@ TOKENS_PRINTED = 5  # of a text
 
 @app.command()
 @expand_options
-def tokens(  # noqa: PLR0913 - a command line has as many options as it has
+def tokens(  # noqa: PLR0913 - every option of the command is a parameter
     task: Task,
     *,
     table: TableOptions,

@@ -28,7 +28,7 @@ By = Annotated[
 
 @app.command()
 @expand_options
-def view(  # noqa: PLR0913 - a command line has as many options as it has
+def view(  # noqa: PLR0913 - every option of the command is a parameter
     scores: Annotated[
         Path, typer.Argument(exists=True, dir_okay=False, help="Scores, from `explain --scores` or `scores.save`.")
     ],

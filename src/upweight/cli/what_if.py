@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @app.command("what-if")
 @expand_options
-def what_if(  # noqa: PLR0913 - a command line has as many options as it has
+def what_if(  # noqa: PLR0913 - every option of the command is a parameter
     task: Task,
     *,
     remove: Annotated[

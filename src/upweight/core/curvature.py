@@ -125,6 +125,7 @@ class ExactCurvature(Curvature):
 
     settled = RenamedAttribute("reoptimised")
     after = RenamedAttribute("newton_steps")
+    held_without_steps = RenamedAttribute("fixed_without_steps")
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -154,7 +155,7 @@ class ExactCurvature(Curvature):
         """
         return {}
 
-    def undetermined_without(self, member: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def undetermined_without(self, group: NDArray[np.bool_]) -> NDArray[np.float64]:
         """The directions (r, parameters) that only these examples (n,) determine; by default none."""
         return np.empty((0, len(self.parameters)))
 
@@ -163,7 +164,7 @@ class ExactCurvature(Curvature):
         return parameters
 
     @property
-    def held_without_steps(self) -> str | None:
+    def fixed_without_steps(self) -> str | None:
         """A clause about what removals leave out if Newton steps do not follow them; None if nothing."""
         return None
 
@@ -172,10 +173,10 @@ class ExactCurvature(Curvature):
         """Leverage of every training example, (n,), each in [0, outputs]; they sum to the effective parameters."""
 
     @abstractmethod
-    def part_matvec(self, member: NDArray[np.float64], vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    def part_matvec(self, membership: NDArray[np.float64], vectors: NDArray[np.float64]) -> NDArray[np.float64]:
         """H_U v for every group U: the part of the Hessian that its examples contribute.
 
-        `member` (g, n) says which examples are in a group; `vectors` are (g, parameters).
+        `membership` (g, n) says which examples are in a group; `vectors` are (g, parameters).
         """
 
     @abstractmethod

@@ -70,7 +70,7 @@ class Departure:
             return sentences
         share = np.where(largest > 0, self.moved / np.maximum(largest, SPREAD_FLOOR), 0.0)
         worst = int(np.argmax(share))
-        # With many examples every single effect is smaller than an ordinary tolerance, at which refits stop alike.
+        # With many examples every single effect is smaller than an ordinary tolerance, at which refits stop too.
         is_told = (
             self.is_visible and share[worst] > COARSE_TOLERANCE if self.within_tolerance else share[worst] > COARSE
         )

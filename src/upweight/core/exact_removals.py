@@ -25,8 +25,8 @@ class ExactRemovals(Forgettable):
         """The measurement of every query without the training example at each of these positions, (m, positions)."""
 
     @abstractmethod
-    def measure_without(self, train: Examples, member: NDArray[np.bool_], queries: Examples) -> Array:
-        """The measurement of every query without each group, a row of `member` (groups, n): (m, groups).
+    def measure_without(self, train: Examples, membership: NDArray[np.bool_], queries: Examples) -> Array:
+        """The measurement of every query without each group, a row of `membership` (groups, n): (m, groups).
 
         Raises:
             ValueError: the model cannot be trained without one of the groups.

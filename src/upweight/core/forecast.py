@@ -21,7 +21,7 @@ FIRST_STEP = 1.0  # seconds of a first step after which its loop is forecast, if
 LOOK_SPACING = 0.05  # seconds between two looks at how far a job is
 LINE_SPACING = 1.5  # times the seconds that have passed, until the next line about work that continues
 
-LEAST_FLOPS = 1e10  # of a call whose time is worth a measurement of the rate
+LEAST_FLOPS = 1e10  # operations from which the time of a call is forecast
 PRODUCT_WIDTH = 512  # of the matrices whose product is timed
 
 T = TypeVar("T")

@@ -48,8 +48,8 @@ class GroupRemoval(Fitted[RecipeT, ModelT]):
         return self.answer_groups(groups, queries, form, self.removed)
 
     @abstractmethod
-    def removed(self, member: NDArray[np.bool_], queries: Examples, form: str) -> GroupEffects:
-        """(effects (m, groups), facts of this answer) for groups given as a mask `member` (groups, n)."""
+    def removed(self, membership: NDArray[np.bool_], queries: Examples, form: str) -> GroupEffects:
+        """(effects (m, groups), facts of this answer) for groups given as a mask `membership` (groups, n)."""
 
     def lacks_removal(self) -> str | None:
         """Why this fit cannot estimate removals, as a clause for a message; None if it can."""
@@ -69,11 +69,11 @@ class GroupRemoval(Fitted[RecipeT, ModelT]):
         form = self.forms[0] if form is None else form
         if form not in self.forms:
             raise ValueError(f"expected form to be one of {', '.join(self.forms)}, got {form!r}")
-        member = self._members(groups)
+        membership = self._members(groups)
         departure = self.departure(queries)
         measured = self.original_model.measure(queries)
         with announced(f"{type(self.recipe).__name__}, removal of {len(groups):,} groups", None):
-            values, facts = removed(member, queries, form)
+            values, facts = removed(membership, queries, form)
         names = np.array(list(groups))
         predictions = self.original_model.predict(queries) if departure is None else departure.own
         scores = self.scores(values, queries.ids, names, measured, predictions, facts)
@@ -83,11 +83,11 @@ class GroupRemoval(Fitted[RecipeT, ModelT]):
         """Mask of the members of each group, (groups, n)."""
         if not groups:
             raise ValueError("expected at least one group, e.g. {'children': [17, 42]}")
-        member = np.zeros((len(groups), len(self.train)), dtype=bool)
-        for row, (name, ids) in zip(member, groups.items(), strict=True):
+        membership = np.zeros((len(groups), len(self.train)), dtype=bool)
+        for row, (name, ids) in zip(membership, groups.items(), strict=True):
             row[self.train.positions(ids)] = True
             require_part(self.train, name, np.flatnonzero(row))
-        return member
+        return membership
 
 
 def group_effects(
@@ -107,7 +107,7 @@ def group_effects(
     fitted.departure(queries)  # refuses queries that the optimum predicts otherwise
     effects, answer = np.zeros((len(queries), len(members))), fitted.answer(queries)
     for block, values in answer:
-        for group, member in enumerate(members):
-            inside = member[(member >= block.start) & (member < block.stop)]
+        for group, positions in enumerate(members):
+            inside = positions[(positions >= block.start) & (positions < block.stop)]
             effects[:, group] += values[:, inside - block.start].sum(axis=1)
     return effects, *fitted.answered(answer.facts)

@@ -15,7 +15,7 @@ Activations = NDArray[np.float64]
 
 
 class LayerActivations(Measurable):
-    """A network whose layers can be asked for their activations."""
+    """A network that can return the activations of its layers."""
 
     @abstractmethod
     def layer_names(self) -> Sequence[str]:

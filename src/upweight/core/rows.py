@@ -31,8 +31,8 @@ class Rows(ABC):
         """The rows at these positions."""
 
     @abstractmethod
-    def sums(self, member: NDArray[np.float64]) -> DenseRows:
-        """`member @ dense()`: weighted sums of rows, one for each row of member (groups, len(self))."""
+    def sums(self, membership: NDArray[np.float64]) -> DenseRows:
+        """`membership @ dense()`: weighted sums of rows, one for each row of membership (groups, len(self))."""
 
     def squares(self) -> NDArray[np.float64]:
         """Squared norms, (len(self),)."""
@@ -76,9 +76,9 @@ class DenseRows(Rows):
         """The rows at these positions."""
         return DenseRows(self.values[positions])
 
-    def sums(self, member: NDArray[np.float64]) -> DenseRows:
-        """`member @ dense()`."""
-        return DenseRows(member @ self.values)
+    def sums(self, membership: NDArray[np.float64]) -> DenseRows:
+        """`membership @ dense()`."""
+        return DenseRows(membership @ self.values)
 
 
 def reciprocal_roots(squares: NDArray[np.float64]) -> NDArray[np.float64]:

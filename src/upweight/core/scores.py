@@ -152,9 +152,9 @@ class Scores(Plottable, Tabular):
         for large groups use `fitted.remove`, which follows the model to its new optimum. Sums have no intervals: errors
         of scores that come from the same trainings are not independent.
         """
-        names, member = groups_of(by, self.train_ids)
+        names, group_of = groups_of(by, self.train_ids)
         sums = np.zeros((len(names), len(self.query_ids)))
-        np.add.at(sums, member, self.values.T)
+        np.add.at(sums, group_of, self.values.T)
         return replace(self, values=sums.T, train_ids=names, half_widths=None)
 
     def total(self) -> Scores:
@@ -267,8 +267,8 @@ def groups_of(
             raise ValueError(f"expected a group for every training example, got none for {missing[:3]}")
         by = [by[i] for i in train_ids.tolist()]
     require_index_of_ids("by", by, train_ids)
-    names, member = np.unique(as_names("by", by, len(train_ids)), return_inverse=True)
-    return names, member
+    names, group_of = np.unique(as_names("by", by, len(train_ids)), return_inverse=True)
+    return names, group_of
 
 
 def require_finite(values: NDArray[np.float64], may_be_nan: bool = False) -> NDArray[np.float64]:

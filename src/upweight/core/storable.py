@@ -37,7 +37,7 @@ def with_store(fit: Callable[..., Any]) -> Callable[..., Any]:
         name = type(recipe).__name__
         if not recipe.answers_from_store:
             raise TypeError(
-                f"{name} cannot be asked from a store: it needs more than the training gradients at the end of the "
+                f"{name} cannot answer from a store: it needs more than the training gradients at the end of the "
                 "training; Influence, RelatIF, GradDot and GradCos can"
             )
         require(model, [Storable], f"{name}.fit(…, store=…)", train)

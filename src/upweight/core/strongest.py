@@ -18,18 +18,18 @@ class GroupSums:
     """Sums of scores over groups of training examples, from blocks as they are computed.
 
     Args:
-        member: (n,) the group of every training example.
+        group_of: (n,) the group of every training example.
         groups: their number.
         m: queries.
     """
 
-    def __init__(self, member: NDArray[np.intp], groups: int, m: int) -> None:
-        self._member, self._groups, self._m = member, groups, m
+    def __init__(self, group_of: NDArray[np.intp], groups: int, m: int) -> None:
+        self._group_of, self._groups, self._m = group_of, groups, m
         self.values = np.zeros((m, groups))
 
     def add(self, where: slice, block: NDArray[np.float64]) -> None:
         """Add the scores of some training examples, (m, block)."""
-        cells = self._member[where] + self._groups * np.arange(self._m)[:, None]
+        cells = self._group_of[where] + self._groups * np.arange(self._m)[:, None]
         sums = np.bincount(cells.ravel(), weights=block.ravel(), minlength=self.values.size)
         self.values += sums.reshape(self.values.shape)
 

@@ -34,14 +34,14 @@ def weighted_positions(train: Examples) -> NDArray[np.intp]:
     return np.flatnonzero(sample_weights(train))
 
 
-def require_part(train: Examples, name: str, member: NDArray[np.intp]) -> None:
+def require_part(train: Examples, name: str, positions: NDArray[np.intp]) -> None:
     """Raise ValueError if a group has no examples, or all examples of positive weight."""
     remaining = sample_weights(train).copy()
-    remaining[member] = 0.0
-    if len(member) == 0 or not remaining.any():
+    remaining[positions] = 0.0
+    if len(positions) == 0 or not remaining.any():
         raise ValueError(
             f"expected group {name!r} to be some of the {len(weighted_positions(train))} training examples, "
-            f"got {len(member)}: removing none changes nothing, removing all leaves nothing to train on"
+            f"got {len(positions)}: removing none changes nothing, removing all leaves nothing to train on"
         )
 
 

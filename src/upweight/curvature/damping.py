@@ -34,7 +34,7 @@ POLYNOMIAL_DEGREE = 5
 MAX_TRACE_EXAMPLES = 256  # examples from which a trace is estimated
 CURVATURE_SHARE = 0.7  # damping over the mean eigenvalue of a Gauss–Newton matrix or Hessian of rank n
 DIAGONAL_SHARE = 0.05  # damping over the same mean eigenvalue, for the diagonal alone
-FISHER_SHARE = 0.3  # damping over the mean eigenvalue of an empirical Fisher, whose gradients shrink as the model fits
+FISHER_SHARE = 0.3  # of the mean eigenvalue of an empirical Fisher: its gradients shrink as the model fits
 
 DATAINF_DAMPING_FROM = (
     "a tenth of the mean squared gradient per parameter in every layer, beyond the objective's l2 (Kwon et al. 2024)"

@@ -74,7 +74,7 @@ class FittedDataInf(Curvature):
     def _squares(self) -> Array:
         """‖gᵢ‖² of every layer, (layers, n)."""
         squares = np.empty((len(self.layers), len(self.summed.train)))
-        for where, batch in self.rows.held():
+        for where, batch in self.rows.held_batches():
             self.floats = batch.floats
             for layer, names in enumerate(self.layers):
                 squares[layer, where] = batch.only(names).squares().double().cpu().numpy()
@@ -147,7 +147,7 @@ class FittedDataInf(Curvature):
         if isinstance(right, CapturedRows):
             if len(right) > len(left):
                 return self.products(right, left).transpose(0, 2, 1)
-            for columns, right_batch in right.held():
+            for columns, right_batch in right.held_batches():
                 for rows, left_batch in left.passes(ready=True):
                     for layer, names in enumerate(self.layers):
                         out[layer, rows, columns] = to_numpy(left_batch.only(names).dot(right_batch))
@@ -193,7 +193,7 @@ class DataInfRows(Rows):
             return self._tensors.dot(other)
         plain = other if other.share is None else other.plain()
         out = np.einsum("lmk,l->mk", fitted.products(self.rows, plain), 1 / fitted.factors)
-        for columns, batch in other.held():
+        for columns, batch in other.held_batches():
             for where, train_batch in fitted.rows.passes(ready=True):
                 for names, dual, factor in zip(fitted.layers, self.dual, fitted.factors, strict=True):
                     out[:, columns] -= dual[:, where] @ to_numpy(train_batch.only(names).dot(batch)) / factor
@@ -233,9 +233,9 @@ class DataInfRows(Rows):
         """The rows at these positions."""
         return DataInfRows(self.fitted, self.rows.take(positions), self.dual[:, positions])
 
-    def sums(self, member: Array) -> DenseRows:
-        """`member @ dense()`."""
-        return self._tensors.sums(member)
+    def sums(self, membership: Array) -> DenseRows:
+        """`membership @ dense()`."""
+        return self._tensors.sums(membership)
 
 
 def _products(left: Mapping[str, Tensor], right: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:

@@ -63,7 +63,7 @@ def paired_training(fitted: LayerwiseFit, left: Multiples, right: Multiples) -> 
     Σ over layers of (⟨lᵢ, rᵢ⟩ − Σ_k D_k ⟨lᵢ, g_k⟩⟨g_k, rᵢ⟩)/(λW), with both from the products ⟨gᵢ, g_k⟩.
     """
     out = np.empty(len(left.factors))
-    for where, batch in fitted.rows.held():
+    for where, batch in fitted.rows.held_batches():
         out[where] = _share_products(fitted, batch, (left, right))
         for columns, other in fitted.rows.passes(ready=True):
             out[where] += _batch_products(fitted, (where, batch), (columns, other), (left, right))

@@ -81,9 +81,9 @@ class EigenRows(Rows):
         blocks = {name: block[where] for name, block in self.blocks.items()}
         return EigenRows(self.network, self.layers, joints, blocks, self.expected_rows)
 
-    def sums(self, member: Array) -> DenseRows:
-        """`member @ dense()`."""
-        return self.tensors.sums(member)
+    def sums(self, membership: Array) -> DenseRows:
+        """`membership @ dense()`."""
+        return self.tensors.sums(membership)
 
     @property
     def tensors(self) -> TensorRows:

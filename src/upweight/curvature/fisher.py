@@ -157,6 +157,6 @@ class FisherRows(Rows):
         """The rows at these positions."""
         return FisherRows(self.fisher, self.rows.take(positions), self.kernel[positions], self.dual[positions])
 
-    def sums(self, member: Array) -> DenseRows:
-        """`member @ dense()`."""
-        return DenseRows(member @ self.dense())
+    def sums(self, membership: Array) -> DenseRows:
+        """`membership @ dense()`."""
+        return DenseRows(membership @ self.dense())

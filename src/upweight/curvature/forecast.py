@@ -32,7 +32,7 @@ from upweight.curvature.kfac import FactoredLayer, factor_sums
 from upweight.curvature.linear_head import is_linear_head
 from upweight.curvature.pilot import Pilot
 
-COPIES_IN_CG = 11  # of the queries: right sides, solutions, residuals, directions, products and what is made in between
+COPIES_IN_CG = 11  # of the queries' vectors: right sides, solutions, residuals, directions, products, temporary ones
 CG_STEPS_PER_DIGIT = 2.5  # of the residual, in a preconditioned solve
 
 

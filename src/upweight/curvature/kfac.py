@@ -26,7 +26,7 @@ from upweight.gradients.gradient_terms import MAX_TEMPORARY_NUMBERS
 from upweight.gradients.patches import patches_at, rotated_patches
 
 Blocks = dict[str, Tensor]
-MIN_CONVOLVED_CHANNELS = 32  # from which on a convolution is faster than the product of its patches
+MIN_CONVOLVED_CHANNELS = 32  # channels from which a convolution is faster than the product of its patches
 ROWS_PER_WIDTH = 16  # rows over the width of an input factor, from which it is estimated if draws are taken anyway
 
 

@@ -211,9 +211,9 @@ def grouped_directions(hessians: Tensor, groups: int, keys: NDArray[np.uint64], 
     scaled = vectors * (values.sqrt() * signs)[:, None, :]
     traces, sums = values.new_zeros(len(values), groups), values.new_zeros(len(values), groups, count)
     for c in range(count - 1, -1, -1):
-        member = torch.nn.functional.one_hot(traces.argmin(dim=1), groups).to(values)
-        traces = traces + member * values[:, c, None]
-        sums = sums + member[:, :, None] * scaled[:, None, :, c]
+        membership = torch.nn.functional.one_hot(traces.argmin(dim=1), groups).to(values)
+        traces = traces + membership * values[:, c, None]
+        sums = sums + membership[:, :, None] * scaled[:, None, :, c]
     return [u.to(hessians.dtype) for u in sums.unbind(1)]
 
 

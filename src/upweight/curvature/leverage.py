@@ -32,7 +32,7 @@ from upweight.gradients.outputs import outputs
 from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
-MAX_BATCH_EXAMPLES = 64  # of each example, as many rows as it has outputs are held
+MAX_BATCH_EXAMPLES = 64  # examples; each takes as many rows as it has outputs
 MAX_LEVERAGE = 1 - 1e-9  # at 1 the model passes through the point, and removal has no first-order answer
 
 

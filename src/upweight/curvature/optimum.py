@@ -19,7 +19,7 @@ from upweight.gradients.functional import SecondDerivativeError
 Array = NDArray[np.float64]
 MAX_GRADIENT_NORM = 1e-3  # relative to that of gradients with random signs
 MAX_CONDITION = 1e6
-SAMPLED_EXAMPLES = 32  # from which the size of single gradients is estimated
+SAMPLED_EXAMPLES = 32  # examples from which the norm of single gradients is estimated
 POWER_STEPS = 100
 NONE_AT_OPTIMUM = "none: the net is at an optimum, where the exact Hessian is positive definite and well conditioned"
 

@@ -18,7 +18,7 @@ from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
 Solve = Callable[[Rows], Solved]
-SAMPLED_EXAMPLES = 256  # among which those with the largest steps are looked for
+SAMPLED_EXAMPLES = 256  # examples of which those with the largest steps are taken
 MAX_STEP_NUMBERS = 1 << 24  # of their steps
 FOLLOWED = 8  # examples with the largest steps, for which the objective is differentiated again
 

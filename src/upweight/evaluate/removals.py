@@ -114,12 +114,12 @@ def predicted_effects(scores: Scores, removals: Sequence[Removal]) -> NDArray[np
     values = np.where(is_nan, 0.0, scores.values) if is_nan.any() else scores.values
     sums = np.empty((len(scores.values), len(removals)))
     for block in blocks(len(removals), REMOVAL_BLOCK):
-        member = np.zeros((len(column_of), block.stop - block.start))
-        for row, removal in zip(member.T, removals[block], strict=True):
+        membership = np.zeros((len(column_of), block.stop - block.start))
+        for row, removal in zip(membership.T, removals[block], strict=True):
             row[_columns(column_of, removal.ids, removal.name)] = 1.0
-        sums[:, block] = values @ member
+        sums[:, block] = values @ membership
         if is_nan.any():
-            sums[:, block][is_nan.astype(np.float64) @ member > 0] = np.nan
+            sums[:, block][is_nan.astype(np.float64) @ membership > 0] = np.nan
     return sums
 
 

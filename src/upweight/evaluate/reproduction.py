@@ -14,7 +14,7 @@ from upweight.retraining.retraining import ONE_BY_ONE
 from upweight.retraining.task import Task
 
 Array = NDArray[np.float64]
-MAX_DRIFT = 0.05  # share of a typical effect by which retraining on everything may miss the model without a warning
+MAX_DRIFT = 0.05  # largest distance of the retrained from the given model without a warning, in typical effects
 
 
 def check_reproduction(model: Any, train: Examples, queries: Examples, base: Array, actual: Array) -> dict[str, Any]:

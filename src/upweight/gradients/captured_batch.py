@@ -142,11 +142,13 @@ class CapturedBatch:
         terms = {name: tuple(map(_prepare, uses)) for name, uses in self.terms.items()}
         return replace(self, terms=terms)
 
-    def sums(self, member: Tensor) -> dict[str, Tensor]:
-        """Weighted sums of the gradients, `member` (g, B) times (B, *shape): name → (g, *shape)."""
+    def sums(self, membership: Tensor) -> dict[str, Tensor]:
+        """Weighted sums of the gradients, `membership` (g, B) times (B, *shape): name → (g, *shape)."""
         out = {}
         for name, uses in self.terms.items():
-            out[name] = sum((term.sums(member) for term in uses), self.like.new_zeros(len(member), *self.shapes[name]))
+            out[name] = sum(
+                (term.sums(membership) for term in uses), self.like.new_zeros(len(membership), *self.shapes[name])
+            )
         return out
 
     def materialise(self, name: str) -> Tensor:

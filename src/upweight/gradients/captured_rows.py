@@ -168,7 +168,7 @@ class CapturedRows(NetworkRows):
         rows._cache, rows._cache_limit = None, limit
         return rows
 
-    def held(self) -> Iterator[tuple[slice, CapturedBatch]]:
+    def held_batches(self) -> Iterator[tuple[slice, CapturedBatch]]:
         """Batches of up to `max_held_numbers` for the side of a product that is held, prepared for many products."""
         for where, batch in merge_batches(self.passes(ready=True), held_numbers(self.max_held_numbers)):
             is_whole = where == slice(0, len(self))
@@ -185,7 +185,7 @@ class CapturedRows(NetworkRows):
         if len(other) > len(self):
             return other.dot(self).T
         out = np.empty((len(self), len(other)))
-        for columns, right in other.held():
+        for columns, right in other.held_batches():
             for rows, left in merge_batches(self.passes(ready=True), streamed_numbers()):
                 out[rows, columns] = to_numpy(left.dot(right))
         return out if self.share is None is other.share else out + self._shares(other)
@@ -193,7 +193,7 @@ class CapturedRows(NetworkRows):
     def gram(self) -> Array:
         """`dense() @ dense().T`, (n, n), with half of its products."""
         out = np.empty((len(self), len(self)))
-        for columns, right in self.held():
+        for columns, right in self.held_batches():
             out[columns, columns] = to_numpy(right.gram())
             for rows, left in merge_batches(self.passes(columns.stop, ready=True), streamed_numbers()):
                 out[rows, columns] = to_numpy(left.dot(right))
@@ -262,19 +262,19 @@ class CapturedRows(NetworkRows):
             self.network, self.examples, self.quantity, self.weights, None, self.slopes, self.normalisation
         )
 
-    def sums(self, member: Array) -> DenseRows:
-        """`member @ dense()`."""
-        return DenseRows(self.total(member).dense())
+    def sums(self, membership: Array) -> DenseRows:
+        """`membership @ dense()`."""
+        return DenseRows(self.total(membership).dense())
 
-    def total(self, member: Array) -> TensorRows:
-        """`member @ dense()` as tensors, for member (groups, n)."""
-        member = np.asarray(member, dtype=np.float64)
+    def total(self, membership: Array) -> TensorRows:
+        """`membership @ dense()` as tensors, for membership (groups, n)."""
+        membership = np.asarray(membership, dtype=np.float64)
         totals: dict[str, Tensor] = {}
         for where, batch in self.passes():
-            sums = batch.sums(torch.as_tensor(member[:, where]).to(batch.like))
+            sums = batch.sums(torch.as_tensor(membership[:, where]).to(batch.like))
             totals = {name: totals[name] + block if totals else block for name, block in sums.items()}
         if self.share is not None:
-            weights = torch.as_tensor(member @ self.weights)
+            weights = torch.as_tensor(membership @ self.weights)
             for name in totals:
                 totals[name] += torch.tensordot(weights.to(totals[name])[:, None], self.share[name][None], dims=1)
         return TensorRows(self.network, totals)

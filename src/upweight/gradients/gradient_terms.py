@@ -43,8 +43,8 @@ class GradientTerm(ABC):
         """Inner products with k vectors (k, *shape): (B, k); no temporary tensor holds more than `limit` numbers."""
 
     @abstractmethod
-    def sums(self, member: Tensor, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
-        """Weighted sums of the gradients, `member` (g, B) times (B, *shape): (g, *shape); `limit` as for vectors."""
+    def sums(self, membership: Tensor, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
+        """Weighted sums of the gradients, membership (g, B) times (B, *shape): (g, *shape); `limit` as for vectors."""
 
     @abstractmethod
     def take(self, where: slice) -> GradientTerm:
@@ -83,9 +83,9 @@ class DenseTerm(GradientTerm):
         """One GEMM."""
         return flatten_each(self.values) @ flatten_each(block).T
 
-    def sums(self, member: Tensor, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
+    def sums(self, membership: Tensor, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
         """One GEMM."""
-        return (member @ flatten_each(self.values)).reshape(len(member), *self.shape)
+        return (membership @ flatten_each(self.values)).reshape(len(membership), *self.shape)
 
     def take(self, where: slice) -> DenseTerm:
         """A view."""
@@ -159,16 +159,16 @@ class OuterTerm(GradientTerm):
                 out[:, where] = torch.einsum("kbtc,btc->bk", mapped, right)
         return out
 
-    def sums(self, member: Tensor, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
+    def sums(self, membership: Tensor, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
         """One GEMM over all positions per group; with several groups and positions, of materialised gradients."""
-        if len(member) > 1 and self.length > 1:
-            out = self.left.new_zeros(len(member), prod(self.shape))
+        if len(membership) > 1 and self.length > 1:
+            out = self.left.new_zeros(len(membership), prod(self.shape))
             for where, gradients in self.chunks(limit):
-                out += member[:, where] @ gradients
-            return out.reshape(len(member), *self.shape)
+                out += membership[:, where] @ gradients
+            return out.reshape(len(membership), *self.shape)
         right = self.right.flatten(0, 1)
-        totals = [(self.left * weights[:, None, None]).flatten(0, 1).T @ right for weights in member]
-        return torch.stack(totals).reshape(len(member), *self.shape)
+        totals = [(self.left * weights[:, None, None]).flatten(0, 1).T @ right for weights in membership]
+        return torch.stack(totals).reshape(len(membership), *self.shape)
 
     def take(self, where: slice) -> OuterTerm:
         """Views."""
@@ -240,10 +240,10 @@ class LookupTerm(GradientTerm):
                 return out
         return torch.stack([(functional.embedding(self.ids, x) * self.right).sum((1, 2)) for x in block], dim=1)
 
-    def sums(self, member: Tensor, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
+    def sums(self, membership: Tensor, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
         """The weighted output gradients, added to the rows of an empty table."""
-        out = self.right.new_zeros(len(member), *self.shape)
-        for total, weights in zip(out, member, strict=True):
+        out = self.right.new_zeros(len(membership), *self.shape)
+        for total, weights in zip(out, membership, strict=True):
             total.index_add_(0, self.ids.flatten(), (self.right * weights[:, None, None]).flatten(0, 1))
         return out
 

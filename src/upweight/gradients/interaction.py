@@ -24,7 +24,7 @@ from upweight.gradients.outputs import NoOutputsError, output_values
 from upweight.gradients.preserve_model import without_graph
 
 COMPARED_EXAMPLES = 16  # at most, in one batch and alone
-GRADIENT_EXAMPLES = 3  # of these, the ones whose gradients are compared in any case
+GRADIENT_EXAMPLES = 3  # examples of a batch whose gradients are always compared
 MAX_CANDIDATES = 2048  # examples among which these are chosen
 MAX_COMPUTED_NUMBERS = 1 << 22  # of gradients of examples alone that are held in memory, 16 MB
 Blocks = Mapping[str, Tensor]

@@ -76,13 +76,13 @@ class PatchTerm(OuterTerm):
         images = rotated_patches(self.module, self.inputs, block.reshape(self.shape[0], self.columns).T, False)
         return (images * self.left).sum((1, 2))[:, None]
 
-    def sums(self, member: Tensor, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
+    def sums(self, membership: Tensor, limit: int = MAX_TEMPORARY_NUMBERS) -> Tensor:
         """One GEMM over the positions of a few examples at a time; several groups, of materialised gradients."""
-        if len(member) > 1:
-            return super().sums(member, limit)
+        if len(membership) > 1:
+            return super().sums(membership, limit)
         out = self.left.new_zeros(self.shape[0], self.columns)
         for where in blocks(len(self), max(1, limit // (self.length * self.columns))):
-            weighted = self.left[where] * member[0, where, None, None]
+            weighted = self.left[where] * membership[0, where, None, None]
             out += (weighted.transpose(1, 2) @ patches(self.module, self.inputs[where])).sum(0)
         return out.reshape(1, *self.shape)
 

@@ -74,9 +74,9 @@ class TensorRows(NetworkRows):
         index = torch.as_tensor(np.asarray(positions), device=self.network.device)
         return TensorRows(self.network, {name: block[index] for name, block in self.blocks.items()})
 
-    def sums(self, member: Array) -> DenseRows:
-        """`member @ dense()`."""
-        weights = torch.as_tensor(np.asarray(member)).to(next(iter(self.blocks.values())))
+    def sums(self, membership: Array) -> DenseRows:
+        """`membership @ dense()`."""
+        weights = torch.as_tensor(np.asarray(membership)).to(next(iter(self.blocks.values())))
         return DenseRows(
             self.network.join({name: torch.tensordot(weights, block, dims=1) for name, block in self.blocks.items()})
         )

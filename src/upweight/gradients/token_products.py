@@ -36,7 +36,14 @@ PRODUCT_TOLERANCE = 1e-4  # relative difference up to which products of position
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """Products of one batch, before they are cut to the texts: by text position (n, L), and those of no position."""
+    """Products of one padded batch.
+
+    Attributes:
+        values: (n, L), by position in the text.
+        rest: (n,), those that belong to no position.
+        targets: (n, L), whether the loss is about the token.
+        text: the tokens, and which of them are padding.
+    """
 
     values: Tensor
     rest: Tensor

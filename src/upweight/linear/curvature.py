@@ -30,8 +30,8 @@ from upweight.linear.undetermined import (
 
 Array = NDArray[np.float64]
 MAX_FACTORISATIONS = 20  # on the way to the optimum
-MANY_STEPS = 20  # from which a retraining tries the chord method if more examples change: more, but cheaper steps
-MANY_STEPS_CHORD_SHARE = 0.02  # up to this share of the examples
+MANY_STEPS = 20  # allowed steps from which a retraining tries the chord method: more steps, but cheaper ones
+MANY_STEPS_CHORD_SHARE = 0.02  # largest share of changed examples with which it does
 RETRAINING_TOLERANCE = 1e-10  # at a looser one, Newton's last step ends far below it and the chord method's does not
 SAME_HESSIAN = 1e-3  # root mean square change of the outputs up to which the Hessian is taken to be the same
 
@@ -147,24 +147,24 @@ class LinearCurvature(ExactCurvature):
         """For examples of leverage 1: the directions (r, K·d) that no other example determines."""
         return self.leverages.undetermined()
 
-    def undetermined_without(self, member: NDArray[np.bool_]) -> Array:
+    def undetermined_without(self, group: NDArray[np.bool_]) -> Array:
         """The directions (r, K·d) that only these examples (n,) determine.
 
         They are eigenvectors of H⁻¹H_U of eigenvalue 1, whose trace is the sum of the leverages.
         """
         none = np.empty((0, self.problem.size))
-        has_l2 = float(self.problem.ridge_of(1.0 - member.astype(np.float64))) > 0
+        has_l2 = float(self.problem.ridge_of(1.0 - group.astype(np.float64))) > 0
         if has_l2 or self.solver.damping > 0 or isinstance(self.solver, ConjugateGradients):
             return none
-        if self.leverages.per_example[member].sum() < SUSPECT_LEVERAGE:
+        if self.leverages.per_example[group].sum() < SUSPECT_LEVERAGE:
             return none
-        inside = member[None].astype(np.float64)
+        inside = group[None].astype(np.float64)
 
         def share(v: Array) -> Array:
             return self.solver.solve(self.part_matvec(inside, v[None]).reshape(1, *self.problem.shape)).ravel()
 
         directions = leading_eigenvectors(share, self.problem.size, SUSPECT_LEVERAGE)
-        return only_determined_by(self.solver, member, directions.reshape(-1, *self.problem.shape))
+        return only_determined_by(self.solver, group, directions.reshape(-1, *self.problem.shape))
 
     def smallest(self, parameters: Array, directions: Array) -> Array:
         """The parameters (K·d,) moved along undetermined directions (r, K·d) to the smallest norm."""
@@ -175,11 +175,11 @@ class LinearCurvature(ExactCurvature):
         """leftᵢᵀ H⁻¹ rightᵢ through the leverages, for rows of the training examples themselves."""
         return self.leverages.paired(left, right)
 
-    def part_matvec(self, member: Array, vectors: Array) -> Array:
+    def part_matvec(self, membership: Array, vectors: Array) -> Array:
         """Σ_{i∈U} wᵢ (X̃ᵢᵀ Aᵢ X̃ᵢ + each·M) v for every group."""
         problem, parameters = self.problem, vectors.reshape(-1, *self.problem.shape)
         out = np.zeros_like(parameters)
-        for g, (inside, v) in enumerate(zip(member, parameters, strict=True)):
+        for g, (inside, v) in enumerate(zip(membership, parameters, strict=True)):
             where = np.flatnonzero(inside)
             part = problem.features.take(where)
             curved = np.einsum("nck,nk->nc", problem.second_derivatives(where), part.times(v.T)) * inside[where, None]

@@ -48,7 +48,7 @@ class Design:
         offset: (columns,) what is subtracted from the columns, so that numbers far from 0 that hardly vary lose no
             digits; θ then has another intercept. None for nothing.
         scale: (columns,) what the columns are multiplied with, if each has a penalty of its own: on scaled
-            columns they are alike. None for ones.
+            columns the penalties are equal. None for ones.
     """
 
     inputs: Inputs

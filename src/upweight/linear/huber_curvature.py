@@ -38,7 +38,7 @@ class HuberCurvature(LinearCurvature):
     """H + λ of the Huber loss at its scale; removals by Newton steps also follow the scale to its new optimum."""
 
     @property
-    def held_without_steps(self) -> str:
+    def fixed_without_steps(self) -> str:
         """The scale."""
         return "the scale of the residuals is held fixed"
 

@@ -19,7 +19,7 @@ from upweight.linear.solver_choice import solver_for
 
 Array = NDArray[np.float64]
 MAX_EXAMPLES = 4000  # training examples up to which their matrix of inner products is held
-EXPECTED_STEPS = 3.0  # by which the cost of one step is multiplied for one removal
+EXPECTED_STEPS = 3.0  # assumed Newton steps of one removal; callers multiply the cost of a step by it
 EVENTS = 10.0  # assumed number of kinks on the path of one removal
 
 
@@ -65,7 +65,7 @@ class KinkCurvature(LinearCurvature):
         return NewtonSteps(flat, residual, steps)
 
     @property
-    def held_without_steps(self) -> str:
+    def fixed_without_steps(self) -> str:
         """The kinks."""
         return f"scores are those of the {self.problem.family.name}"
 

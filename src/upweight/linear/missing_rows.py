@@ -11,8 +11,8 @@ from upweight.linear.curvature import LinearCurvature
 from upweight.linear.features import Features
 from upweight.linear.problem import Array, Problem
 
-BEYOND_TOLERANCE = 1.1  # times the tolerance of the solver, from which a gradient is not the solver's
-BEYOND_EXACT = 1e-7  # ‖∇J‖ relative to random-sign gradients, that a closed form never leaves
+BEYOND_TOLERANCE = 1.1  # gradient, in tolerances of the solver, that its solver would not have left
+BEYOND_EXACT = 1e-7  # ‖∇J‖, relative to random-sign gradients, that no closed form leaves
 BEYOND_EXACT_COARSE = 1e-3  # the same in single precision, or with as many columns as rows, often ill-conditioned
 DOUBLE = float(np.finfo(np.float64).eps)
 HALF = float(np.finfo(np.float16).eps)
@@ -20,7 +20,7 @@ BEYOND_STALLING = 1e-4  # the same for a solver that stops where the objective f
 STALLED = 5e-9  # distance to the lowest objective, relative to it, within which solvers may stall
 STALLED_ROUNDINGS = 512.0  # the same in units of the precision, for single precision
 PROGRESS = 0.9  # share of what can be gained over a constant prediction that a solver that converged has gained
-ROUNDING = 100.0  # times the precision, of the data's own scale, within which a gradient is a rounding error
+ROUNDING = 100.0  # gradient that is a rounding error, in units of the precision and of the data's scale
 SAME_ROW = 0.01  # relative error of a gradient to be that of one row
 
 

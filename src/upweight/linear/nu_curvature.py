@@ -12,7 +12,7 @@ from upweight.linear.losses.loss import Kinks
 from upweight.linear.losses.nu import NuEpsilonLoss, NuHingeLoss
 
 Array = NDArray[np.float64]
-SMALLEST_MARGIN = 1e-9  # at which the classes cannot be told apart
+SMALLEST_MARGIN = 1e-9  # margin below which the classes are not separated
 
 
 class NuCurvature(KinkCurvature):
@@ -23,9 +23,9 @@ class NuCurvature(KinkCurvature):
     """
 
     @property
-    def held_without_steps(self) -> str:
+    def fixed_without_steps(self) -> str:
         """The width, and the kinks."""
-        return f"the width that ν chooses is held fixed, and {super().held_without_steps}"
+        return f"the width that ν chooses is held fixed, and {super().fixed_without_steps}"
 
 
 class NuHingeCurvature(NuCurvature):

@@ -19,7 +19,7 @@ from upweight.linear.sparse_curvature import SparseCurvature
 from upweight.linear.vertex_path import VertexPath
 
 Array = NDArray[np.float64]
-EXPECTED_STEPS = 3.0  # by which the cost of one step is multiplied for one removal
+EXPECTED_STEPS = 3.0  # assumed Newton steps of one removal; callers multiply the cost of a step by it
 SAME = 1e-6  # relative difference of objectives up to which they are one optimum
 WIDTH = 1.0  # of the kernel, in mean absolute residuals over the cube root of their number
 PIVOTS = 5.0  # assumed number of vertices on the path of one removal
@@ -61,7 +61,7 @@ class QuantileCurvature(SparseCurvature):
         return NewtonSteps(shifts, np.zeros(len(factors)), steps)
 
     @property
-    def held_without_steps(self) -> str:
+    def fixed_without_steps(self) -> str:
         """The kinks."""
         return f"scores are those of the {self.problem.family.name}"
 

@@ -9,7 +9,7 @@ from upweight.core.curvature import ExactCurvature, NewtonSteps
 
 Array = NDArray[np.float64]
 MAX_STEPS = 100  # Newton steps of one retraining
-TOLERANCE = 1e-11  # gradient norm to which a retraining is taken, relative to random-sign gradients
+TOLERANCE = 1e-11  # largest gradient norm after a retraining, relative to gradients of random signs
 
 
 def retrained_parameters(optimum: ExactCurvature, weights: Array) -> Array:

@@ -78,12 +78,12 @@ class FactoredRows(Rows):
             out = out + self.share[:, None, None] * self.common
         return np.asarray(out.reshape(len(self), -1))
 
-    def sums(self, member: Array) -> DenseRows:
+    def sums(self, membership: Array) -> DenseRows:
         """Weighted sums by one product with the features."""
-        weighted = member.T[:, :, None] * self.slopes[:, None, :]
-        out = self.features.transposed_times(weighted.reshape(len(self), -1)).T.reshape(len(member), -1)
+        weighted = membership.T[:, :, None] * self.slopes[:, None, :]
+        out = self.features.transposed_times(weighted.reshape(len(self), -1)).T.reshape(len(membership), -1)
         if self.common is not None and self.share is not None:
-            out = out + np.outer(member @ self.share, self.common)
+            out = out + np.outer(membership @ self.share, self.common)
         return DenseRows(np.asarray(out))
 
     def squares(self) -> Array:

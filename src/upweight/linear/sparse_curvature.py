@@ -89,9 +89,9 @@ class SparseCurvature(ExactCurvature):
         """Leverages on the active set, (n,): their sum is at most the number of active parameters."""
         return self.inner.leverage()
 
-    def part_matvec(self, member: Array, vectors: Array) -> Array:
+    def part_matvec(self, membership: Array, vectors: Array) -> Array:
         """H_U v on the active set for every group U."""
-        return self._spread(self.inner.part_matvec(member, vectors[:, self.active]))
+        return self._spread(self.inner.part_matvec(membership, vectors[:, self.active]))
 
     def newton_steps(self, factors: Array, start: Array | None, steps: int, tolerance: float = 1e-10) -> NewtonSteps:
         """The optimum under other example weights, with the changes of the active set on the way; `start` is not used.
@@ -108,7 +108,7 @@ class SparseCurvature(ExactCurvature):
         return NewtonSteps(shifts, residual, most)
 
     @property
-    def held_without_steps(self) -> str:
+    def fixed_without_steps(self) -> str:
         """Changes of the active set."""
         return "the set of coefficients that are 0 is held fixed"
 

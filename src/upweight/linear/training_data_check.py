@@ -16,7 +16,7 @@ from upweight.linear.quantile_curvature import require_optimal_quantiles
 OTHER_DATA = 0.25  # ‖∇J‖, relative to random-sign gradients, above which the model was fitted on other data
 OTHER_DATA_HINGE = 0.9  # the same for the smoothed hinge, whose optimum is not exactly that of the hinge
 ROUNDING = 1e-10  # relative to the scale of the data, below which residuals are rounding errors
-CONSTANT = 1e-2  # distance of predictions to a constant target, relative to it, up to which they are the target
+CONSTANT = 1e-2  # relative distance from a constant target up to which predictions equal it
 AGREEMENT = 0.9  # share of training predictions in which an unfinished fit and its optimum must agree
 
 

@@ -13,11 +13,11 @@ from upweight.linear.hessian_solver import HessianSolver
 from upweight.linear.problem import Problem
 
 Array = NDArray[np.float64]
-ROUNDING = 1e-9  # curvature of all other examples, relative to that of these, up to which it is a rounding error
+ROUNDING = 1e-9  # curvature of all others over that of the examples, up to which it is a rounding error
 MAX_DENSE_EIGEN = 64  # parameters up to which all eigenvectors are computed
 MAX_EIGENVECTORS = 8  # of more parameters
 MAX_NULL = 500  # parameters up to which the null space of a singular Hessian is computed
-NULL = 1e-11  # eigenvalue of the Hessian scaled to a diagonal of 1, up to which it is a rounding error
+NULL = 1e-11  # eigenvalue, of the Hessian scaled to a diagonal of 1, that is a rounding error
 
 
 def only_determined_by(solver: HessianSolver, examples: Sequence[int] | NDArray[np.bool_], directions: Array) -> Array:

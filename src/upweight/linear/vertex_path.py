@@ -19,9 +19,9 @@ from upweight.linear.losses.loss import Kinks
 
 Array = NDArray[np.float64]
 MAX_PIVOTS = 20_000  # on one path
-INDEPENDENT = 1e-9  # share of a row that the rows before it do not span, from which on it is independent of them
+INDEPENDENT = 1e-9  # a row is independent of those before if they do not span this share of it
 TOLERANCE = 1e-9  # of forces, relative to the largest weight, and of times
-NEAR_END = 1e-7  # time before the end from which on a change of the vertex is one of rounding
+NEAR_END = 1e-7  # time before the end in which a change of the vertex is a rounding error
 SHIFT = 1e-10  # by which kinks are moved apart, relative to their spread, so that no two vertices are one place
 
 

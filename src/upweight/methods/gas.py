@@ -12,7 +12,8 @@ from upweight.core.attributor import Promises
 from upweight.core.checkpoints import Checkpointed
 from upweight.core.deprecation import ReplacedBy, accept_old_fields
 from upweight.core.examples import Examples
-from upweight.methods.parts.gradient_products import Cosines, FittedProducts, require_same_checkpoints
+from upweight.methods.parts.checkpoint_state import require_same_checkpoints
+from upweight.methods.parts.gradient_products import Cosines, FittedProducts
 
 
 @accept_old_fields({"layers": ReplacedBy("modules")})
@@ -49,5 +50,5 @@ class GAS(Cosines):
     ) -> FittedProducts:
         """Fit again, and check that the checkpoints are the same."""
         fitted = self.fit(model, train)
-        require_same_checkpoints(facts, fitted.checkpoints)
+        require_same_checkpoints(facts, fitted.state()[1])
         return fitted

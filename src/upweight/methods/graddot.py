@@ -33,7 +33,7 @@ class GradDot(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """A little of the order: the better, the more alike the curvature is in all directions."""
+        """Part of the order of effects; more of it, the more equal the curvature is in all directions."""
         return Promises(correlation=0.1)
 
     def fit(self, model: Any, train: Examples, store: Any = None) -> FittedProducts:

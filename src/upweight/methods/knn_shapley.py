@@ -21,7 +21,7 @@ from upweight.core.weights import example_counts, sample_weights
 from upweight.methods.parts.neighbour_game import classification_values, regression_values, squared_distances
 
 Array = NDArray[np.float64]
-MAX_QUERIES = 128  # that are compared at once, so that their number is soon seen to go on
+MAX_QUERIES = 128  # queries compared at a time: few, so that progress is reported often
 MAX_DISTANCES = 2**22  # between queries and training examples that are held in memory at once
 FAITHFUL = 0.8  # share of queries for which neighbours and model agree, below which an answer has a warning
 DIGITS = 12  # of squared distances relative to the longest row; distances equal to these digits are ordered by ids

@@ -103,9 +103,9 @@ class FittedLeafRefit(GroupRemoval[LeafRefit, Boosted]):
             ]
         )
 
-    def removed(self, member: NDArray[np.bool_], queries: Examples, form: str) -> GroupEffects:
+    def removed(self, membership: NDArray[np.bool_], queries: Examples, form: str) -> GroupEffects:
         """Effects of groups (groups, n), by replaying boosting without each of them."""
-        grown, removals = _exact(self.model, self.train), [np.flatnonzero(row) for row in member]
+        grown, removals = _exact(self.model, self.train), [np.flatnonzero(row) for row in membership]
         effects = [
             self._effects(queries, *refit(grown, removals[block])) for block in margin_blocks(grown, len(removals))
         ]

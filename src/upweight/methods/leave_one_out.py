@@ -28,7 +28,7 @@ from upweight.retraining.task import PROBE_EXAMPLES, Task
 Array = NDArray[np.float64]
 MODEL_BLOCK = 256  # retrained models whose measurements are held in memory at once
 MEASURED_BLOCK = 64  # training examples that are measured at once, each by its own model
-MAX_DRIFT = 0.05  # share of a typical effect by which retraining on everything may miss the model without a warning
+MAX_DRIFT = 0.05  # largest distance of the retrained from the given model without a warning, in typical effects
 
 
 @dataclass(frozen=True, kw_only=True)

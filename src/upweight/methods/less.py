@@ -19,7 +19,8 @@ from upweight.core.modules import Modules, as_settings
 from upweight.core.rows import reciprocal_roots
 from upweight.core.scores import Unit
 from upweight.core.weights import example_counts, sample_weights
-from upweight.methods.parts.gradient_products import chosen_parts, require_same_checkpoints
+from upweight.methods.parts.checkpoint_state import checkpoint_state, require_same_checkpoints
+from upweight.methods.parts.gradient_products import chosen_parts
 
 Array = NDArray[np.float64]
 TRAIN_BLOCK = 4096  # training examples whose scores are held in memory at once
@@ -71,7 +72,7 @@ class LESS(Attributor):
     ) -> FittedLESS:
         """Fit again, and check that the checkpoints are the same."""
         fitted = self.fit(model, train)
-        require_same_checkpoints(facts, fitted.checkpoints)
+        require_same_checkpoints(facts, fitted.state()[1])
         return fitted
 
 
@@ -116,7 +117,7 @@ class FittedLESS(Fitted[LESS, Any]):
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """No arrays; the identities of the checkpoints, so that loading refuses other checkpoints."""
-        return {}, {"checkpoints": [checkpoint.identity for checkpoint in self.checkpoints]}
+        return checkpoint_state(self.checkpoints)
 
     def _models(self) -> Iterator[tuple[Checkpoint, Any]]:
         for checkpoint in counted(self.checkpoints, len(self.checkpoints)):

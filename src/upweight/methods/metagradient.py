@@ -235,10 +235,10 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
             warnings.warn("rule= is now called form=", DeprecationWarning, stacklevel=2)
         return self.answer_groups(groups, queries, form or rule, self.removed)
 
-    def removed(self, member: NDArray[np.bool_], queries: Examples, form: str) -> GroupEffects:
+    def removed(self, membership: NDArray[np.bool_], queries: Examples, form: str) -> GroupEffects:
         """Effects of groups (groups, n): the slopes along the weight of each group, or their mean."""
         weights = GROUP_WEIGHTS[form]
-        slopes = np.array([[self._slope(row, weight, queries) for weight in weights] for row in member])
+        slopes = np.array([[self._slope(row, weight, queries) for weight in weights] for row in membership])
         if form != "simpson":
             return slopes[:, 0].T, AnswerFacts()
         values = (slopes[:, 0] + 4 * slopes[:, 1] + slopes[:, 2]) / 6  # of slopes (groups, weights, m)
@@ -254,13 +254,13 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
         metasmoothness = None if self.gate is None else self.gate.metasmoothness
         return {"runs": len(self.replays), "metasmoothness": metasmoothness, "warnings": warnings}
 
-    def _slope(self, member: Array, group_weight: float, queries: Examples) -> Array:
+    def _slope(self, group: Array, group_weight: float, queries: Examples) -> Array:
         """∂m/∂(weight of the group) at this weight of the group, mean over seeds: (m,)."""
         slopes = []
         for seed in range(self.recipe.seeds):
-            replay = self.model.replay(self.train, 1.0 - (1.0 - group_weight) * member, seed)
+            replay = self.model.replay(self.train, 1.0 - (1.0 - group_weight) * group, seed)
             rows = self.model.after(replay).outcome_rows(queries, replay)
-            slopes.append(rows.project(np.ascontiguousarray(replay.shifts(member[None]).T))[:, 0])
+            slopes.append(rows.project(np.ascontiguousarray(replay.shifts(group[None]).T))[:, 0])
         return np.asarray(np.mean(slopes, axis=0))
 
     def _smoothing(self, runs: Array | None, values: Array | None) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class RepSim(Attributor):
     A row of weight k counts as k copies.
     """
 
-    summary = "How alike the model's features of two examples are"
+    summary = "How similar the model's features of two examples are"
     paper = "Hanawa et al. (2021)"
     cost = "the features of all examples, and their inner products"
     needs = (Embeddable,)

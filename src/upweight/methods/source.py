@@ -23,6 +23,7 @@ from upweight.core.modules import Modules, as_parts
 from upweight.core.rows import Rows
 from upweight.core.scores import Scores, Unit
 from upweight.core.token_scoring import LinearScores, ScoreDirection, Span, measuring
+from upweight.methods.parts.checkpoint_state import checkpoint_state, require_same_checkpoints
 
 Array = NDArray[np.float64]
 TRAIN_BLOCK = 4096  # training examples whose scores are held in memory at once
@@ -91,9 +92,7 @@ class SOURCE(Attributor):
     ) -> FittedSOURCE | FittedSteps:
         """Fit again, and check that the checkpoints are the same."""
         fitted = self.fit(model, train)
-        checkpoints = fitted.state()[1]["checkpoints"]
-        if facts["checkpoints"] != checkpoints:
-            raise ValueError(f"fitted with other checkpoints ({facts['checkpoints']}, not {checkpoints}); fit again")
+        require_same_checkpoints(facts, fitted.state()[1])
         return fitted
 
 
@@ -149,7 +148,7 @@ class FittedSteps(Fitted[SOURCE, Checkpointed]):
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """No arrays; the identities of the checkpoints, so that loading refuses other checkpoints."""
-        return {}, {"checkpoints": [checkpoint.identity for checkpoint in self.steps.checkpoints]}
+        return checkpoint_state(self.steps.checkpoints)
 
 
 class FittedSOURCE(LinearScores[SOURCE, Checkpointed]):
@@ -209,7 +208,7 @@ class FittedSOURCE(LinearScores[SOURCE, Checkpointed]):
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """No arrays; the identities of the checkpoints, so that loading refuses other checkpoints."""
-        return {}, {"checkpoints": [c.identity for segment in self.segments for c in segment.checkpoints]}
+        return checkpoint_state(checkpoint for segment in self.segments for checkpoint in segment.checkpoints)
 
     def _responses(self, queries: Examples, tokens: Span | None = None) -> list[Rows]:
         """F_l(u_l) of every segment, in the order of the segments."""

@@ -13,7 +13,8 @@ from upweight.core.checkpoints import Checkpointed
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields
 from upweight.core.examples import Examples
 from upweight.core.modules import Modules
-from upweight.methods.parts.gradient_products import FittedProducts, require_same_checkpoints
+from upweight.methods.parts.checkpoint_state import require_same_checkpoints
+from upweight.methods.parts.gradient_products import FittedProducts
 
 
 @accept_old_fields({"layers": ReplacedBy("modules")})
@@ -41,7 +42,7 @@ class TracIn(Attributor):
 
     @property
     def promises(self) -> Promises:
-        """A little of the order: the better, the more alike the curvature is in all directions."""
+        """Part of the order of effects; more of it, the more equal the curvature is in all directions."""
         return Promises(correlation=0.1)
 
     def fit(self, model: Any, train: Examples) -> FittedProducts:
@@ -53,5 +54,5 @@ class TracIn(Attributor):
     ) -> FittedProducts:
         """Fit again, and check that the checkpoints are the same."""
         fitted = self.fit(model, train)
-        require_same_checkpoints(facts, fitted.checkpoints)
+        require_same_checkpoints(facts, fitted.state()[1])
         return fitted

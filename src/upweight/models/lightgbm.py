@@ -18,7 +18,7 @@ from upweight.models.estimator_clones import unfitted_clone
 from upweight.models.fitted_estimators import not_fitted
 from upweight.models.tree_inputs import TreeInputs
 from upweight.models.tree_reading import known_format, library_of, read_trees, unsupported_objective
-from upweight.models.tree_spec import TreeSpec, WrittenLeaves, class_weights_of, held_class_weights, times_classes
+from upweight.models.tree_spec import TreeSpec, WrittenLeaves, class_weights_of, fixed_class_weights, times_classes
 from upweight.trees.boosting import LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.elementwise_losses import Gamma, SoftLabels, Tweedie
@@ -63,13 +63,13 @@ class _ClassWeights:
         in_leaves: (classes,) in the sums of leaves.
         in_base: (classes,) in the constant that boosting starts from. `class_weight` becomes sample weights, which
             count in it; `scale_pos_weight` and `is_unbalance` do not.
-        held: settings that retrain with the same weights of classes.
+        fixed_settings: settings with which retraining uses the same weights of classes.
         notes: warnings for the reader of scores.
     """
 
     in_leaves: Array | None = None
     in_base: Array | None = None
-    held: dict[str, Any] = field(default_factory=dict)
+    fixed_settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -79,7 +79,7 @@ class _ClassWeights:
             return cls()
         class_weight = getattr(estimator, "class_weight", None)
         by_setting = class_weights_of(class_weight, loss.classes, train.y)
-        held, notes = held_class_weights(class_weight, loss.classes, by_setting)
+        fixed_settings, notes = fixed_class_weights(class_weight, loss.classes, by_setting)
         in_leaves = by_setting
         is_unbalance = parameters.get("is_unbalance") == "1"
         scale = float(parameters.get("scale_pos_weight") or 1)
@@ -101,7 +101,7 @@ class _ClassWeights:
                 "Retraining counts the classes anew.",
             )
         in_base = np.ones(len(in_leaves)) if by_setting is None else by_setting
-        return cls(in_leaves, in_base, held, notes)
+        return cls(in_leaves, in_base, fixed_settings, notes)
 
     def of_base(self, loss: BoostingLoss, train: Examples) -> Array | None:
         """The mean of the targets (K,) under the weights that the base is fitted with; None without labels."""
@@ -141,7 +141,7 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
         # Seed 0 stands for the run that made the model: without a seed, LightGBM uses its own default seeds.
         if is_native:
             return lightgbm.train(_native_settings(booster, seed), lightgbm.Dataset(x, y, weight=weights), rounds)
-        settings = {**dict.fromkeys(EARLY_STOPPING), **dict.fromkeys(TREE_COUNTS, rounds), **classes.held}
+        settings = {**dict.fromkeys(EARLY_STOPPING), **dict.fromkeys(TREE_COUNTS, rounds), **classes.fixed_settings}
         categories = booster.params.get("categorical_column", "auto")  # as they were passed to `fit`
         new = unfitted_clone(estimator, seed or None, **settings)
         return new.fit(x, y, sample_weight=weights, categorical_feature=categories)

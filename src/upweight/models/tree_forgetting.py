@@ -29,7 +29,8 @@ class TreeForgetting:
 
     Attributes:
         whole: the pipeline that ends in the trees, or the estimator itself.
-        inputs, write: of the `TreeSpec`.
+        inputs: raw inputs → the matrix that the trees get.
+        write: new leaf values → (a copy of the estimator with them, its margins); None if they cannot be written.
         reread: (fitted estimator or pipeline, its training set) → the model of it.
     """
 
@@ -101,7 +102,7 @@ def _require_written(model: TreeModel, given: Examples, margins: NDArray[np.floa
     """Raise ValueError if the estimator does not predict what its new leaf values give."""
     expected = model.margins(given)
     margins = np.asarray(margins, dtype=np.float64).reshape(expected.shape)
-    if model.loss.coupled:  # which sees differences of outputs alone
+    if model.loss.coupled:  # the loss depends on differences of outputs alone
         expected, margins = (part - part.mean(axis=1, keepdims=True) for part in (expected, margins))
     difference, largest = float(np.abs(margins - expected).max()), float(np.abs(expected).max())
     if not difference <= WRITTEN_TOLERANCE * max(largest, 1.0):

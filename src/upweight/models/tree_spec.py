@@ -144,21 +144,21 @@ def class_weights_of(class_weight: Any, classes: Any, y: Any, weights: Array | N
     )
 
 
-def held_class_weights(
+def fixed_class_weights(
     class_weight: Any, classes: Any, weights: Array | None
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """(settings that retrain with the same weights of classes, the note that says so) for balanced class weights."""
     if weights is None or not isinstance(class_weight, str):
         return {}, ()
-    held = dict(zip(classes.tolist(), weights.tolist(), strict=True))
-    return {"class_weight": held}, (
+    fixed = dict(zip(classes.tolist(), weights.tolist(), strict=True))
+    return {"class_weight": fixed}, (
         f"class_weight={class_weight!r}: the classes keep the weights of the full training set. Removals do not "
         "balance them anew, and retraining does not either.",
     )
 
 
 def _is_best_constant(base: Array, loss: BoostingLoss, targets: Array, weights: Array) -> bool:
-    """Whether the base fits the targets best, up to a shift of all outputs if the loss sees differences alone.
+    """Whether the base fits the targets best; up to a shift of all outputs if the loss depends on differences alone.
 
     A base of 0 can also be the library's default, and not a fit.
     """

@@ -152,8 +152,8 @@ class CoordinateModel(Layered):
         recipe = EKFAC() if recipe is None else recipe
         if not isinstance(recipe, KFAC | EKFAC | Identity):
             raise TypeError(
-                f"{type(recipe).__name__}() cannot be asked from {self.builder.header.encoding.summary}: use KFAC(), "
-                "EKFAC() or Identity(), or a store with ExactFactors()"
+                f"{type(recipe).__name__}() cannot be computed from {self.builder.header.encoding.summary}: use "
+                "KFAC(), EKFAC() or Identity(), or a store with ExactFactors()"
             )
         fitted = fitted_from(self.builder, recipe, damping)
         return CoordinateCurvature(self, fitted, isinstance(recipe, Identity))

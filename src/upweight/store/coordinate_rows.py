@@ -19,7 +19,7 @@ from upweight.store.stored_shards import StoredShards
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
 ROWS_AT_A_TIME = 2048  # of a shard that are multiplied at once
-DENSE_ROWS_AT_A_TIME = 64  # whose numbers are multiplied out
+DENSE_ROWS_AT_A_TIME = 64  # rows that are dense in memory at a time
 
 Blocks = Mapping[str, RowBlock]
 
@@ -41,9 +41,9 @@ class CoordinateRows(Rows):
         """`dense() @ matrix`."""
         return np.asarray(self.dense() @ matrix)
 
-    def sums(self, member: Array) -> DenseRows:
-        """`member @ dense()`."""
-        return DenseRows(member @ self.dense())
+    def sums(self, membership: Array) -> DenseRows:
+        """`membership @ dense()`."""
+        return DenseRows(membership @ self.dense())
 
     def squares(self) -> Array:
         """Squared norms, (n,)."""
@@ -261,9 +261,9 @@ class ScaledRows(Rows):
         """The rows at these positions."""
         return ScaledRows(self.rows.take(positions), self.factors[positions])
 
-    def sums(self, member: Array) -> DenseRows:
-        """`member @ dense()`."""
-        return self.rows.sums(member * self.factors)
+    def sums(self, membership: Array) -> DenseRows:
+        """`membership @ dense()`."""
+        return self.rows.sums(membership * self.factors)
 
 
 def joined_blocks(blocks: Sequence[RowBlock]) -> RowBlock:

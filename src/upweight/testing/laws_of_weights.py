@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 GIVEN_DAMPING = 0.01  # tried in addition to the automatic damping
 COMPARED_DIAGNOSTICS = ("damping", "gradient_norm", "faithful")  # diagnostics that depend on the training set alone
-JOINT_EFFECT_TOLERANCE = 1e-3  # share of the largest score that Newton steps may miss of the effect of all copies
+JOINT_EFFECT_TOLERANCE = 1e-3  # largest error of Newton steps for all copies, as a share of the largest score
 
 
 def not_copies(case: Case) -> str | None:

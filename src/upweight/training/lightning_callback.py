@@ -31,7 +31,8 @@ class LightningTrajectory(Callback):  # type: ignore[misc]
     accumulated batches are recorded too.
 
     Args:
-        folder, every: of the `Trajectory`.
+        folder: where checkpoints are written.
+        every: steps between two checkpoints.
         net: the part of the module whose parameters the optimiser trains, by name; "" for the module itself.
         random: whether to remember torch's random numbers at the beginning of every step (5 kB each), for dropout.
 

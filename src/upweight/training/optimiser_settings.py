@@ -131,7 +131,7 @@ class OptimiserSettings:
             if any(g.get(option) for g in groups):
                 raise ValueError(f"{type(optimiser).__name__}({option}=True) is not supported: {_SUPPORTED}")
         mean_decay = _mean_weight_decay(groups)
-        held: dict[str, Any] = {"decays": _decays(net, optimiser), "groups": _group_numbers(net, optimiser)}
+        parameter_groups: dict[str, Any] = {"decays": _decays(net, optimiser), "groups": _group_numbers(net, optimiser)}
         # torch's Adam and AdamW are one class with a flag in newer versions, two in older ones
         match type(optimiser):
             case torch.optim.SGD:
@@ -140,19 +140,23 @@ class OptimiserSettings:
                 if not 0 <= momentum < 1:
                     raise ValueError(f"expected a momentum in [0, 1), got {momentum}")
                 gain = (1 - dampening) / (1 - momentum) if momentum else 1.0
-                return cls("SGD", gain, mean_decay, momentum=momentum, nesterov=bool(group["nesterov"]), **held)
+                return cls(
+                    "SGD", gain, mean_decay, momentum=momentum, nesterov=bool(group["nesterov"]), **parameter_groups
+                )
             case torch.optim.Adam | torch.optim.AdamW:
                 _require_same(groups, "betas", "eps")
                 decoupled = isinstance(optimiser, torch.optim.AdamW) or bool(group.get("decoupled_weight_decay"))
                 kind = "AdamW" if decoupled else "Adam"
                 first, second = (float(beta) for beta in group["betas"])
-                return cls(kind, 1.0, mean_decay, decoupled, float(group["eps"]), second, first, **held)
+                return cls(kind, 1.0, mean_decay, decoupled, float(group["eps"]), second, first, **parameter_groups)
             case torch.optim.RMSprop:
                 _require_same(groups, "alpha", "eps", "momentum", "centered")
                 momentum, centred = float(group["momentum"]), bool(group["centered"])
                 gain = 1.0 / (1.0 - momentum)
                 moments: dict[str, Any] = {"beta": float(group["alpha"]), "momentum": momentum}
-                return cls("RMSprop", gain, mean_decay, eps=float(group["eps"]), **moments, centred=centred, **held)
+                return cls(
+                    "RMSprop", gain, mean_decay, eps=float(group["eps"]), **moments, centred=centred, **parameter_groups
+                )
         raise TypeError(f"{type(optimiser).__name__} is not supported: {_SUPPORTED}")
 
 

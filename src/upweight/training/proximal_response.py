@@ -29,9 +29,12 @@ Array = NDArray[np.float64]
 BATCH_SIZE = 256  # examples of one forward pass
 LBFGS_HISTORY = 30  # steps that L-BFGS remembers
 RUNAWAY_GRADIENT = 1e6  # relative to the first: there is no minimum that the search approaches
-STEPS_OF_A_METRIC = 25  # after which the coordinates are those of the point that was reached
+STEPS_OF_A_METRIC = 25  # steps after which the metric is computed anew, at the point that was reached
 SMALLEST_RIDGE = 1e-4  # on the diagonal of the metric at least, relative to its largest entry
-GRADIENT = {True: 1e-7, False: 1e-8}  # at which the search ends, relative to the first, with and without a metric
+GRADIENT = {
+    True: 1e-7,
+    False: 1e-8,
+}  # gradient norm at the end of the search, relative to the first: with a metric, without one
 
 
 @dataclass(frozen=True, eq=False)

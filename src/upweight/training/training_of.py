@@ -32,7 +32,7 @@ def training_of(net: nn.Module, optimiser: Optimizer, **settings: Any) -> Traini
     """
     optimiser = unwrap_optimiser(optimiser)
     rule, names = OptimiserSettings.of(net, optimiser).rule(), parameter_names(net, optimiser)
-    _require_all_held(net, set(names.values()))
+    _require_all_optimised(net, set(names.values()))
     first, *others = optimiser.param_groups
     lr, *rates = _learning_rates(optimiser, settings)
     groups = [
@@ -47,8 +47,8 @@ def training_of(net: nn.Module, optimiser: Optimizer, **settings: Any) -> Traini
     return Training(**{**read, **settings})
 
 
-def _require_all_held(net: nn.Module, held: set[str]) -> None:
-    fixed = [name for name, p in unwrap(net).named_parameters() if p.requires_grad and name not in held]
+def _require_all_optimised(net: nn.Module, optimised: set[str]) -> None:
+    fixed = [name for name, p in unwrap(net).named_parameters() if p.requires_grad and name not in optimised]
     if fixed:
         raise ValueError(
             f"expected an optimiser of all trainable parameters, but it does not hold {', '.join(fixed[:MAX_NAMED])}"

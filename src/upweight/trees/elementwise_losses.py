@@ -75,7 +75,7 @@ class Tweedie(LogLinkLoss, ElementwiseLoss):
 
 
 class SquaredLog(ElementwiseLoss):
-    """½ (log(1 + z) − log(1 + t))² for targets above −1, as in XGBoost, which sums no second derivative below 10⁻⁶."""
+    """½ (log(1 + z) − log(1 + t))² for targets above −1, as in XGBoost, where second derivatives are at least 10⁻⁶."""
 
     name = "squared log error"
     unit = "half squared log error"
@@ -85,7 +85,7 @@ class SquaredLog(ElementwiseLoss):
         return np.asarray((0.5 * self._difference(z, t) ** 2)[0])
 
     def derivatives(self, z: Array, t: Array) -> tuple[Array, Array]:
-        """Gradient and second derivative, which is held at 10⁻⁶ or more."""
+        """Gradient and second derivative, which is at least 10⁻⁶."""
         return self._difference(z, t) / self._shifted(z), np.maximum(self._second(z, t), MIN_SECOND)
 
     def derivatives_jvp(self, z: Array, t: Array, dz: Array) -> tuple[Array, Array | None]:
@@ -93,7 +93,7 @@ class SquaredLog(ElementwiseLoss):
         return self._second(z, t) * dz, self.third_derivative(z, t) * dz
 
     def third_derivative(self, z: Array, t: Array) -> Array:
-        """(2 log((1 + z) / (1 + t)) − 3) / (1 + z)³, and 0 where the second derivative is held."""
+        """(2 log((1 + z) / (1 + t)) − 3) / (1 + z)³, and 0 where the second derivative is that minimum."""
         third = (2.0 * self._difference(z, t) - 3.0) / self._shifted(z) ** 3
         return np.where(self._second(z, t) > MIN_SECOND, third, 0.0)
 

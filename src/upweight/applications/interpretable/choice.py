@@ -27,7 +27,8 @@ class Neighbours:
             none.
         width: of the kernel √exp(−distance² / width²); None for 0.75 √columns with Euclidean distances (tables), 25
             with cosine distances times 100 (texts, sparse rows), 0.25 with cosine distances (pictures).
-        quarters: whether columns of numbers are told by their quarters of the training set, as 0 or 1.
+        quarters: whether a column of numbers is 1 in the quarter of the training set into which the query falls, and 0
+            elsewhere; otherwise it is the number itself.
         categorical: names or positions of columns whose numbers are codes. Columns of texts, categories and truth
             values, and of at most two different numbers, are categorical anyway.
         segments: the superpixel of every pixel, or a function of the picture that returns it; None for scikit-image.

@@ -23,21 +23,21 @@ class Drawn:
     Attributes:
         rows: their interpretable features, (m, d).
         make: slice → the inputs of these neighbours, as the model takes them.
-        together: how many inputs may be in memory at a time.
+        max_inputs: how many inputs may be in memory at a time.
     """
 
     rows: Array
     make: Callable[[slice], Any]
-    together: int = 10_000
+    max_inputs: int = 10_000
 
     def inputs(self) -> Iterator[Any]:
         """All inputs, in blocks."""
-        for block in blocks(len(self.rows), self.together):
+        for block in blocks(len(self.rows), self.max_inputs):
             yield self.make(block)
 
 
 class InterpretableFeatures(ABC):
-    """Features of one query, which is the row of its own values: 1 for what is there.
+    """Features in which a query is described: its own values, or 1 for each of its parts (words, superpixels).
 
     Attributes:
         names: of the features.
@@ -57,7 +57,7 @@ class InterpretableFeatures(ABC):
     def mixed(self, sources: Positions, rng: np.random.Generator) -> Drawn:
         """One neighbour per training example: a random part of the query, and the rest from the training example.
 
-        Parts have every size alike, down to none of the query.
+        The size of the part is uniformly distributed; it may be none of the query.
         """
 
     @abstractmethod
@@ -79,9 +79,9 @@ def cosine_distances(rows: Array) -> Array:
 
 
 def shown_parts(count: int, d: int, rng: np.random.Generator, least_hidden: int = 1) -> NDArray[np.bool_]:
-    """Which of d features each of `count` neighbours keeps: all numbers from `least_hidden` to d hidden are as likely.
+    """Which of d features each of `count` neighbours keeps, (count, d).
 
-    Which ones are hidden is random, (count, d).
+    The number of hidden features is uniform from `least_hidden` to d, and which ones are hidden is random.
     """
     hidden = rng.integers(least_hidden, d + 1, count)
     ranks = rng.random((count, d)).argsort(axis=1).argsort(axis=1)

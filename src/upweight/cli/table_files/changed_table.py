@@ -22,7 +22,7 @@ from upweight.cli.table_files.table_format import TableFormat
 if TYPE_CHECKING:
     import pyarrow
 
-MARKED = {  # before UTF-16, with whose mark UTF-32 begins
+MARKED = {  # UTF-32 stands first, because its mark begins with that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32-le",
     codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF16_LE: "utf-16-le",

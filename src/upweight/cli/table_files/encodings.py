@@ -12,11 +12,11 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-WESTERN = ("cp1252", "latin-1")  # in which every byte has a meaning, if only as a control character
+WESTERN = ("cp1252", "latin-1")  # encodings in which every byte is some character
 MARK = "\ufeff"
 MAX_NUL_SHARE = 1e-4  # of the characters of a text
 END_OF_FILE = "\x1a"  # the last character of text files of DOS
-PROBED_BYTES = 4096  # in which zero bytes are counted
+PROBED_BYTES = 4096  # bytes in which zeros are counted
 MIN_ZERO_SHARE = 0.3  # of the bytes on one side of UTF-16 without a mark
 # Four letters beyond ASCII in a row are rare in the languages of Western Europe, and usual in Greek, Russian, Chinese.
 FOREIGN_RUN = re.compile(rb"[\xc0-\xff]{4,}")

@@ -9,8 +9,8 @@ from upweight.cli.table_files.dates import is_date
 from upweight.cli.table_files.numbers import MISSING_WORDS, is_number
 
 SAMPLE_ROWS = 2000  # compared with the first record
-MIN_ROWS = 8  # from which on repeated texts say something about the first one
-MAX_SINGLE_SHARE = 0.05  # of values that occur once; in a column with more, the first text says nothing
+MIN_ROWS = 8  # rows below which repeated texts say nothing about the first line
+MAX_SINGLE_SHARE = 0.05  # share of values that occur once; a column with more says nothing about the first line
 SHOWN_CHARACTERS = 60  # of the first line in a message
 FIRST_YEAR, LAST_YEAR = 1800, 2100
 

@@ -14,7 +14,7 @@ SEPARATORS = (",", ";", "\t", "|")
 LATE_SEPARATORS = (" ",)  # tried only if no other separator fits
 UNIT_SEPARATOR = "\x1f"  # of a table of one column, if its texts have all others
 SAMPLE_CHARACTERS = 200_000
-MAX_UNEVEN_SHARE = 0.2  # of the records, which have another number of fields and will be refused by their line
+MAX_UNEVEN_SHARE = 0.2  # share of the records that may have another number of fields; each is refused with its line
 MAX_UNEVEN_BELOW_NAMES = 0.5
 COMMENT = "#"
 DIRECTIVE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)  # the first line that Excel writes and reads

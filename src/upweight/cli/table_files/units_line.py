@@ -9,7 +9,7 @@ from upweight.cli.table_files.header import MIN_ROWS, is_value
 from upweight.cli.table_files.numbers import MISSING_WORDS
 from upweight.cli.table_files.rows import Rows
 
-MIN_COLUMNS = 2  # of numbers that have a text in this line alone
+MIN_COLUMNS = 2  # columns of numbers that have a text in this line alone
 SHOWN = 30  # characters of a cell in a note
 
 

@@ -21,7 +21,7 @@ from upweight.gradients.inspection import inspect
 from upweight.gradients.network import Network
 
 MAX_UNIT_NUMBERS = 1 << 24  # numbers of the unit vectors multiplied at a time
-INVERSE_STEPS = 2  # that estimate the lowest eigenvalue
+INVERSE_STEPS = 2  # of inverse iteration for the lowest eigenvalue
 
 
 @final

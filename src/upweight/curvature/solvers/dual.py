@@ -203,7 +203,7 @@ class DualRows(Rows):
         """The rows at these positions."""
         return DualRows(self.dual, self.rows.take(positions), self.alpha[:, positions])
 
-    def sums(self, member: Array) -> DenseRows:
-        """`member @ dense()`, without dense()."""
-        member = np.asarray(member, dtype=np.float64)
-        return DenseRows(DualRows(self.dual, self.rows.sums(member), self.alpha @ member.T).dense())
+    def sums(self, membership: Array) -> DenseRows:
+        """`membership @ dense()`, without dense()."""
+        membership = np.asarray(membership, dtype=np.float64)
+        return DenseRows(DualRows(self.dual, self.rows.sums(membership), self.alpha @ membership.T).dense())

@@ -1,6 +1,6 @@
 """Cholesky factors in float64: by SciPy's LAPACK on processors, by torch elsewhere.
 
-Torch copies the matrix, and in every solve the factor; of a few columns, copying it takes most of the time.
+torch copies the matrix, and the factor in every solve; with few columns, copying takes most of the time.
 """
 
 from __future__ import annotations

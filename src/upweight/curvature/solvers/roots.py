@@ -20,7 +20,7 @@ from upweight.gradients.inspection import backpropagate, inspect
 from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
-MAX_BATCH_EXAMPLES = 512  # whose output Hessians are decomposed at a time
+MAX_BATCH_EXAMPLES = 512  # examples whose output Hessians are decomposed at a time
 
 
 @final
@@ -79,7 +79,7 @@ class Roots:
             yield where, backpropagate(wide, part, inspection, cotangents).prepare()
             first = stop
 
-    def held(self) -> Iterator[tuple[slice, CapturedBatch]]:
+    def held_batches(self) -> Iterator[tuple[slice, CapturedBatch]]:
         """Large batches for products with other rows; a single one that is cached if everything fits."""
         if self._cached is not None:
             yield slice(0, len(self)), self._cached
@@ -92,7 +92,7 @@ class Roots:
     def gram(self) -> Tensor:
         """ΦΦᵀ, (N, N) in the net's precision, by ghost products."""
         out = torch.empty(len(self), len(self), dtype=self.network.precision, device=self.network.device)
-        for columns, held in self.held():
+        for columns, held in self.held_batches():
             out[columns, columns] = held.gram()
             for rows, streamed in merge_batches(self.passes(columns.stop), streamed_numbers()):
                 out[rows, columns] = streamed.dot(held)
@@ -104,7 +104,7 @@ class Roots:
         if not isinstance(rows, CapturedRows):
             return self._dot_vectors(TensorRows.of(self.network, rows).blocks)
         out = np.empty((len(self), len(rows)))
-        for where, held in self.held():
+        for where, held in self.held_batches():
             for columns, streamed in merge_batches(rows.passes(ready=True), streamed_numbers()):
                 out[where, columns] = to_numpy(held.dot(streamed))
         return out + self.share_products(rows)
@@ -115,11 +115,11 @@ class Roots:
             return 0.0
         return np.outer(self._dot_vectors({name: block[None] for name, block in rows.share.items()}), rows.weights)
 
-    def sums(self, member: Array) -> dict[str, Tensor]:
-        """member Φ for member (g, N): name → (g, *shape)."""
+    def sums(self, membership: Array) -> dict[str, Tensor]:
+        """membership Φ for membership (g, N): name → (g, *shape)."""
         total: dict[str, Tensor] = {}
         for where, batch in self.passes():
-            sums = batch.sums(torch.as_tensor(member[:, where]).to(batch.like))
+            sums = batch.sums(torch.as_tensor(membership[:, where]).to(batch.like))
             total = {name: total[name] + block if total else block for name, block in sums.items()}
         return total
 
@@ -133,7 +133,7 @@ class Roots:
         return total
 
     def _dot_vectors(self, blocks: Mapping[str, Tensor]) -> Array:
-        return np.concatenate([to_numpy(batch.dot_vectors(blocks)) for _, batch in self.held()])
+        return np.concatenate([to_numpy(batch.dot_vectors(blocks)) for _, batch in self.held_batches()])
 
     def _spectra(self) -> tuple[Array, Array]:
         """Eigenvalues (n, C) of wᵢΛᵢ and eigenvectors (n, C, C)."""

@@ -84,10 +84,10 @@ class FittedExactRemoval(GroupRemoval[Attributor, ExactRemovals]):
     def _counted(self) -> NDArray[np.intp]:
         return weighted_positions(self.train)
 
-    def removed(self, member: NDArray[np.bool_], queries: Examples, form: str) -> GroupEffects:
+    def removed(self, membership: NDArray[np.bool_], queries: Examples, form: str) -> GroupEffects:
         """The effects of whole groups, by recomputing the model without each."""
-        effects = self.model.measure(queries)[:, None] - self.model.measure_without(self.train, member, queries)
-        return effects, self._facts(queries, np.asarray(member[np.isnan(effects).any(axis=0)].any(axis=0)))
+        effects = self.model.measure(queries)[:, None] - self.model.measure_without(self.train, membership, queries)
+        return effects, self._facts(queries, np.asarray(membership[np.isnan(effects).any(axis=0)].any(axis=0)))
 
     def _facts(self, queries: Examples, undefined: NDArray[np.bool_]) -> AnswerFacts:
         """Sentences of the model about the answer, and the examples (n,) without which a query has no score."""

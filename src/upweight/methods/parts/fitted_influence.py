@@ -191,13 +191,13 @@ class FittedInfluence(
         return self.answer_groups(groups, queries, form, partial(self.removed, steps=steps))
 
     def removed(
-        self, member: NDArray[np.bool_], queries: Examples, form: str, steps: int = MAX_GROUP_STEPS
+        self, membership: NDArray[np.bool_], queries: Examples, form: str, steps: int = MAX_GROUP_STEPS
     ) -> GroupEffects:
         """Effects of groups by Newton steps, or by the first terms of the series in the group's Hessian."""
         if form != "newton":
-            shifts = self._series_shifts(member.astype(np.float64), second=form == "second")
+            shifts = self._series_shifts(membership.astype(np.float64), second=form == "second")
             return -self.model.measure_rows(queries).project(np.ascontiguousarray(shifts.T)), AnswerFacts()
-        shifts, facts = follow_groups(self._exact(), member, steps)
+        shifts, facts = follow_groups(self._exact(), membership, steps)
         effects = self.model.measure(queries)[:, None] - self.model.measure_shifted(queries, shifts)
         return effects, solver_facts(facts)
 
@@ -221,7 +221,7 @@ class FittedInfluence(
                 f"{self.second_step:.2g} of the first. So scores are a ranking, which may be wrong for the examples "
                 "with the largest scores; check these by retraining (uw.verify). A larger l2 brings optima nearer."
             )
-        sentences += self._held_warnings() + self._first_order_warnings() + self._off_optimum_warnings()
+        sentences += self._fixed_warnings() + self._first_order_warnings() + self._off_optimum_warnings()
         return {
             **facts,
             "gradient_norm": self.gradient_norm,
@@ -230,13 +230,13 @@ class FittedInfluence(
             "warnings": sentences,
         }
 
-    def _held_warnings(self) -> list[str]:
+    def _fixed_warnings(self) -> list[str]:
         """The parts that stay fixed for examples that Newton steps did not follow."""
-        held = self.curvature.held_without_steps if isinstance(self.curvature, ExactCurvature) else None
+        fixed = self.curvature.fixed_without_steps if isinstance(self.curvature, ExactCurvature) else None
         others = np.count_nonzero(sample_weights(self.train)) - len(self.followed)
-        if held is None or others <= 0:
+        if fixed is None or others <= 0:
             return []
-        return [f"For {others:,} examples, those whose removal moves the model least, {held}."]
+        return [f"For {others:,} examples, those whose removal moves the model least, {fixed}."]
 
     def _first_order_warnings(self) -> list[str]:
         """That effects are of first order because the solver has no leverages, if these are not small."""
@@ -276,15 +276,15 @@ class FittedInfluence(
         saved = SavedState.joined({"curvature": self.curvature.state()})
         return {**saved.arrays, "moved": self.followed, "shifts": self.shifts}, dict(saved.facts)
 
-    def step_without(self, member: NDArray[np.bool_]) -> Array:
-        """The change of the parameters without each group, a row of `member` (groups, n), to first order: H⁻¹g_U."""
-        return self._series_shifts(member.astype(np.float64), second=False)
+    def step_without(self, membership: NDArray[np.bool_]) -> Array:
+        """The change of the parameters without each group, a row of `membership`, to first order: H⁻¹g_U."""
+        return self._series_shifts(membership.astype(np.float64), second=False)
 
-    def _series_shifts(self, member: Array, second: bool) -> Array:
+    def _series_shifts(self, membership: Array, second: bool) -> Array:
         """H⁻¹g_U for members (groups, n), with the second-order term if `second`."""
-        first_order = self.curvature.solve(self.plain_rows.sums(member)).rows.dense()
+        first_order = self.curvature.solve(self.plain_rows.sums(membership)).rows.dense()
         if self.early_stopping is not None:
             rate, change = self.early_stopping
-            solved = self.curvature.solve(change.sums(member)).rows
+            solved = self.curvature.solve(change.sums(membership)).rows
             first_order += rate * self.curvature.solve(solved).rows.dense()
-        return second_order_shifts(self._exact(), member, first_order) if second else first_order
+        return second_order_shifts(self._exact(), membership, first_order) if second else first_order

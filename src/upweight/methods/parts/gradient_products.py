@@ -24,6 +24,7 @@ from upweight.core.rows import Rows
 from upweight.core.scores import Unit
 from upweight.core.token_scoring import LinearScores, ScoreDirection, Span, measuring
 from upweight.core.weights import example_counts, sample_weights
+from upweight.methods.parts.checkpoint_state import checkpoint_state
 
 Array = NDArray[np.float64]
 TRAIN_BLOCK = 4096  # training examples whose scores are held in memory at once
@@ -130,7 +131,7 @@ class FittedProducts(LinearScores[Attributor, Differentiable]):
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """No arrays; the identities of the checkpoints, so that loading refuses other checkpoints."""
-        return {}, {"checkpoints": [checkpoint.identity for checkpoint in self.checkpoints]}
+        return checkpoint_state(self.checkpoints)
 
     def _gradients(self, queries: Examples, positions: NDArray[np.intp]) -> Iterator[tuple[Checkpoint, Rows, Rows]]:
         """(checkpoint, ∇m of the queries, ∇ℓ of the training examples there) at every checkpoint that counts."""
@@ -165,10 +166,3 @@ def chosen_parts(model: Any, modules: Modules | None, wanted_by: str) -> tuple[P
     parts = as_parts(model.layers[-1:] if modules == "last" else modules)
     model.narrowed(parts)  # raises an error for an unknown name
     return parts
-
-
-def require_same_checkpoints(facts: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> None:
-    """Raise ValueError if a saved fit was made with other checkpoints."""
-    identities = [checkpoint.identity for checkpoint in checkpoints]
-    if facts["checkpoints"] != identities:
-        raise ValueError(f"fitted with other checkpoints ({facts['checkpoints']}, not {identities}); fit again")

@@ -11,7 +11,7 @@ from upweight.linear.representer_head import RepresenterHead, fit_head
 
 Array = NDArray[np.float64]
 HELD_OUT_STRIDE = 10  # one of this many training examples is held out to try a head on
-DIGITS = 6  # to which two projected features are the same, relative to their standard deviation
+DIGITS = 6  # decimals, in standard deviations, to which projected features are compared
 
 
 class HeadTargets(NamedTuple):

@@ -67,31 +67,31 @@ def smallest_norm_shifts(curvature: ExactCurvature, undetermined: Mapping[int, A
     return shifts
 
 
-def follow_groups(curvature: ExactCurvature, member: NDArray[np.bool_], steps: int) -> tuple[Array, dict[str, Any]]:
-    """Take Newton steps without each group; `member` (groups, n) says which examples are in it.
+def follow_groups(curvature: ExactCurvature, membership: NDArray[np.bool_], steps: int) -> tuple[Array, dict[str, Any]]:
+    """Take Newton steps without each group; `membership` (groups, n) says which examples are in it.
 
     Returns the shifts of the parameters, and how near to the new optima the steps end.
     """
-    moved = curvature.newton_steps(1.0 - member.astype(np.float64), None, steps)
+    moved = curvature.newton_steps(1.0 - membership.astype(np.float64), None, steps)
     facts: dict[str, Any] = {
         "residual": float(moved.residual.max()),
         "converged": bool((moved.residual <= AT_OPTIMUM).all()),
     }
     shifts, trained, undetermined = moved.shifts, curvature.parameters, 0
-    for group, shift in zip(member, shifts, strict=True):
+    for group, shift in zip(membership, shifts, strict=True):
         directions = curvature.undetermined_without(group)
         if len(directions):
             undetermined += 1
             shift[:] = curvature.smallest(trained + shift, directions) - trained
     if undetermined:
         facts["warnings"] = [
-            f"Without {undetermined} of {len(member)} groups the data do not determine the model: their effects are "
-            "those of the parameters of smallest norm then."
+            f"Without {undetermined} of {len(membership)} groups the data do not determine the model: their effects "
+            "are those of the parameters of smallest norm then."
         ]
     return shifts, facts
 
 
-def second_order_shifts(curvature: ExactCurvature, member: Array, first_order: Array) -> Array:
+def second_order_shifts(curvature: ExactCurvature, membership: Array, first_order: Array) -> Array:
     """The first two terms of (H − H_U)⁻¹ g_U, H⁻¹g_U + H⁻¹H_U H⁻¹g_U, from the first one, for groups U (groups, n)."""
-    second_term = curvature.solve(DenseRows(curvature.part_matvec(member, first_order))).rows.dense()
+    second_term = curvature.solve(DenseRows(curvature.part_matvec(membership, first_order))).rows.dense()
     return first_order + second_term

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from upweight.core.dataset_rows import is_dataset
 
-READ_ROWS = 1000  # that are read at a time
+READ_ROWS = 1000  # rows read at a time
 
 
 def rows_of(x: Any) -> list[dict[str, Any]]:

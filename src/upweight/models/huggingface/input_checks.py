@@ -19,7 +19,7 @@ from upweight.models.huggingface.losses import SequenceLoss, TokenCrossEntropy
 
 SAMPLED = 64  # examples whose targets are counted
 COLLATED_TWICE = 4
-SPARE_ROWS = 0.05  # of an embedding, beyond the vocabulary, that padding to a round number leaves unused
+SPARE_ROWS = 0.05  # share of an embedding's rows that padding of the vocabulary may leave unused
 
 
 def check_inputs(

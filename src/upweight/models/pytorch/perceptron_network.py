@@ -26,8 +26,8 @@ from upweight.models.pipeline import last_step, steps_before
 from upweight.models.pytorch.torch_model import TorchModel
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {"logistic": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU}
-LARGE_ALPHA = 0.01  # from which an l2 of the intercepts may show
-SEED_STEP = 1_000_003  # by which seeds of retrainings lie apart
+LARGE_ALPHA = 0.01  # alpha from which penalised intercepts may change the result
+SEED_STEP = 1_000_003  # distance between the seeds of two retrainings
 
 
 @dataclass

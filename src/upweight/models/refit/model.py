@@ -33,9 +33,9 @@ from upweight.models.unlearning import REFITTED, step_records
 
 Array = NDArray[np.float64]
 OUTPUT_TOLERANCE = 1e-9  # share of the largest output by which outputs of two trainings may differ by rounding
-MAX_DRIFT = 1e-3  # share of the largest output by which refitting may miss the given model
+MAX_DRIFT = 1e-3  # largest distance of a refit from the given model, as a share of the largest output
 LEFT_OUT_STRIDE = 4  # every fourth example is left out to see whether seeds matter
-MAX_DRIFT_IN_NOISE = 3.0  # differences between two seeds by which refitting may miss a random model
+MAX_DRIFT_IN_NOISE = 3.0  # the same for a random model, in distances between refits with two seeds
 
 log = logging.getLogger("upweight")
 
@@ -225,7 +225,8 @@ class RefitModel(Refittable, EstimatorModel, Bagged):
     def _seed_noise(self, train: Examples) -> float:
         """The largest difference between outputs of two seeds.
 
-        Some examples are left out of the training, because many models predict their training examples alike.
+        Some examples are left out of the training, because many models give the same outputs on their training examples
+        with any seed.
         """
         weights = np.ones(len(train))
         weights[::LEFT_OUT_STRIDE] = 0.0

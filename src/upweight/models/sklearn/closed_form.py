@@ -102,7 +102,7 @@ def _model(
         reread=partial(read, measure=measure),
         takes_weights=spec.takes_weights,
         keeps_rows=spec.keeps_rows,
-        held=spec.held,
+        fixed_settings=spec.fixed_settings,
         notes=spec.notes,
     )
     require_same_outputs(model, form)

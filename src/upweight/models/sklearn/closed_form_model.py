@@ -47,7 +47,7 @@ class ClosedFormModel(ExactRemovals, EstimatorModel):
         reread: (fitted estimator, its training set) → the model of it.
         takes_weights: whether the estimator's `fit` takes sample weights; otherwise weight k means k copies.
         keeps_rows: whether a removed example stays in its place with weight 0.
-        held: settings that the fit chose, with which it is retrained.
+        fixed_settings: settings that the fit chose, with which it is retrained.
         notes: warnings for the reader of the scores.
     """
 
@@ -62,7 +62,7 @@ class ClosedFormModel(ExactRemovals, EstimatorModel):
     reread: Callable[[Any, Examples], ClosedFormModel]
     takes_weights: bool
     keeps_rows: bool = False
-    held: Mapping[str, Any] = field(default_factory=dict)
+    fixed_settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -102,11 +102,11 @@ class ClosedFormModel(ExactRemovals, EstimatorModel):
         flat = outputs.reshape(-1, outputs.shape[-1])
         return self.measurement_of.value(self.loss, flat, labels).reshape(len(queries), len(positions))
 
-    def measure_without(self, train: Examples, member: NDArray[np.bool_], queries: Examples) -> Array:
+    def measure_without(self, train: Examples, membership: NDArray[np.bool_], queries: Examples) -> Array:
         """The measurement of every query without each group, (m, groups)."""
         form, x = self.form_on(train), self.embed(queries)
-        measured = np.empty((len(queries), len(member)))
-        for group, inside in enumerate(counted(member, len(member))):
+        measured = np.empty((len(queries), len(membership)))
+        for group, inside in enumerate(counted(membership, len(membership))):
             factors = 1.0 - inside.astype(np.float64)
             require_classes(train, factors, self.loss)
             reason = form.refusal(factors)
@@ -146,7 +146,7 @@ class ClosedFormModel(ExactRemovals, EstimatorModel):
             rows = np.repeat(np.arange(len(remaining)), whole_weights(self.name, total))
             matrix, y = matrix[rows], None if y is None else y[rows]
         final = retrain_clone(
-            self.final, matrix, y, total if is_weighted and self.takes_weights else None, seed, **self.held
+            self.final, matrix, y, total if is_weighted and self.takes_weights else None, seed, **self.fixed_settings
         )
         reweighted = remaining.replaced(weights=total) if is_weighted else remaining
         return replace(

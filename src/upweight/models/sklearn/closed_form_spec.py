@@ -29,7 +29,7 @@ class FormSpec:
         is_sparse: whether a sparse matrix is taken as it is.
         takes_missing: whether the estimator takes missing values.
         keeps_rows: whether a removed example stays in its place with weight 0, because the order of examples matters.
-        held: settings that the fit chose, which stay.
+        fixed_settings: settings that the fit chose, which stay.
         notes: warnings for the reader of the scores.
     """
 
@@ -39,7 +39,7 @@ class FormSpec:
     is_sparse: bool = False
     takes_missing: bool = False
     keeps_rows: bool = False
-    held: Mapping[str, Any] = field(default_factory=dict)
+    fixed_settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 

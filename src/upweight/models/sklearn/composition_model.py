@@ -42,7 +42,7 @@ class CompositionModel(ExactRemovals):
         members: the estimators inside, each with its own training examples.
         outputs: which predictions are measured, and their loss.
         measurement_of: the measurement of a query.
-        train_checksum: of the examples of the members.
+        train_checksum: checksum of the examples that the members were fitted on.
         reread: (fitted wrapper, its training set) → the model of it.
         notes: sentences for the reader of scores.
         parts: the outputs of every member.
@@ -104,11 +104,11 @@ class CompositionModel(ExactRemovals):
         each = zip(*(member.without_each(positions.tolist()) for member in self.members), strict=True)
         return np.stack([self._measured(parts, queries) for parts in each], axis=1)
 
-    def measure_without(self, train: Examples, member: NDArray[np.bool_], queries: Examples) -> Array:
+    def measure_without(self, train: Examples, membership: NDArray[np.bool_], queries: Examples) -> Array:
         """The measurement of every query without each group, (m, groups)."""
         self._require_same(train)
-        measured = np.empty((len(queries), len(member)))
-        for group, inside in enumerate(member):
+        measured = np.empty((len(queries), len(membership)))
+        for group, inside in enumerate(membership):
             parts = tuple(part.under(1.0 - inside[part.rows]) for part in self.members)
             measured[:, group] = self._measured(parts, queries)
         return measured
@@ -191,7 +191,9 @@ def require_same_outputs(model: CompositionModel, train: Examples) -> None:
     try:
         ours = model.outputs_of(model._parts, x)
     except (AttributeError, TypeError) as error:
-        raise UnsupportedSettingsError(f"its members do not tell what {model.name} predicts ({error})") from error
+        raise UnsupportedSettingsError(
+            f"the predictions of {model.name} do not follow from its members ({error})"
+        ) from error
     theirs = model.outputs.of(model.predictor, x)
     difference = float(np.abs(ours - theirs).max()) / (1.0 + float(np.abs(theirs).max()))
     if difference > AGREEMENT:

@@ -94,8 +94,8 @@ class Forgetting:
         """Why Newton steps cannot give the whole estimator, as a clause; None if they can."""
         if model.refit is not None or model.objective.l1:
             return "its loss or its penalty has kinks"
-        held = {name for name in vars(final) if name.endswith("_") or name.startswith("_")}
-        more = held - set(final.get_params(deep=False)) - COMPUTED - OF_COLUMNS_AND_CLASSES - REPORTS
+        learned = {name for name in vars(final) if name.endswith("_") or name.startswith("_")}
+        more = learned - set(final.get_params(deep=False)) - COMPUTED - OF_COLUMNS_AND_CLASSES - REPORTS
         return f"it also holds {', '.join(sorted(more)[:4])}" if more else None
 
     def _refit(

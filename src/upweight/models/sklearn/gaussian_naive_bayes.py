@@ -13,7 +13,7 @@ from upweight.models.sklearn.class_priors import ClassPriors
 from upweight.models.sklearn.outputs_by_weights import Array, ClosedForm
 
 MAX_NUMBERS = 2_000_000  # numbers of one temporary array
-SMALL_CHANGE = 1e-8  # change of the added variance, relative to a variance, of which the first order is exact enough
+SMALL_CHANGE = 1e-8  # relative change of a variance up to which its first order is exact enough
 
 
 class _Gaussians(NamedTuple):

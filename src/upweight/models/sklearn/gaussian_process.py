@@ -31,7 +31,7 @@ def gaussian_process(estimator: Any) -> FormSpec:
         SquaredLoss(outputs),
         form,
         takes_weights=False,
-        held={"kernel": estimator.kernel_, "optimizer": None},
+        fixed_settings={"kernel": estimator.kernel_, "optimizer": None},
         notes=note if estimator.optimizer is not None and estimator.kernel_.n_dims else (),
     )
 

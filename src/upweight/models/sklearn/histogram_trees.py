@@ -15,7 +15,7 @@ from upweight.models.estimator_clones import retrain_clone
 from upweight.models.sklearn.boosting_losses import loss_of
 from upweight.models.sklearn.tree_leaves import histogram_boosting_with, writer
 from upweight.models.tree_inputs import TreeInputs
-from upweight.models.tree_spec import TreeSpec, active, class_weights_of, held_class_weights
+from upweight.models.tree_spec import TreeSpec, active, class_weights_of, fixed_class_weights
 from upweight.trees.boosting import LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.elementwise_losses import Gamma
@@ -47,10 +47,10 @@ def histogram_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeS
         predicted = np.asarray(fitted.predict(x))
         return np.log(predicted) if isinstance(loss, Poisson | Gamma) else predicted
 
-    class_weights, held, notes = _class_weights(estimator, loss, train)
+    class_weights, fixed_settings, notes = _class_weights(estimator, loss, train)
 
     def retrain_estimator(x: Any, y: Any, weights: Any, seed: int) -> Any:
-        return retrain_clone(estimator, x, y, weights, seed, max_iter=rounds, early_stopping=False, **held)
+        return retrain_clone(estimator, x, y, weights, seed, max_iter=rounds, early_stopping=False, **fixed_settings)
 
     # A tree that found no split has one leaf, whose value stays at 0 whatever its gradients are.
     is_split = np.repeat([len(v) > 1 for v in values], [len(v) for v in values])
@@ -101,4 +101,4 @@ def _class_weights(
     if loss.classes is not None and train.y is not None:  # the keys of `class_weight` are positions among the classes
         positions, labels = np.arange(len(loss.classes)), loss.class_positions(train.y)
     class_weights = class_weights_of(class_weight, positions, labels)
-    return class_weights, *held_class_weights(class_weight, positions, class_weights)
+    return class_weights, *fixed_class_weights(class_weight, positions, class_weights)

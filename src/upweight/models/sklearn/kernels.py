@@ -14,8 +14,8 @@ from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.linear.features import Features
 
 Array = NDArray[np.float64]
-INDEFINITE = ("sigmoid", "additive_chi2")  # which are not inner products
-EXACT_DISTANCES = 1e-10  # error of γ·distance², from which distances are summed up from differences
+INDEFINITE = ("sigmoid", "additive_chi2")  # kernels that are not inner products
+EXACT_DISTANCES = 1e-10  # error of γ·distance² above which distances are computed from differences
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from upweight.models.sklearn.closed_form_spec import FormSpec
 from upweight.models.sklearn.count_naive_bayes import BernoulliForm, CategoricalForm, ComplementForm, MultinomialForm
 from upweight.models.sklearn.gaussian_naive_bayes import GaussianForm
 
-LEAST_ALPHA = 1e-10  # that scikit-learn takes in place of a smaller one, unless force_alpha is set
+LEAST_ALPHA = 1e-10  # scikit-learn raises smaller alphas to it, unless force_alpha is set
 
 
 def gaussian(estimator: Any) -> FormSpec:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.models.sklearn.outputs_by_weights import Array, ClosedForm
 
-FITTED_METRICS = ("seuclidean", "mahalanobis")  # which take a scale from the data unless it is given
+FITTED_METRICS = ("seuclidean", "mahalanobis")  # metrics that take a scale from the data unless it is given
 
 
 class NeighbourVotes(ClosedForm):

@@ -22,7 +22,7 @@ from upweight.models.sklearn.support_vector_regression import target_spread
 from upweight.models.sklearn.support_vectors import class_pairs, pair_coefficients, require_support
 
 NARROW = 10.0  # tolerances of the solver, within which a margin is not known
-FREE = 1e-6  # share of the largest coefficient by which that of a support vector on the margin is smaller
+FREE = 1e-6  # a support vector on the margin is one whose coefficient is smaller than the largest by this share
 
 
 def nu_svc(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:

@@ -20,7 +20,7 @@ from upweight.linear.vertex_path import VertexError
 from upweight.models.sklearn.linear_spec import Array, LinearSpec, linear_spec_of
 from upweight.models.sklearn.support_vector_regression import target_spread
 
-MAX_COLUMNS = 500  # whose inverse matrix is changed at every vertex
+MAX_COLUMNS = 500  # columns: their inverse matrix is updated at every vertex
 
 
 def quantile(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> LinearSpec:

@@ -13,7 +13,10 @@ BY_GRADIENT = ("lbfgs", "newton-cg", "newton-cholesky")  # solvers that stop at 
 CLOSED_FORM = ("cholesky", "svd")
 # Estimators whose solvers look at no gradient of the coefficients alone.
 UNKNOWN = ("SVC", "SVR", "NuSVC", "NuSVR", "KernelRidge", "HuberRegressor", "ARDRegression", "QuantileRegressor")
-AT_PRECISIONS = ("BayesianRidge", "ARDRegression")  # whose iterations are over precisions, at which they are exact
+AT_PRECISIONS = (
+    "BayesianRidge",
+    "ARDRegression",
+)  # solve exactly for the coefficients, and iterate over the precisions
 NOT_SMOOTH = ("hinge", "epsilon_insensitive")
 FALLBACK = 0.9  # share of max_iter from which newton-cholesky may have stopped short of the optimum
 # Gradient at which SAG and SAGA stop, in units of tol · largest coefficient · L/n; their steps are random.

@@ -21,7 +21,7 @@ from upweight.models.sklearn.histogram_trees import histogram_spec
 from upweight.models.sklearn.tree_leaves import forest_with, gradient_boosting_with, writer
 from upweight.models.tree_inputs import TreeInputs
 from upweight.models.tree_reading import read_trees
-from upweight.models.tree_spec import TreeSpec, active, class_weights_of, held_class_weights, leaf_lookup
+from upweight.models.tree_spec import TreeSpec, active, class_weights_of, fixed_class_weights, leaf_lookup
 from upweight.trees.boosting import LeafRule
 from upweight.trees.boosting_loss import BoostingLoss
 from upweight.trees.ensemble import ensemble_of
@@ -144,12 +144,12 @@ def _forest_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeSpe
     class_weight = getattr(estimator, "class_weight", None)
     by_sample = class_weight == "balanced_subsample" and is_bootstrap
     class_weights: Array | None = None
-    held: dict[str, Any] = {}
+    fixed_settings: dict[str, Any] = {}
     notes: tuple[str, ...] = ()
     if classes is not None and not by_sample:  # without a bootstrap, "balanced_subsample" is "balanced"
         is_balanced = isinstance(class_weight, str)
         class_weights = class_weights_of("balanced" if is_balanced else class_weight, classes, train.y, train.weights)
-        held, notes = held_class_weights(class_weight, classes, class_weights)
+        fixed_settings, notes = fixed_class_weights(class_weight, classes, class_weights)
     effects = {
         "leaves are medians": estimator.criterion == "absolute_error",
         "class_weight='balanced_subsample' balanced the classes anew in the sample of every tree": by_sample,
@@ -157,7 +157,7 @@ def _forest_spec(estimator: Any, train: Examples, inputs: TreeInputs) -> TreeSpe
     }
 
     def retrain_estimator(x: Any, y: Any, weights: Any, seed: int) -> Any:
-        return retrain_clone(estimator, x, y, weights, seed, **held)
+        return retrain_clone(estimator, x, y, weights, seed, **fixed_settings)
 
     def margins_of(fitted: Any, x: Any) -> Array:
         return np.asarray(fitted.predict(x) if classes is None else fitted.predict_proba(x))

@@ -23,7 +23,7 @@ from upweight.report.exports.label_form import LabelForm, require_labels
 if TYPE_CHECKING:
     import pandas
 
-QUALITY = ("label_quality", "label_score")  # what CleanLearning and Datalab call it
+QUALITY = ("label_quality", "label_score")  # its column in CleanLearning and in Datalab
 WHAT = "the label issues of cleanlab (CleanLearning.get_label_issues or Datalab.get_issues('label')) as a table"
 README = """cleanlab: issues.csv has one row per training example, with the columns of CleanLearning.get_label_issues()
 and the id in front; is_label_issue marks the examples to review. `upweight import-labels --form cleanlab` or

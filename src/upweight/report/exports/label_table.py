@@ -94,10 +94,10 @@ def _written(decision: str, choices: Choices) -> str:
 
 
 def _by_text(train: Examples) -> dict[str, Id]:
-    """The id that is written in each way. Raises ValueError if two ids are written alike."""
+    """The id that is written in each way. Raises ValueError if two ids have one text."""
     ids = {_cell(str(identifier)): identifier for identifier in train.ids.tolist()}
     if len(ids) < len(train):
-        raise ValueError("two ids of the training set are written alike in a table; give the examples other ids")
+        raise ValueError("two ids of the training set have the same text in a table; give the examples other ids")
     return {**{str(identifier): identifier for identifier in train.ids.tolist()}, **ids}
 
 

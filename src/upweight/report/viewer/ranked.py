@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 from upweight.core.scores import Scores
 
 ROWS_KEPT = 8  # queries whose order is kept in memory
-SHARED = 10  # strongest proponents, and as many opponents, of which two methods may have the same
+SHARED = 10  # strongest proponents and opponents in which two methods are compared
 
 
 class Ranked:

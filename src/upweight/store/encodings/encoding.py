@@ -49,7 +49,7 @@ class Encoding(ABC):
     """
 
     summary: ClassVar[str] = ""
-    keeps_gradients: ClassVar[bool] = False  # rows are the gradients themselves, so that every curvature can be asked
+    keeps_gradients: ClassVar[bool] = False  # rows are the gradients themselves, so that every curvature is possible
 
     precision: Precision = "int8"
 

@@ -13,7 +13,7 @@ from upweight.store.quantisation import Precision
 class ExactFactors(Encoding):
     """Inputs and output gradients of every layer: the gradient itself, for examples of one position.
 
-    Every curvature can be asked, and scores have the unit that they have without a store. Layers with several positions
+    Every curvature is possible, and scores have the unit that they have without a store. Layers with several positions
     are refused by name: `LowRank` and `Coordinates` are for them.
 
     Args:
