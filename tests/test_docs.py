@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import re
@@ -40,6 +41,13 @@ def test_every_public_name_is_in_the_documentation() -> None:
     text += "".join(page.read_text(encoding="utf-8") for page in pages_of("docs"))
     missing = [name for name in uw.__all__ if not re.search(rf"\b{name}\b", text)]
     assert missing == []
+
+
+def test_every_public_name_has_an_entry_in_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    pages = importlib.import_module("site_pages.api_reference").pages()
+    entries = set(re.findall(r"^\.\. [\w:]+:: upweight\.(\w+)", "\n".join(pages.values()), re.MULTILINE))
+    assert entries == set(uw.__all__)
 
 
 def anchors(page: Path) -> set[str]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import re
 from collections import defaultdict
-from pathlib import Path
 
 import upweight as uw
 
-LIST = Path(__file__).resolve().parents[2] / "src" / "upweight" / "__init__.pyi"
-IMPORT = re.compile(r"^from upweight\.(\S+) import (\w+) as \w+$", re.MULTILINE)
 TITLES = {
     "applications": "Applications",
     "methods": "Methods",
     "models": "Models",
+    "linear": "Models",
+    "trees": "Models",
+    "gradients": "Models",
     "curvature": "Curvature",
     "core": "Examples, scores, objectives",
     "evaluate": "Evaluation",
@@ -24,14 +25,14 @@ TITLES = {
     "report": "Pages and displays",
 }
 EVERYTHING_ELSE = "Further names"
-DIRECTIVE = "```{{eval-rst}}\n.. {directive}:: upweight.{name}\n{options}```\n"
+DIRECTIVE = ".. {directive}:: upweight.{name}\n{options}"
 
 
 def pages() -> dict[str, str]:
     """The Markdown of every page, by file name."""
     by_title: dict[str, list[str]] = defaultdict(list)
-    for module, name in IMPORT.findall(LIST.read_text(encoding="utf-8")):
-        by_title[TITLES.get(module.split(".")[0], EVERYTHING_ELSE)].append(name)
+    for name, module in uw._MODULES.items():
+        by_title[TITLES.get(module.split(".")[1], EVERYTHING_ELSE)].append(name)
     written = {f"{_file_name(title)}.md": _page(title, names) for title, names in by_title.items()}
     return {"index.md": _index(by_title)} | written
 
@@ -41,12 +42,9 @@ def _file_name(title: str) -> str:
 
 
 def _index(by_title: dict[str, list[str]]) -> str:
-    titles = [title for title in (*TITLES.values(), EVERYTHING_ELSE) if title in by_title]
+    titles = [title for title in dict.fromkeys([*TITLES.values(), EVERYTHING_ELSE]) if title in by_title]
     files = "\n".join(map(_file_name, titles))
-    table = "\n".join(
-        f"| [{title}]({_file_name(title)}.md) | {', '.join(f'`{name}`' for name in sorted(by_title[title]))} |"
-        for title in titles
-    )
+    table = "\n".join(f"| [{title}]({_file_name(title)}.md) | {_links(sorted(by_title[title]))} |" for title in titles)
     return (
         "# Reference\n\nEvery public name, imported from `upweight` itself. What *public* means: "
         f"[stability](../stability.md). The commands: [command line](command-line.md).\n\n| | names |\n| --- | --- |\n"
@@ -57,12 +55,21 @@ def _index(by_title: dict[str, list[str]]) -> str:
 def _page(title: str, names: list[str]) -> str:
     functions = sorted(name for name in names if not inspect.isclass(getattr(uw, name)))
     classes = sorted(set(names) - set(functions))
-    return f"# {title}\n\n" + "\n".join(_entry(name) for name in (*functions, *classes))
+    ordered = [*functions, *classes]
+    entries = "\n".join(map(_entry, ordered))
+    return f"# {title}\n\n{_links(ordered)}\n\n```{{eval-rst}}\n{entries}```\n"
+
+
+def _links(names: list[str]) -> str:
+    return ", ".join(f"{{py:obj}}`~upweight.{name}`" for name in names)
 
 
 def _entry(name: str) -> str:
-    value = getattr(uw, name)
+    value = operator.attrgetter(name)(uw)
     if inspect.isclass(value):
         return DIRECTIVE.format(directive="autoclass", name=name, options="   :members:\n")
-    directive = "autofunction" if inspect.isroutine(value) else "autodata"
-    return DIRECTIVE.format(directive=directive, name=name, options="")
+    if not inspect.ismodule(value):
+        return DIRECTIVE.format(directive="autofunction", name=name, options="")
+    if callable(value):
+        return DIRECTIVE.format(directive="py:function", name=f"{name}()", options=f"\n   {value.__call__.__doc__}\n")
+    return "\n".join(_entry(f"{name}.{member}") for member in value.__all__)

@@ -48,6 +48,13 @@ def _escape_bars(text: str) -> str:
     return "".join(text_and_code)
 
 
+def whole_first_lines(_app, _what, _name, _value, _options, lines: list[str]) -> None:
+    """autodoc's `autodoc-process-docstring`: napoleon takes what stands before a colon in a property for its type."""
+    kind = next((number for number, line in enumerate(lines) if line.startswith(":type: ")), None)
+    if kind is not None:
+        lines[0] = f"{lines.pop(kind).removeprefix(':type: ')}: {lines[0]}"
+
+
 def skip_requests(_app, _what, name: str, _value, skip: bool, _options) -> bool:
     """autodoc's `autodoc-skip-member`: the metadata routing that scikit-learn adds to estimators is not ours."""
     return skip or bool(re.fullmatch(r"set_\w+_request", name))
@@ -63,6 +70,7 @@ def dashes(_app, tree: nodes.document) -> None:
 def setup(app):
     """Called by Sphinx."""
     app.connect("autodoc-process-docstring", as_restructured_text, priority=400)  # before napoleon's
+    app.connect("autodoc-process-docstring", whole_first_lines, priority=600)  # after napoleon's
     app.connect("autodoc-skip-member", skip_requests)
     app.connect("builder-inited", write_pages)
     app.connect("source-read", turn_links)
