@@ -13,8 +13,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics.pairwise import rbf_kernel
 
 import upweight as uw
-from upweight.applications import example_kernels
-from upweight.applications.example_kernels import ExampleKernel, KernelRecipe
+from upweight.applications.example_kernels import ExampleKernel, KernelRecipe, RBFBetween, finite_features
 from upweight.applications.prototypes import nearest_accuracy
 from upweight.core.progress import no_progress
 
@@ -130,23 +129,20 @@ def test_where_the_curvature_is_a_multiple_of_the_identity_and_all_diagonals_are
 
 
 @pytest.mark.parametrize("is_sparse", [False, True])
-def test_means_in_blocks_and_single_precision_are_those_of_the_matrix(
-    monkeypatch: pytest.MonkeyPatch, is_sparse: bool
-) -> None:
-    monkeypatch.setattr(example_kernels, "MAX_KERNEL_VALUES", 49)
+def test_means_in_blocks_and_single_precision_are_those_of_the_matrix(is_sparse: bool) -> None:
     model, train, queries = iris()
     if is_sparse:
         train = uw.Examples(sparse.csr_matrix(train.x), train.y)
         estimator = LogisticRegression(max_iter=1000, tol=1e-10).fit(train.x, train.y)
         model, queries = uw.explainable(estimator, train), uw.Examples(sparse.csr_matrix(queries.x), queries.y)
-    between = uw.RBFKernel(width=2.0, within_classes=False).between(model, train)
+    features = finite_features(model, train)
+    between = RBFBetween(model, train, features, 2.0, within_classes=False, max_values=49)
     dense, dense_queries = (np.asarray(x.todense()) if is_sparse else x for x in (train.x, queries.x))
     matrix = rbf_kernel(dense, gamma=1 / 8)
     np.testing.assert_allclose(between.mean(no_progress), matrix.mean(axis=1), atol=1e-12)
     expected = rbf_kernel(dense, dense_queries, gamma=1 / 8).mean(axis=1)
     np.testing.assert_allclose(between.mean_to(queries), expected, atol=1e-12)
-    monkeypatch.setattr(example_kernels, "SINGLE_PRECISION_FROM", 10)
-    single = uw.RBFKernel(width=2.0, within_classes=False).between(model, train)
+    single = RBFBetween(model, train, features, 2.0, within_classes=False, single_from=10)
     np.testing.assert_allclose(single.mean(no_progress), matrix.mean(axis=1), atol=1e-5)
 
 

@@ -16,6 +16,7 @@ from sklearn.linear_model import (
 )
 
 import upweight as uw
+from upweight.linear.model_cache import ModelCache
 
 TIGHT = {"tol": 1e-12, "max_iter": 20_000}
 GLMS: dict[str, tuple[Any, float, bool]] = {  # estimator, power of the variance, whether there is a dispersion
@@ -166,7 +167,8 @@ def test_every_objective_keeps_its_l2(reduction: Any) -> None:
     x, y = skewed()
     train, queries = uw.Examples(x, y), uw.Examples(x[:5] + 0.1, y[:5])
     l2 = 0.3 if reduction == "sum" else 0.3 / N
-    model = replace(uw.explainable(Ridge(0.3).fit(x, y), train), objective=uw.Objective(reduction, l2), _cache={})
+    summed = uw.explainable(Ridge(0.3).fit(x, y), train)
+    model = replace(summed, objective=uw.Objective(reduction, l2), _cache=ModelCache())
     scores = uw.Influence().fit(model, train).attribute(queries).values
     for i in (0, 7):
         remaining = np.arange(N) != i

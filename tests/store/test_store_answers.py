@@ -179,9 +179,9 @@ def test_a_fit_that_reads_from_a_store_does_not_load_without_it(tmp_path):
         recipe.load(tmp_path / "fit.npz", model(), TRAIN)
 
 
-def test_groups_are_summed_in_the_pass_that_finds_the_strongest(tmp_path, monkeypatch):
-    monkeypatch.setattr("upweight.core.fitted.TOP_QUERY_BLOCK", 4)
+def test_groups_are_summed_in_the_pass_that_finds_the_strongest(tmp_path):
     fitted = uw.Influence(curvature=uw.KFAC()).fit(model(), TRAIN, store=store(tmp_path))
+    fitted.top_query_block = 4
     groups = np.array(["even", "odd", "third"])[np.arange(60) % 3]
     top, scores = fitted.top(QUERIES, 5, by=groups), fitted.attribute(QUERIES)
     expected = scores.group(groups)

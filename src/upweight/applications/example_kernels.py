@@ -128,12 +128,29 @@ class FisherKernel(KernelRecipe):
 
 
 class RBFBetween(ExampleKernel):
-    """The RBF kernel between the features of some examples."""
+    """The RBF kernel between the features of some examples.
+
+    Args:
+        model, examples: whose features they are.
+        features: of the examples, (n, d).
+        width: σ.
+        within_classes: 0 between examples of different classes.
+        max_values: kernel values in memory at a time.
+        single_from: examples from which kernel values are computed in float32.
+    """
 
     def __init__(
-        self, model: Embeddable, examples: Examples, features: Any, width: float, within_classes: bool
+        self,
+        model: Embeddable,
+        examples: Examples,
+        features: Any,
+        width: float,
+        within_classes: bool,
+        *,
+        max_values: int = MAX_KERNEL_VALUES,
+        single_from: int = SINGLE_PRECISION_FROM,
     ) -> None:
-        self.width, self._model = width, model
+        self.width, self._model, self._max_values, self._single_from = width, model, max_values, single_from
         weights = sample_weights(examples)
         self.weights = weights / weights.sum()
         self._labels = _class_labels(examples) if within_classes else None
@@ -142,7 +159,7 @@ class RBFBetween(ExampleKernel):
         else:
             self._groups = [np.flatnonzero(self._labels == label) for label in np.unique(self._labels)]
         self._centre = 0.0 if is_sparse(features) else features.mean(axis=0)
-        self._features = _Scaled(features, width, self._centre)
+        self._features = _Scaled(features, width, self._centre, self._single_from)
 
     @property
     def diagonal(self) -> Array:
@@ -160,7 +177,7 @@ class RBFBetween(ExampleKernel):
         total = sum(len(group) ** 2 for group in self._groups)
         progress("kernel", 0, total)
         for group in self._groups:
-            parts = list(blocks(len(group), int(MAX_KERNEL_VALUES**0.5)))
+            parts = list(blocks(len(group), int(self._max_values**0.5)))
             for a, first in enumerate(parts):
                 rows = self._features.take(group[first])
                 for second in parts[a:]:
@@ -174,13 +191,13 @@ class RBFBetween(ExampleKernel):
 
     def mean_to(self, queries: Examples) -> Array:
         """The mean of k(·, q) over all queries, where k is 0 between classes if `within_classes`."""
-        features = _Scaled(finite_features(self._model, queries), self.width, self._centre)
+        features = _Scaled(finite_features(self._model, queries), self.width, self._centre, self._single_from)
         means = np.zeros(len(self.weights))
         if self._labels is not None and queries.y is None:
             raise ValueError(
                 "expected queries with labels for a kernel within classes; pass RBFKernel(within_classes=False)"
             )
-        for block in blocks(len(queries), max(1, MAX_KERNEL_VALUES // len(means))):
+        for block in blocks(len(queries), max(1, self._max_values // len(means))):
             positions = np.arange(block.start, block.stop)
             similar = self._features.similar_to(features.take(positions))
             if self._labels is not None and queries.y is not None:
@@ -223,8 +240,8 @@ class _Scaled:
     The centre changes no distance; without it, numbers in single precision would lose more.
     """
 
-    def __init__(self, features: Any, width: float, centre: Any) -> None:
-        single = features.shape[0] >= SINGLE_PRECISION_FROM
+    def __init__(self, features: Any, width: float, centre: Any, single_from: int) -> None:
+        single = features.shape[0] >= single_from
         if not is_sparse(features):
             features = np.asarray(features, dtype=np.float64) - centre
         self.rows = (features / (np.sqrt(2.0) * width)).astype(np.float32 if single else np.float64)

@@ -30,8 +30,6 @@ from upweight.core.snapshot import Snapshot
 from upweight.core.strongest import StrongestOfBatches
 from upweight.core.weights import warning_of_single_examples
 
-TOP_QUERY_BLOCK = 256  # queries whose strongest examples are selected at a time
-
 if TYPE_CHECKING:
     from typing_extensions import TypeVar  # with defaults, which the standard library has from Python 3.13
 
@@ -55,6 +53,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         unit: of its answers, unless an answer states another.
     """
 
+    top_query_block = 256  # queries whose strongest examples are selected at a time
     handed_in = RenamedAttribute("original_model")
 
     @accept_old_keywords({"handed_in": ReplacedBy("original_model")})
@@ -191,7 +190,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         self.require_unchanged()
         strongest = StrongestOfBatches(k, of_groups, self.may_be_undefined)
         answers, of_departure = list[Answer](), list[str]()
-        size = min(TOP_QUERY_BLOCK, self.model.max_queries or TOP_QUERY_BLOCK)
+        size = min(self.top_query_block, self.model.max_queries or self.top_query_block)
         with announced_queries(self.recipe, self.model, self.train, queries, size):
             for batch in counted(queries.batches(size), -(-len(queries) // size)):
                 departure = self.departure(batch)
