@@ -79,8 +79,8 @@ def measured(estimator: Any, x: Any, y: Any) -> list[Any]:
     remaining = np.setdiff1d(np.arange(ROWS), ids)
     best = clone(estimator).set_params(**settings(estimator)).fit(x[remaining], y[remaining]).predict_proba(x)
     fitted = clone(estimator).fit(x, y)
-    kept = np.ones(ROWS, dtype=bool)
-    kept[ids] = False
+    remaining = np.ones(ROWS, dtype=bool)
+    remaining[ids] = False
     refits, firsts, laters, alone = [], [], [], []
     for _ in range(ROUNDS):
         seconds, refit = timed(lambda: clone(estimator).fit(x[remaining], y[remaining]))
@@ -89,7 +89,7 @@ def measured(estimator: Any, x: Any, y: Any) -> list[Any]:
         seconds, result = timed(lambda model=model: uw.forget(model, train, ids))  # type: ignore[misc]
         firsts.append(seconds)
         laters.append(timed(lambda model=model: uw.forget(model, train, ids))[0])  # type: ignore[misc]
-        alone.append(timed(lambda model=model: model.forget(train, kept))[0])  # type: ignore[misc]
+        alone.append(timed(lambda model=model: model.forget(train, remaining))[0])  # type: ignore[misc]
     errors = [float(np.abs(one.predict_proba(x) - best).max()) for one in (refit, result.estimator)]
     whole, *ours = (median(seconds) for seconds in (refits, firsts, laters, alone))
     is_met = max(ours) / whole < 0.1 and errors[1] < 1e-8

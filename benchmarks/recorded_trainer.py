@@ -42,7 +42,7 @@ def recorded_run(texts: list[str]) -> tuple[uw.TorchModel, uw.Examples, uw.Examp
     words.train_from_iterator(texts, trainers.WordLevelTrainer(special_tokens=["[PAD]", "[UNK]"]))
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]")
     rows = datasets.Dataset.from_dict({"text": texts}).map(lambda row: tokenizer(row["text"]))
-    asked = list(range(0, len(texts), 9))[:QUERIES]
+    query_positions = list(range(0, len(texts), 9))[:QUERIES]
     size = {"vocab_size": len(tokenizer), "n_positions": 16, "n_embd": 32, "n_layer": 1, "n_head": 2}
     net = transformers.GPT2LMHeadModel(transformers.GPT2Config(**size, bos_token_id=None, eos_token_id=None))
     settings: dict[str, Any] = {"num_train_epochs": 6, "learning_rate": 3e-3, "warmup_steps": 5, "adam_epsilon": 1e-6}
@@ -50,12 +50,12 @@ def recorded_run(texts: list[str]) -> tuple[uw.TorchModel, uw.Examples, uw.Examp
     quiet: dict[str, Any] = {"report_to": [], "save_strategy": "no", "use_cpu": True, "disable_tqdm": True}
     arguments = transformers.TrainingArguments(tempfile.mkdtemp(), **settings, **batches, **quiet)
     collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)
-    taken = rows.select([at for at in range(len(texts)) if at not in asked])
+    taken = rows.select([at for at in range(len(texts)) if at not in query_positions])
     trainer = transformers.Trainer(net, arguments, train_dataset=taken, data_collator=collator)
     recorder = uw.TrajectoryCallback(tempfile.mkdtemp(), every=6).attach(trainer)
     trainer.train()
     model, train = uw.hf.from_trainer(trainer, trajectory=recorder.trajectory, training=recorder.training())
-    return model, train, uw.hf.examples(rows.select(asked), tokenizer)
+    return model, train, uw.hf.examples(rows.select(query_positions), tokenizer)
 
 
 METHODS: dict[str, Any] = {

@@ -74,14 +74,14 @@ def test_python_m_upweight_is_the_console_script():
 
 
 def test_help_names_every_command():
-    said = run("--help").stdout
-    assert all(name in said for name in ("demo", "explain", "methods", "--version"))
+    printed = run("--help").stdout
+    assert all(name in printed for name in ("demo", "explain", "methods", "--version"))
 
 
 def test_a_task_file_is_explained_verified_and_reported(task):
-    said = run("explain", task, "--removals", "4").stdout
-    assert "labelled" in said and "Are the scores right?" in said
-    assert Path("report.html").resolve().as_uri() in said
+    printed = run("explain", task, "--removals", "4").stdout
+    assert "labelled" in printed and "Are the scores right?" in printed
+    assert Path("report.html").resolve().as_uri() in printed
     assert Path("report.html").stat().st_size > 10_000
 
 
@@ -114,8 +114,8 @@ def test_json_is_the_documented_schema_and_nothing_else(task):
 
 
 def test_asked_queries_come_in_the_order_asked(task):
-    said = run("explain", task, "--query", "q3", "--query", "q1", "--removals", "0", "--json").stdout
-    answer = json.loads(said)
+    printed = run("explain", task, "--query", "q3", "--query", "q1", "--removals", "0", "--json").stdout
+    answer = json.loads(printed)
     assert [q["id"] for q in answer["queries"]] == ["q3", "q1"]
     assert answer["check"] is None
 
@@ -139,8 +139,8 @@ def test_a_number_of_queries_is_a_number_or_all(task, queries):
 
 
 def test_an_unknown_query_id_is_a_usage_error_that_shows_ids(task):
-    said = words(run("explain", task, "--query", "nobody", code=2).stderr)
-    assert "no query has the id 'nobody'" in said and "q0, q1" in said
+    printed = words(run("explain", task, "--query", "nobody", code=2).stderr)
+    assert "no query has the id 'nobody'" in printed and "q0, q1" in printed
 
 
 @pytest.mark.parametrize(
@@ -210,8 +210,8 @@ def test_a_csv_of_amounts_gets_a_regression(table):
 def test_a_parquet_file_with_an_id_column_explains_the_row_asked_for(table):
     pytest.importorskip("pyarrow")
     table.to_parquet("table.parquet")
-    said = run("explain", "table.parquet", "--target", "kind", "--id", "name", "--query", "row-17", "--json").stdout
-    assert [q["id"] for q in json.loads(said)["queries"]] == ["row-17"]
+    printed = run("explain", "table.parquet", "--target", "kind", "--id", "name", "--query", "row-17", "--json").stdout
+    assert [q["id"] for q in json.loads(printed)["queries"]] == ["row-17"]
 
 
 def test_tables_and_tasks_are_not_mixed_up(table, task):

@@ -23,9 +23,9 @@ def test_help_names_both():
 
 
 def test_verify_prints_agreement_intervals_and_the_page(task):
-    said = words(run("verify", task, "--removals", "12", "--out", "page.html").stdout)
-    assert "Influence (EFFECT) compared with 13 trainings" in said and "without one example 1.000" in said
-    assert "Noise ceiling 1.000" in said and "lie inside their 90% intervals" in said and "page.html" in said
+    printed = words(run("verify", task, "--removals", "12", "--out", "page.html").stdout)
+    assert "Influence (EFFECT) compared with 13 trainings" in printed and "without one example 1.000" in printed
+    assert "Noise ceiling 1.000" in printed and "lie inside their 90% intervals" in printed and "page.html" in printed
     assert Path("page.html").stat().st_size > 10_000
 
 
@@ -37,8 +37,8 @@ def test_verify_as_json_is_one_object_and_nothing_else(task):
 
 
 def test_ranks_are_verified_in_order_alone(task):
-    said = words(run("verify", task, "--method", "chance", "--removals", "8").stdout)
-    assert "FittedChance" not in said and "without one example –" in said and "intervals" not in said
+    printed = words(run("verify", task, "--method", "chance", "--removals", "8").stdout)
+    assert "FittedChance" not in printed and "without one example –" in printed and "intervals" not in printed
     answer = json.loads(run("verify", task, "--method", "chance", "--removals", "8", "--json").stdout)
     assert answer["coverage"] is None and "These scores are random" in answer["warnings"][0]
 
@@ -54,13 +54,13 @@ def test_verify_goes_on_from_its_folder(task):
 
 
 def test_evaluate_is_a_table_of_methods_and_baselines(task):
-    said = run(
+    printed = run(
         "evaluate", task, "--method", "influence", "--method", "leave_one_out", "--subsets", "8", "--out", "e.html"
     )
-    lines = [line.split()[0] for line in said.stdout.splitlines() if line.split()]
+    lines = [line.split()[0] for line in printed.stdout.splitlines() if line.split()]
     assert {"influence", "leave_one_out", "similar", "chance"} <= set(lines)
-    assert max(map(len, said.stdout.splitlines()[:8])) <= 80 and Path("e.html").exists()
-    assert "Retraining on subsets" in said.stderr
+    assert max(map(len, printed.stdout.splitlines()[:8])) <= 80 and Path("e.html").exists()
+    assert "Retraining on subsets" in printed.stderr
 
 
 def test_methods_receive_the_share_of_the_subsets():
@@ -73,8 +73,8 @@ def test_methods_receive_the_share_of_the_subsets():
 
 def test_evaluate_as_json_with_planted_labels(task):
     written(Path("planted.txt"), "t1\nt5\n\nt9\n")
-    asked = ("--planted", "planted.txt", "--query", "q3", "--query", "q1")
-    answer = json.loads(run("evaluate", task, "--subsets", "6", "--share", "0.8", *asked, "--json").stdout)
+    arguments = ("--planted", "planted.txt", "--query", "q3", "--query", "q1")
+    answer = json.loads(run("evaluate", task, "--subsets", "6", "--share", "0.8", *arguments, "--json").stdout)
     assert answer["truth"]["removals"] == 6 and answer["truth"]["queries"] == 2
     rows = {row["name"]: row for row in answer["methods"]}
     assert rows["influence"]["lds"]["mean"] > 0.8 and rows["chance"]["slope"] is None
@@ -82,12 +82,12 @@ def test_evaluate_as_json_with_planted_labels(task):
 
 
 def test_evaluate_trains_without_the_strongest_and_on_them_alone(task):
-    asked = ("--subsets", "5", "--query", "q1", "--query", "q2", "--criteria", "--out", "e.html")
-    answer = json.loads(run("evaluate", task, *asked, "--json").stdout)
+    arguments = ("--subsets", "5", "--query", "q1", "--query", "q2", "--criteria", "--out", "e.html")
+    answer = json.loads(run("evaluate", task, *arguments, "--json").stdout)
     methods = answer["criteria"]["methods"]
     assert methods["influence"]["necessity"]["area"] > methods["random"]["necessity"]["area"]
     assert "Necessary and sufficient examples" in Path("e.html").read_text(encoding="utf-8")
-    assert "Necessity and sufficiency of the strongest" in run("evaluate", task, *asked).stdout
+    assert "Necessity and sufficiency of the strongest" in run("evaluate", task, *arguments).stdout
 
 
 def test_evaluate_goes_on_from_its_folder(task):
@@ -119,29 +119,53 @@ def test_subsets_without_a_class_are_left_out_with_a_warning():
 
 
 def test_verify_shows_how_few_examples_hold_predictions_up(task):
-    asked = ("verify", task, "--removals", "8", "--query", "q1", "--query", "q2", "--brittleness", "--folder", "kept")
-    told = run(*asked, "--out", "page.html")
-    assert "trained anew" not in told.stderr
-    said = words(told.stdout)
-    assert "how few removed examples flip a prediction" in said and "predictions flipped when at most" in said
+    arguments = (
+        "verify",
+        task,
+        "--removals",
+        "8",
+        "--query",
+        "q1",
+        "--query",
+        "q2",
+        "--brittleness",
+        "--folder",
+        "kept",
+    )
+    completed = run(*arguments, "--out", "page.html")
+    assert "trained anew" not in completed.stderr
+    printed = words(completed.stdout)
+    assert "how few removed examples flip a prediction" in printed and "predictions flipped when at most" in printed
     page = Path("page.html").read_text(encoding="utf-8")
     assert "the retrained model predicts something else" in page
-    flips = json.loads(run(*asked, "--json").stdout)["brittleness"]["flips"]
+    flips = json.loads(run(*arguments, "--json").stdout)["brittleness"]["flips"]
     assert [flip["query"] for flip in flips] == ["q1", "q2"] and all(flip["tried"] > 0 for flip in flips)
 
 
 def test_evaluate_shows_removal_curves(task):
-    asked = ("evaluate", task, "--subsets", "6", "--query", "q1", "--query", "q2", "--removal-curve", "--folder", "k")
-    said = run("evaluate", task, "--subsets", "6", "--removal-curve", "--folder", "all")
-    assert "trained anew" not in said.stderr
-    said = run(*asked, "--out", "page.html")
-    assert "influence: mean effect of removing the strongest, 2 queries" in words(said.stdout)
+    arguments = (
+        "evaluate",
+        task,
+        "--subsets",
+        "6",
+        "--query",
+        "q1",
+        "--query",
+        "q2",
+        "--removal-curve",
+        "--folder",
+        "k",
+    )
+    printed = run("evaluate", task, "--subsets", "6", "--removal-curve", "--folder", "all")
+    assert "trained anew" not in printed.stderr
+    printed = run(*arguments, "--out", "page.html")
+    assert "influence: mean effect of removing the strongest, 2 queries" in words(printed.stdout)
     assert (
-        "Removing the strongest examples and retraining" in said.stderr
-        and max(map(len, said.stdout.splitlines()[:12])) <= 80
+        "Removing the strongest examples and retraining" in printed.stderr
+        and max(map(len, printed.stdout.splitlines()[:12])) <= 80
     )
     assert "Removal curves" in Path("page.html").read_text(encoding="utf-8")
-    curve = json.loads(run(*asked, "--json").stdout)["removal_curves"]["influence"]
+    curve = json.loads(run(*arguments, "--json").stdout)["removal_curves"]["influence"]
     assert curve["opponents"][-1] < curve["random"][-1] < curve["proponents"][-1]
 
 

@@ -122,9 +122,11 @@ FIGURES = {
 @pytest.mark.parametrize("sentence", FIGURES)
 def test_the_readmes_figures_are_those_of_the_benchmarks(sentence: str) -> None:
     results = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
-    said = re.search(r"\d*\.\d+", sentence)[0]
+    figure = re.search(r"\d*\.\d+", sentence)[0]
     measured = results.split(FIGURES[sentence])[1].split(" ")[0]
-    assert f"{float(measured):.{len(said.partition('.')[2])}f}" == f"{float(said):.{len(said.partition('.')[2])}f}"
+    assert (
+        f"{float(measured):.{len(figure.partition('.')[2])}f}" == f"{float(figure):.{len(figure.partition('.')[2])}f}"
+    )
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert sentence in readme
 

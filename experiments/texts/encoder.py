@@ -101,8 +101,8 @@ class Encoder:
         additive = (1.0 - is_token[:, None, None, :].float()) * torch.finfo(torch.float32).min
         states = embedded
         for block in self.parts[0].encoder.layer[:-1]:
-            said = block(states, additive)
-            states = said[0] if isinstance(said, tuple) else said
+            output = block(states, additive)
+            states = output[0] if isinstance(output, tuple) else output
         attention = self.parts[0].encoder.layer[-1].attention.self
         return torch.cat([attention.key(states), attention.value(states), states, is_token[..., None].float()], dim=2)
 
@@ -110,9 +110,9 @@ class Encoder:
         """What the package itself takes as the embedding of a text: the mean of the last block's states."""
         encoded = self.tokens(texts)
         with torch.no_grad():
-            said = self.parts[0](**encoded).last_hidden_state
+            output = self.parts[0](**encoded).last_hidden_state
         mask = encoded["attention_mask"][..., None]
-        return F.normalize((said * mask).sum(1) / mask.sum(1)).double().numpy()
+        return F.normalize((output * mask).sum(1) / mask.sum(1)).double().numpy()
 
     def saliency(self, net: nn.Module, text: Any) -> Array:
         """Saliency of every token: gradient · word embedding of the predicted class, absolute values summing to 1."""

@@ -172,12 +172,12 @@ def test_regression_erases_by_the_prediction_and_a_model_without_probabilities_b
     drops = uw.attribute_inputs(ridge, uw.Examples(X[:3], [0.0, 0.0, 0.0])).values
     assert np.allclose(drops, X[:3] * ridge.predictor.coef_)
     binary = uw.Examples(X, (Y > 0).astype(int))
-    machine = uw.explainable(LinearSVC(tol=1e-10, max_iter=100_000).fit(X, binary.y), binary)
-    attributions = uw.attribute_inputs(machine, binary.take([0]), of=1)
+    svm = uw.explainable(LinearSVC(tol=1e-10, max_iter=100_000).fit(X, binary.y), binary)
+    attributions = uw.attribute_inputs(svm, binary.take([0]), of=1)
     without = X[:1].copy()
     without[0, 2] = 0
-    drop = machine.measure(uw.Examples(X[:1], [1])) - machine.measure(uw.Examples(without, [1]))
-    assert attributions.values[0][2] == pytest.approx(drop[0]) and attributions.described == machine.measurement
+    drop = svm.measure(uw.Examples(X[:1], [1])) - svm.measure(uw.Examples(without, [1]))
+    assert attributions.values[0][2] == pytest.approx(drop[0]) and attributions.described == svm.measurement
 
 
 def test_saliency_is_the_absolute_gradient_and_gradient_times_input_their_product(captum, model):

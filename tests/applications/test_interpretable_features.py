@@ -29,12 +29,12 @@ def words(text: str) -> set[str]:
     return set(re.findall(r"\w+", text))
 
 
-def test_all_numbers_of_hidden_features_are_as_likely_and_which_are_hidden_is_random() -> None:
-    kept = shown_parts(20_000, 5, np.random.default_rng(0))
-    shares = np.bincount(5 - kept.sum(axis=1), minlength=6) / 20_000
+def test_the_number_of_hidden_features_is_uniform_and_which_are_hidden_is_random() -> None:
+    shown = shown_parts(20_000, 5, np.random.default_rng(0))
+    shares = np.bincount(5 - shown.sum(axis=1), minlength=6) / 20_000
     np.testing.assert_allclose(shares, [0, 0.2, 0.2, 0.2, 0.2, 0.2], atol=0.012)
-    np.testing.assert_allclose(kept.mean(axis=0), 0.4, atol=0.012)
-    rows = kept[:50].astype(float)
+    np.testing.assert_allclose(shown.mean(axis=0), 0.4, atol=0.012)
+    rows = shown[:50].astype(float)
     exact = [1 - row.sum() / np.sqrt(row.sum() * 5) if row.any() else 1.0 for row in rows]
     np.testing.assert_allclose(cosine_distances(rows), exact)
 

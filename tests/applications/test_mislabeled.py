@@ -31,7 +31,7 @@ def test_finds_at_least_what_loss_and_self_influence_find():
                 assert found >= caught(np.argsort(-ranking)[:40].tolist(), wrong), (flips, seed)
 
 
-def test_suggests_the_right_label_and_tells_the_harm():
+def test_suggests_the_right_label_and_reports_the_harm():
     model, train, held_out, truth, wrong = cancer()
     suspects = uw.mislabeled(model, train, budget=40, evaluation=held_out)
     places = train.positions(suspects.ids)
@@ -72,7 +72,7 @@ def test_out_of_fold_answers_are_those_of_a_model_without_the_fold():
     assert held_out.helps and held_out.left_out.sum() > 20
 
 
-def test_machines_without_probabilities_still_suggest():
+def test_classifiers_without_probabilities_suggest_labels_too():
     x, y = load_digits(n_class=3, return_X_y=True)
     noisy = y.copy()
     wrong = np.arange(0, 300, 15)

@@ -39,8 +39,8 @@ def test_the_split_is_the_seeds_and_asked_rows_are_held_out():
     first, again, other = (fit_table(table, "target", seed=s) for s in (0, 0, 1))
     assert first.held_out.ids.tolist() == again.held_out.ids.tolist() != other.held_out.ids.tolist()
     assert len(first.held_out) == 16 and not set(first.train.ids.tolist()) & set(first.held_out.ids.tolist())
-    asked = {str(i) for i in first.train.ids[:3].tolist()}
-    assert asked <= {str(i) for i in fit_table(table, "target", asked).held_out.ids.tolist()}
+    query_ids = {str(i) for i in first.train.ids[:3].tolist()}
+    assert query_ids <= {str(i) for i in fit_table(table, "target", query_ids).held_out.ids.tolist()}
 
 
 def test_a_class_that_training_would_not_see_is_not_held_out():
@@ -102,7 +102,7 @@ def test_every_model_is_fitted_and_can_be_explained(name, kind):
         assert fitted.held_out.label(fitted.held_out.ids[0].item()) in ("large", "small")
 
 
-def test_training_that_does_not_converge_is_told_once(monkeypatch):
+def test_training_that_does_not_converge_has_one_warning(monkeypatch):
     stopped = MODELS["logistic"].__class__(
         "logistic regression", "sklearn.linear_model", "LogisticRegression", None, {"max_iter": 1}
     )

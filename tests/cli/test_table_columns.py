@@ -58,10 +58,10 @@ def test_every_column_that_is_left_out_is_named_with_its_reason():
         "encounter": "ids",
         "code": "unique texts",
     }
-    told = " ".join(sentences(columns.notes))
-    assert all(f"Column {name} was left out" in told for name in reasons)
-    assert "constant, 3 in every row." in told and "a duplicate of size" in told
-    assert "--id encounter" in told and "--use encounter" in told and "--id code" in told
+    notes_text = " ".join(sentences(columns.notes))
+    assert all(f"Column {name} was left out" in notes_text for name in reasons)
+    assert "constant, 3 in every row." in notes_text and "a duplicate of size" in notes_text
+    assert "--id encounter" in notes_text and "--use encounter" in notes_text and "--id code" in notes_text
 
 
 def test_many_columns_of_one_reason_share_a_sentence():

@@ -1,4 +1,4 @@
-"""How far a solver stopped from its optimum is told where it matters beside the effects, and not on clean fits."""
+"""The distance of a solver from its optimum has a warning where it matters beside the effects, not on clean fits."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ def test_the_distance_to_the_optimum_is_told(
     assert any("The solver stopped so far" in sentence for sentence in sentences) == is_told
 
 
-def test_nothing_is_told_of_the_distance_if_the_scores_are_unknown() -> None:
+def test_there_is_no_warning_about_the_distance_if_the_scores_are_unknown() -> None:
     assert not departure(6e-4, 3.0, within_tolerance=False).warnings(None)

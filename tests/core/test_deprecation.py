@@ -104,7 +104,7 @@ def test_a_dataclass_takes_older_names_of_its_fields():
         assert replace(Seat(row="b"), number=4) == Seat(row="b", number=4)
 
 
-def test_progress_of_two_arguments_is_told_without_the_stage():
+def test_progress_of_two_arguments_is_called_without_the_stage():
     reports = []
     with pytest.warns(DeprecationWarning, match=r"uw.tune: write progress\(stage, done, total\)"):
         as_progress(lambda done, total: reports.append((done, total)), "tune")("fit", 1, 2)

@@ -79,7 +79,7 @@ def test_values_have_the_same_digest_exactly_when_they_are_the_same(first: Any, 
         (range(3), range(4)),
     ],
 )
-def test_values_that_look_alike_are_told_apart(first: Any, other: Any) -> None:
+def test_values_that_look_alike_are_distinguished(first: Any, other: Any) -> None:
     assert digest(first) != digest(other)
 
 
@@ -109,7 +109,7 @@ def made(factor: float, power: int = 2) -> Any:
     return measure
 
 
-def test_functions_are_told_apart_by_code_defaults_and_enclosing_variables() -> None:
+def test_functions_are_distinguished_by_code_defaults_and_enclosing_variables() -> None:
     assert digest(made(1.0)) == digest(made(1.0))
     assert digest(made(1.0)) != digest(made(3.0)) and digest(made(1.0)) != digest(made(1.0, power=3))
     names = [lambda z, y: z[:, 0], lambda z, y: z[:, 1], lambda z, y: -z[:, 0], lambda z, y, k=1: z[:, 0]]
@@ -172,7 +172,7 @@ class Scorer:
         return outputs * self.power
 
 
-def test_callables_with_state_are_told_apart_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_callables_with_state_are_distinguished_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert digest(Scorer(2)) == digest(Scorer(2)) != digest(Scorer(3))
     assert digest(Scorer(2).bound) == digest(Scorer(2).bound) != digest(Scorer(3).bound)
     assert digest(functools.partial(made, 2.0)) != digest(functools.partial(made, 3.0))
@@ -191,7 +191,7 @@ class Net(nn.Module):
         return F.leaky_relu(self.layer(x), self.slope)
 
 
-def test_nets_are_told_apart_by_parameters_settings_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nets_are_distinguished_by_parameters_settings_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     net = Net()
     before = digest(net)
@@ -235,7 +235,7 @@ def test_what_two_processes_see_is_the_same(tmp_path: Path) -> None:
     assert len(digests) == 1
 
 
-def test_a_fitted_pipeline_is_told_apart_by_what_it_learned() -> None:
+def test_a_fitted_pipeline_is_distinguished_by_what_it_learned() -> None:
     texts, labels = ["good film", "bad film", "good plot", "bad plot"], [1, 0, 1, 0]
 
     def fitted(c: float) -> Any:
@@ -331,7 +331,7 @@ def test_frames_of_polars_have_contents_too() -> None:
     assert digest(first) == digest(first.clone()) != digest(other)
 
 
-def test_lambdas_of_a_library_are_told_apart_by_their_code():
+def test_lambdas_of_a_library_are_distinguished_by_their_code():
     def of(function):
         function.__module__ = "numpy"
         return function
@@ -418,7 +418,7 @@ def with_attribute(k: int) -> Any:
         (np.ma.array([1, 2], mask=[0, 1]), np.ma.array([1, 2], mask=[0, 0])),
     ],
 )
-def test_what_changes_results_without_showing_itself_is_told_apart(first: Any, other: Any) -> None:
+def test_what_changes_results_without_showing_itself_is_distinguished(first: Any, other: Any) -> None:
     assert digest(first) == digest(copy.deepcopy(first)) != digest(other)
 
 

@@ -1,4 +1,4 @@
-"""What a method declares to need is asked for before its fit."""
+"""The capabilities that a method needs are checked before its fit."""
 
 from dataclasses import dataclass
 
@@ -36,7 +36,7 @@ def test_a_model_that_lacks_what_a_method_declares_is_refused_before_its_fit(met
         method.fit(train=train, model=model)
 
 
-def test_a_training_set_that_is_none_is_refused_before_the_fit(tmp_path):
+def test_arrays_in_place_of_examples_are_refused_before_the_fit(tmp_path):
     model, train, _ = problem()
     Overlap().fit(model, train).save(tmp_path / "fit")
     arrays, message = train.x, r"expected the examples as upweight.Examples\(x, y\), got ndarray"

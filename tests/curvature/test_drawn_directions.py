@@ -145,8 +145,8 @@ def test_the_trace_is_that_of_the_gauss_newton_matrix_whatever_is_drawn() -> Non
 def test_scores_of_drawn_directions_rank_like_the_exact_ones() -> None:
     model, train = pictures()
     queries = uw.Examples(np.random.default_rng(5).normal(size=(4, 1, 8, 8)), [0, 1, 2, 3])
-    rows, asked = model.loss_rows(train), model.measure_rows(queries)
-    exact, drawn = (ekfac(model, train, **limits).solve(asked).rows.dot(rows) for limits in ({}, DRAWN))
+    rows, query_rows = model.loss_rows(train), model.measure_rows(queries)
+    exact, drawn = (ekfac(model, train, **limits).solve(query_rows).rows.dot(rows) for limits in ({}, DRAWN))
     assert min(np.corrcoef(a, b)[0, 1] for a, b in zip(exact, drawn, strict=True)) > 0.95
 
 

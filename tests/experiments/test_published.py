@@ -34,8 +34,8 @@ def test_only_what_evaluates_is_loaded_and_absent_peers_are_named(
 ) -> None:
     monkeypatch.setattr("sys.modules", dict(__import__("sys").modules))
     peers = Peers(folder)
-    said = capsys.readouterr().err
-    assert "quanda is left out: there is no" in said and "date-lm is left out" in said and "dattri" not in said
+    stderr = capsys.readouterr().err
+    assert "quanda is left out: there is no" in stderr and "date-lm is left out" in stderr and "dattri" not in stderr
     assert peers.present == {"dattri", "bergson"} and peers.versions == {"dattri": "9.8"}
     assert peers.module("dattri.metric.metrics").lds(3) == 6
     (gold_ranks,) = peers.functions("bergson", ["gold_ranks"], {})

@@ -61,9 +61,9 @@ CASES = {
 def effects(estimator: Any, x: Any, y: Any, removals: Any, weights: Any = None) -> np.ndarray:
     """What removals do to the predictions of queries, by fits of scikit-learn, (m, removals)."""
 
-    def predicted(kept: Any) -> Any:
-        more = {} if weights is None else {"sample_weight": weights[kept]}
-        return clone(estimator).fit(x[:N][kept], y[:N][kept], **more).predict(x[N:])
+    def predicted(remaining: Any) -> Any:
+        more = {} if weights is None else {"sample_weight": weights[remaining]}
+        return clone(estimator).fit(x[:N][remaining], y[:N][remaining], **more).predict(x[N:])
 
     ones = np.ones(N, bool)
     return np.stack([predicted(ones) - predicted(~np.isin(np.arange(N), r)) for r in removals], axis=1)
@@ -139,22 +139,22 @@ def test_relevance_determination_is_a_ridge_with_a_penalty_of_every_column(fit_i
     x = np.c_[x, 0.01 * np.random.default_rng(0).normal(size=(N + M, 4))]
     train, queries = uw.Examples(x[:N], y[:N]), uw.Examples(x[N:], y[N:])
     estimator = ARDRegression(threshold_lambda=100.0, fit_intercept=fit_intercept).fit(train.x, train.y)
-    kept = estimator.lambda_ < estimator.threshold_lambda
-    assert not kept.all()
-    penalty = np.diag(estimator.lambda_[kept] / estimator.alpha_)
+    remaining = estimator.lambda_ < estimator.threshold_lambda
+    assert not remaining.all()
+    penalty = np.diag(estimator.lambda_[remaining] / estimator.alpha_)
 
     def predicted(rows: Any) -> np.ndarray:
-        a, b = x[:N][rows][:, kept], y[:N][rows]
+        a, b = x[:N][rows][:, remaining], y[:N][rows]
         centre, mean = (a.mean(axis=0), b.mean()) if fit_intercept else (0.0, 0.0)
         slopes = np.linalg.solve((a - centre).T @ (a - centre) + penalty, (a - centre).T @ (b - mean))
-        return np.asarray((x[N:][:, kept] - centre) @ slopes + mean)
+        return np.asarray((x[N:][:, remaining] - centre) @ slopes + mean)
 
     fitted = uw.Influence().fit(uw.explainable(estimator, train, measure=first), train)
     scores, ones = fitted.attribute(queries), np.arange(N) >= 0
     actual = np.stack([predicted(ones) - predicted(np.arange(N) != i) for i in range(N)], axis=1)
     np.testing.assert_allclose(scores.values, actual, atol=1e-8 * np.abs(actual).max())
-    assert f"{int((~kept).sum())} of {len(kept)} columns have no weight" in scores.diagnostics["warnings"][0]
-    column = int(np.flatnonzero(kept)[0])
+    assert f"{int((~remaining).sum())} of {len(remaining)} columns have no weight" in scores.diagnostics["warnings"][0]
+    column = int(np.flatnonzero(remaining)[0])
     measured = uw.explainable(estimator, train, measure=uw.Coefficient(column)).measure(queries)
     assert measured[0] == pytest.approx(estimator.coef_[column])
 

@@ -48,9 +48,9 @@ class Fitted:
         self.queries = uw.Examples(self.x[N:], self.y[N:])
 
     def fit(self, *removed: int) -> Any:
-        kept = ~np.isin(np.arange(N), removed)
-        more = {} if self.weights is None else {"sample_weight": self.weights[kept]}
-        return clone(self.estimator).fit(self.x[:N][kept], self.y[:N][kept], **more)
+        remaining = ~np.isin(np.arange(N), removed)
+        more = {} if self.weights is None else {"sample_weight": self.weights[remaining]}
+        return clone(self.estimator).fit(self.x[:N][remaining], self.y[:N][remaining], **more)
 
     def outputs(self, *removed: int) -> np.ndarray:
         estimator = self.fit(*removed)
@@ -131,30 +131,30 @@ def leave_one_out(estimator: Any, x: Any, y: Any, queries: Any) -> tuple[Any, An
     return model, np.abs(scores - truth).max() / np.abs(truth).max()
 
 
-@pytest.mark.parametrize("machine", [SVC(gamma=0.3, tol=1e-9), NuSVC(nu=0.02, gamma=0.3, tol=1e-9)], ids=repr)
-def test_a_class_of_two_examples_is_recognised_as_the_data_of_the_fit(machine: Any) -> None:
+@pytest.mark.parametrize("estimator", [SVC(gamma=0.3, tol=1e-9), NuSVC(nu=0.02, gamma=0.3, tol=1e-9)], ids=repr)
+def test_a_class_of_two_examples_is_recognised_as_the_data_of_the_fit(estimator: Any) -> None:
     x = np.random.default_rng(7).normal(size=(66, 3))
     y = np.where(np.arange(60) < 2, "few", "many")
-    assert leave_one_out(machine, x[:60], y, x[60:])[1] < 1e-4
+    assert leave_one_out(estimator, x[:60], y, x[60:])[1] < 1e-4
     with pytest.raises(ValueError, match=r"the data that .*SVC was fitted on"):
-        uw.explainable(clone(machine).fit(x[:60], y), uw.Examples(x[:60], y[::-1]))
-    if isinstance(machine, SVC):  # the forces of that fit are larger than these rows can have without weights
-        weighted = clone(machine).fit(x[:60], y, sample_weight=np.r_[20.0, 20.0, np.ones(58)])
+        uw.explainable(clone(estimator).fit(x[:60], y), uw.Examples(x[:60], y[::-1]))
+    if isinstance(estimator, SVC):  # the forces of that fit are larger than these rows can have without weights
+        weighted = clone(estimator).fit(x[:60], y, sample_weight=np.r_[20.0, 20.0, np.ones(58)])
         with pytest.raises(ValueError, match="the data that SVC was fitted on"):
             uw.explainable(weighted, uw.Examples(x[:60], y))
 
 
 def test_nu_svc_does_not_use_its_class_weight() -> None:
     x, y = data(load_breast_cancer)
-    machine = NuSVC(nu=0.3, gamma=0.1, tol=1e-9, class_weight={0: 3.0, 1: 1.0})
-    model, difference = leave_one_out(machine, x[:N], y[:N], x[N:])
+    estimator = NuSVC(nu=0.3, gamma=0.1, tol=1e-9, class_weight={0: 3.0, 1: 1.0})
+    model, difference = leave_one_out(estimator, x[:N], y[:N], x[N:])
     assert difference < 1e-4
     assert any("does not use its class_weight" in note for note in model.notes)
 
 
-@pytest.mark.parametrize("machine", [SVR(), NuSVR()], ids=repr)
-def test_a_machine_without_support_vectors_is_refitted(machine: Any) -> None:
+@pytest.mark.parametrize("estimator", [SVR(), NuSVR()], ids=repr)
+def test_an_svm_without_support_vectors_is_refitted(estimator: Any) -> None:
     x, y = np.random.default_rng(0).normal(size=(12, 2)), np.ones(12)
-    model = uw.explainable(machine.fit(x, y), uw.Examples(x, y))
+    model = uw.explainable(estimator.fit(x, y), uw.Examples(x, y))
     assert any("no support vectors" in note for note in model.notes)
     assert not uw.LeaveOneOut().fit(model, uw.Examples(x, y)).attribute(uw.Examples(x[:2], y[:2])).values.any()

@@ -60,9 +60,9 @@ def test_the_network_measures_what_the_perceptron_does_and_is_retrained_like_it(
     np.testing.assert_allclose(predicted, fitted.predict(x[N:])) if y.dtype.kind == "f" else None
     assert y.dtype.kind == "f" or predicted.tolist() == fitted.predict(x[N:]).tolist()
     for removed in ([], [3, 8]):
-        kept = ~np.isin(np.arange(N), removed)
-        refit = clone(final).fit(steps.transform(x[:N])[kept], y[:N][kept])
-        again = model.retrain(train, kept.astype(float))
+        remaining = ~np.isin(np.arange(N), removed)
+        refit = clone(final).fit(steps.transform(x[:N])[remaining], y[:N][remaining])
+        again = model.retrain(train, remaining.astype(float))
         np.testing.assert_allclose(again.measure(queries), -loss(refit, steps.transform(x[N:]), y[N:]), rtol=1e-6)
 
 
@@ -77,8 +77,8 @@ def test_scores_of_a_smooth_perceptron_agree_with_refits_and_weights_count() -> 
     removed = list(range(0, N, 5))
     actual = []
     for i in removed:
-        kept = np.arange(N) != i
-        refit = clone(estimator).fit(x[:N][kept], y[:N][kept], sample_weight=weights[kept])
+        remaining = np.arange(N) != i
+        refit = clone(estimator).fit(x[:N][remaining], y[:N][remaining], sample_weight=weights[remaining])
         actual.append(loss(refit, x[N:], y[N:]) - loss(fitted, x[N:], y[N:]))
     assert agreement(scores[:, removed], np.stack(actual, axis=1)).pearson > 0.9
     assert model.gradient_norm(train) < 1e-3

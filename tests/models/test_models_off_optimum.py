@@ -215,7 +215,7 @@ def test_rows_missing_from_a_logistic_fit_in_single_precision_are_named_and_comp
 
 
 @pytest.mark.parametrize("kind", [PoissonRegressor, GammaRegressor])
-def test_a_solver_that_gave_up_is_told_to_converge_and_not_that_rows_are_missing(kind: type) -> None:
+def test_a_solver_that_gave_up_is_advised_to_converge_and_not_that_rows_are_missing(kind: type) -> None:
     x, y = _data(kind(), 0)
     x = x * np.array([1.0, 10.0, 1e-3, 1e3, 1e5])
     (message,) = _warnings(kind().fit(x, y), x, y)

@@ -190,10 +190,10 @@ def test_effects_on_a_huge_column_are_those_of_the_optima_that_the_solver_misses
     if at_optimum is None:
         return
 
-    def optimum(kept: np.ndarray) -> np.ndarray:
+    def optimum(remaining: np.ndarray) -> np.ndarray:
         if name == "linear SVC":
-            return optimum_of_squared_hinge(np.vstack([x[kept], x[ROWS:]]), y[kept])
-        return outputs(make().fit(X[kept], y[kept]), X[ROWS:])  # its l2 is too small to depend on units
+            return optimum_of_squared_hinge(np.vstack([x[remaining], x[ROWS:]]), y[remaining])
+        return outputs(make().fit(X[remaining], y[remaining]), X[ROWS:])  # its l2 is too small to depend on units
 
     positions = np.arange(ROWS)
     truth = [optimum(positions) - optimum(np.delete(positions, i)) for i in REMOVED]
@@ -201,7 +201,7 @@ def test_effects_on_a_huge_column_are_those_of_the_optima_that_the_solver_misses
 
 
 @pytest.mark.parametrize(
-    ("make", "factor", "is_told"),
+    ("make", "factor", "has_warning"),
     [
         (LogisticRegression, 1.0, False),
         (LogisticRegression, 1e6, True),
@@ -217,7 +217,7 @@ def test_effects_on_a_huge_column_are_those_of_the_optima_that_the_solver_misses
     ],
 )
 def test_a_solver_that_stops_far_from_the_optimum_beside_the_effects_is_told(
-    make: Callable[[], Any], factor: float, is_told: bool
+    make: Callable[[], Any], factor: float, has_warning: bool
 ) -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((65, 4))
@@ -231,11 +231,11 @@ def test_a_solver_that_stops_far_from_the_optimum_beside_the_effects_is_told(
         fit = uw.Influence().fit(uw.explainable(estimator, train, measure=lambda z, y: z[:, -1]), train)
         answers = [fit.attribute(queries).diagnostics, fit.top(queries, 3).diagnostics]
     except ValueError as error:
-        assert refusal(error) and is_told
+        assert refusal(error) and has_warning
         return
     for answer in answers:
         warnings = " ".join(answer["warnings"])
-        assert is_told == ("may stop before the optimum" in warnings or "The solver stopped so far" in warnings)
+        assert has_warning == ("may stop before the optimum" in warnings or "The solver stopped so far" in warnings)
 
 
 @pytest.mark.parametrize("inputs", INPUTS)
@@ -250,8 +250,8 @@ def test_odd_inputs_of_bayesian_ridge(inputs: str) -> None:
     wide = x.astype(np.float64)
     positions = np.arange(ROWS)
     before, *without = (
-        Ridge(alpha, solver="svd").fit(wide[kept], Y[kept]).predict(wide[ROWS:])
-        for kept in (positions, *(np.delete(positions, i) for i in REMOVED))
+        Ridge(alpha, solver="svd").fit(wide[remaining], Y[remaining]).predict(wide[ROWS:])
+        for remaining in (positions, *(np.delete(positions, i) for i in REMOVED))
     )
     truth = [before - each for each in without]
     tolerance = 0.03 if inputs in COARSE else 1e-3
@@ -318,17 +318,19 @@ def test_rows_are_missing_on_a_column_far_from_0_only_if_they_are(columns: int, 
         y = (x[:, 0] + rng.standard_normal(400) > 0).astype(int)
         x[:, 1] += shift
         estimator = LogisticRegression(max_iter=1000).fit(x, y)
-        told = []
+        messages = []
         for rows in (400, 399):
             train = uw.Examples(x[:rows], y[:rows])
             try:
-                told.append(str(uw.Influence().fit(uw.explainable(estimator, train), train).diagnostics["warnings"]))
+                messages.append(
+                    str(uw.Influence().fit(uw.explainable(estimator, train), train).diagnostics["warnings"])
+                )
             except ValueError as error:
-                told.append(str(error))
-        assert ["rows may be missing" in each for each in told] == [False, True], (seed, told)
+                messages.append(str(error))
+        assert ["rows may be missing" in each for each in messages] == [False, True], (seed, messages)
 
 
-def test_a_fit_in_half_precision_is_told_so() -> None:
+def test_the_refusal_of_a_fit_in_half_precision_says_so() -> None:
     x = (X + 50).astype(np.float16)
     estimator, train = LinearRegression().fit(x, Y.astype(np.float16)), uw.Examples(x, Y.astype(np.float16))
     with pytest.raises(ValueError, match=r"fitted in half precision.*fit it on x\.astype\(np\.float64\)"):

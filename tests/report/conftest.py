@@ -16,9 +16,11 @@ def digits():
     queries = Examples(pictures[:4].reshape(4, -1), [0, 1, 2, 0], ids=["q0", "q1", "q2", "q3"], shown=pictures[:4])
     predictions = Predictions((0, 1, 2, 1), (0, 1, 2), random.dirichlet(np.ones(3), 4))
     values = np.round(random.normal(size=(4, 60)), 4)
-    recipe, told = {"method": "Influence", "curvature": {"kind": "exact"}}, {"damping": 0.5, "warnings": []}
+    recipe, diagnostics = {"method": "Influence", "curvature": {"kind": "exact"}}, {"damping": 0.5, "warnings": []}
     return (
-        Scores(values, queries.ids, train.ids, Unit.EFFECT, "−loss (nats)", recipe, told, -np.ones(4), predictions),
+        Scores(
+            values, queries.ids, train.ids, Unit.EFFECT, "−loss (nats)", recipe, diagnostics, -np.ones(4), predictions
+        ),
         train,
         queries,
     )
@@ -42,11 +44,19 @@ def hostile():
     train = Examples([f"text {i} {HOSTILE}" for i in range(6)], [0, 1, 0, 1, 0, 1], ids=ids, labels=labels)
     queries = Examples([HOSTILE + " query"], [0], ids=["q" + HOSTILE], labels=labels)
     predictions = Predictions((1,), (0, 1), np.array([[0.25, 0.75]]))
-    told = {"warnings": ["mind " + HOSTILE], HOSTILE: HOSTILE}
+    diagnostics = {"warnings": ["mind " + HOSTILE], HOSTILE: HOSTILE}
     recipe = {"method": "M" + HOSTILE, "setting": HOSTILE}
     values = np.linspace(-1, 1, 6)[None, :]
     scores = Scores(
-        values, queries.ids, train.ids, Unit.EFFECT, f"−loss ({HOSTILE})", recipe, told, np.array([-1.0]), predictions
+        values,
+        queries.ids,
+        train.ids,
+        Unit.EFFECT,
+        f"−loss ({HOSTILE})",
+        recipe,
+        diagnostics,
+        np.array([-1.0]),
+        predictions,
     )
     removals = (Removal(HOSTILE, "one", (ids[0],)),)
     return scores, train, queries, Retrained(scores, removals, {"trainings": 2, "warnings": [HOSTILE]})

@@ -146,8 +146,8 @@ def test_amounts_are_not_called_wrong(tmp_path, table):
 
 def test_readable_labels_meet_raw_predictions(tmp_path):
     train = Examples(np.eye(2), [0.0, 1.0], labels={0: "ham", 1: "spam"})
-    said = Predictions((np.int64(0), 0), (0, 1))
-    scores = Scores(np.eye(2), train.ids, train.ids, Unit.EFFECT, predictions=said)
+    predictions = Predictions((np.int64(0), 0), (0, 1))
+    scores = Scores(np.eye(2), train.ids, train.ids, Unit.EFFECT, predictions=predictions)
     data = data_of(write_report(tmp_path / "r.html", scores, train, train))
     assert [(q["label"], q["predicted"], q["wrong"]) for q in data["queries"]] == [
         ("ham", "ham", False),
@@ -186,6 +186,6 @@ def test_real_verification_fits_the_page(tmp_path, digits, check):
 
 def test_a_loss_that_stands_for_a_prediction_is_not_called_one(tmp_path, table):
     scores, train, queries = table
-    said = Predictions(tuple(scores.measured.tolist()))
-    scores = dataclasses.replace(scores, measurement="−loss", predictions=said)
+    predictions = Predictions(tuple(scores.measured.tolist()))
+    scores = dataclasses.replace(scores, measurement="−loss", predictions=predictions)
     assert data_of(write_report(tmp_path / "r.html", scores, train, queries))["queries"][0]["predicted"] is None

@@ -51,13 +51,13 @@ def test_no_line_is_wider_than_the_console(width, shown):
 
 
 def test_the_summary_states_that_removing_a_proponent_raises_the_loss():
-    said = " ".join(printed(explained()).split())
+    text = " ".join(printed(explained()).split())
     best = max(explained().scores.row(0), key=abs)
-    assert f"nats {'higher' if best > 0 else 'lower'}" in said and "instead of" in said
+    assert f"nats {'higher' if best > 0 else 'lower'}" in text and "instead of" in text
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "said"),
+    ("before", "after", "text"),
     [
         (0.5, 0.8, ("50", "80")),
         (0.0030, 0.0026, ("0.30", "0.26")),
@@ -67,18 +67,18 @@ def test_the_summary_states_that_removing_a_proponent_raises_the_loss():
         (1e-7, 2e-7, ("<0.001", "<0.001")),
     ],
 )
-def test_two_different_probabilities_are_printed_differently(before, after, said):
-    assert _percents(before, after) == said
+def test_two_different_probabilities_are_printed_differently(before, after, text):
+    assert _percents(before, after) == text
 
 
 def test_other_measurements_raise_and_lower():
-    said = " ".join(printed(explained(Margin())).split())
-    assert "that raised it" in said and "margin of the label" in said and "instead of" not in said
+    text = " ".join(printed(explained(Margin())).split())
+    assert "that raised it" in text and "margin of the label" in text and "instead of" not in text
 
 
 def test_ranks_have_no_size_and_bad_news_is_printed():
-    said = printed(explained(method=Chance(), removals=0))
-    assert "RANK" in said and "! These scores are random" in said and "Are the scores right" not in said
+    text = printed(explained(method=Chance(), removals=0))
+    assert "RANK" in text and "! These scores are random" in text and "Are the scores right" not in text
 
 
 def test_stages_are_plain_lines_where_there_is_no_terminal():

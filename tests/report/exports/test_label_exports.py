@@ -295,7 +295,7 @@ def test_entries_of_another_type_are_refused_in_a_sentence(form, suspects, tmp_p
             form.read(path, suspects.train)
 
 
-def test_classes_of_one_name_cannot_be_told_apart(suspects, tmp_path):
+def test_classes_of_one_name_cannot_be_distinguished(suspects, tmp_path):
     from dataclasses import replace
 
     alike = replace(suspects, train=suspects.train.replaced(labels={0: "ham", 1: "ham", 2: "news"}))
