@@ -78,7 +78,7 @@ def check_certificate(path: str | Path, estimator: Any) -> dict[str, Any]:
 
 
 def _require_form(certificate: Any) -> None:
-    """Raise what a reader of JSON raises unless every part is as it is written, and no part denies another."""
+    """Raise one of `MALFORMED` if a part is missing or of another type, or if two parts contradict each other."""
     version = certificate["version"]
     if certificate["kind"] != KIND or type(version) is not int or not 1 <= version <= VERSION:
         raise ValueError(f"it is a {certificate['kind']!r:.40} of version {version!r:.40}")
@@ -100,7 +100,7 @@ def _require_form(certificate: Any) -> None:
             )
     remembers = any(step["remembers"] is not None for step in certificate["steps"])
     if certificate["deletion"] != (Route(certificate["route"]).is_deletion and not remembers):
-        raise ValueError("its route and its steps deny what it says about a deletion")
+        raise ValueError("its route and its steps contradict its entry about a deletion")
 
 
 def _crc32(content: Mapping[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""The number of a model that a local explanation is about: the probability of a label, or the predicted number."""
+"""The number that a local explanation explains: the probability of a label, or the predicted number."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ExplainedOutput:
 
     Attributes:
         model: the model.
-        query: the example that it was chosen for, (1,); others get its label where a model asks for one.
+        query: the explained example, (1,); other examples get its label if the model needs one.
         described: the number in words.
         label: the readable label that it is about; None if it is about none.
         raw_label: the same label as in `y`.
@@ -70,8 +70,8 @@ def explained_output(model: Measurable, query: Examples, label: Any = None) -> E
     Without probabilities it is the measurement of the model with this label.
 
     Raises:
-        ValueError: not one query, a label that the model does not know or that a regression has none of, or a model
-            that predicts several numbers at once.
+        ValueError: more than one query, an unknown label, a label for a regression, or a model that predicts several
+            numbers at once.
     """
     require_one(query)
     predictions = predictions_of(model, query)

@@ -13,9 +13,9 @@ from upweight.applications.surrogate import Neighbourhood
 
 Array = NDArray[np.float64]
 Positions = NDArray[np.intp]
-HELD_OUT_EVERY = 4  # of the influential examples, one is held out
-HELD_OUT_SHARE = 5  # held-out neighbours, as a fraction of those that a surrogate is fitted to
-TRAINING_EXAMPLES = 5_000  # among which those near the query are searched for
+HELD_OUT_EVERY = 4  # influential examples of which one is held out
+HELD_OUT_SHARE = 5  # neighbours that a surrogate is fitted to, for each held-out one
+TRAINING_EXAMPLES = 5_000  # training examples of which those nearest to the query are taken
 NEAREST = 500  # training examples on which surrogates are compared
 
 
@@ -30,7 +30,7 @@ class NeighbourSet:
 def random_set(
     features: InterpretableFeatures, output: ExplainedOutput, samples: int, rng: np.random.Generator
 ) -> NeighbourSet:
-    """Random neighbours, as in LIME, and a fifth as many fresh ones."""
+    """Random neighbours, as in LIME, and a fifth as many held-out ones."""
     fitted = _measured(features, output, features.random(samples - 1, rng))
     fresh = _measured(features, output, features.random(samples // HELD_OUT_SHARE, rng))
     return NeighbourSet(fitted, _without_query(fresh))
@@ -43,13 +43,14 @@ def influential_set(
     samples: int,
     rng: np.random.Generator,
 ) -> NeighbourSet:
-    """Neighbours made of training examples (IFME, PAAP 2019), and such of others.
+    """Neighbours made of influential training examples (IFME, PAAP 2019), and held-out ones made of others.
 
-    The training examples themselves, and perturbations of the query whose hidden parts are theirs. The weight of each
-    neighbour is that of its distance times 1 + |score| / max |score| of its training example.
+    They are the training examples themselves, and perturbations of the query whose hidden parts are taken from them.
+    The weight of each neighbour is that of its distance times 1 + |score| / max |score| of its training example.
 
     Args:
-        features, output: in which neighbours are described, and what of the model is explained.
+        features: which describe neighbours.
+        output: the number of the model that is explained.
         influential: positions of the training examples, the largest |score| first, and their |scores|. Every fourth is
             held out.
         samples: how many perturbations to draw.

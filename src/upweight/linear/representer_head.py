@@ -1,4 +1,4 @@
-"""A linear head on fixed features at the optimum of its l2 objective, as the sum over examples that it then is."""
+"""A linear head on fixed features at the optimum of its l2 objective: a weighted sum of the training features."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def fit_head(features: Any, targets: Array, weights: Array, l2: float, intercept
         options={"gtol": TOLERANCE, "maxiter": MAX_STEPS},
     ).x
     coefficients, constant = objective.head(optimum)
-    alpha = objective.pull(optimum) / l2
+    alpha = objective.negative_slopes(optimum) / l2
     explained = np.asarray(features.T @ alpha)
     distance = np.linalg.norm(explained - coefficients) / max(float(np.linalg.norm(coefficients)), 1e-300)
     return RepresenterHead(alpha, explained, constant, float(distance))
@@ -93,7 +93,7 @@ class _Objective:
         coefficients, intercept = self._split(flat)
         return coefficients, intercept - self._centre @ coefficients
 
-    def pull(self, flat: Array) -> Array:
+    def negative_slopes(self, flat: Array) -> Array:
         """−wᵢ ∂ℓᵢ/∂Φᵢ, (n, K)."""
         return np.asarray(self.weights[:, None] * (self.targets - self._predicted(self._logits(flat))))
 

@@ -13,7 +13,7 @@ from upweight.models.huggingface.dataset_rows import rows_of, sequences_of
 
 
 class DecodedTexts(Sequence[str]):
-    """The text of every row: its tokens without special ones, and of a row with other targets those too.
+    """The text of every row, without special tokens; if its targets are another text, that text too.
 
     Args:
         rows: rows with `input_ids`, as the inputs of `Examples`.

@@ -102,9 +102,9 @@ def read(
     chosen = (
         Pipeline([*estimator.steps[:-1], (estimator.steps[-1][0], final)]) if isinstance(estimator, Pipeline) else final
     )
-    read_as_it_is = partial(_linear_model, measure=measure, smoothing=smoothing)
+    read_fixed = partial(_linear_model, measure=measure, smoothing=smoothing)
     matrix = inputs(train.x)
-    model = read_as_it_is(chosen, inputs, train, matrix)
+    model = read_fixed(chosen, inputs, train, matrix)
     model.know_features(train, matrix)
     model = replace(
         model,
@@ -112,7 +112,7 @@ def read(
         predictor=estimator,
         at_optimum=at == "optimum",
         notes=(*choice_notes, *model.notes),
-        forgetting=Forgetting(read_as_it_is, model.objective),
+        forgetting=Forgetting(read_fixed, model.objective),
     )
     query = model.parameter_query()
     if query is not None:
@@ -123,7 +123,7 @@ def read(
 def _linear_model(
     estimator: Any, inputs: PreprocessingSteps, train: Examples, matrix: Any, *, measure: Measurement, smoothing: float
 ) -> LinearModel:
-    """The model of an estimator without a choice, as it is, whether or not it was fitted on these examples.
+    """The model of an estimator whose settings are fixed, whether or not it was fitted on these examples.
 
     `matrix` is what `inputs`, the steps before the last one, make of the examples.
     """
