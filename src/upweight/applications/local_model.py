@@ -144,7 +144,7 @@ def local_model(
     neighbours made of, and weighted by, the training examples that influence the prediction.
 
     Args:
-        model: any model. It is asked for predictions only.
+        model: any model; only its predictions are used.
         query: one example.
         train: the training set; tables and the second surrogate need it.
         recipe: the method whose scores say which training examples influence the prediction, or one that is fitted

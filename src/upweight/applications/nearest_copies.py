@@ -19,10 +19,10 @@ from upweight.core.input_kinds import columns_of, is_sparse, take_rows
 from upweight.core.weights import weighted_positions
 
 Array = NDArray[np.float64]
-MAX_DISTANCES = 1_000_000  # that are held at once
+MAX_DISTANCES = 1_000_000  # in memory at a time
 NEIGHBOURS = 2_000  # training examples that the usual distance between neighbours is taken from
 NEAR = 0.2  # share of the usual distance between neighbours, up to which examples are nearly equal
-TAIL = 0.1  # of the training examples, those nearest to another one, that give the tail's exponent
+TAIL = 0.1  # share of the training examples, those nearest to another one, that the tail's exponent is estimated from
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from upweight.retraining.retraining import Retraining
 Array = NDArray[np.float64]
 UNUSUAL = 3.0  # z-value from which a training example is listed as an attacker
 MAX_NAMED = 5  # ids in a warning
-MITIGATED = 3  # flagged queries whose attackers are removed, unless another number is asked for
+MITIGATED = 3  # flagged queries whose attackers are removed, unless the caller names another number
 
 
 @dataclass(frozen=True, eq=False)

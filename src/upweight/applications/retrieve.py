@@ -126,7 +126,7 @@ def retrieve(
         train: its training set.
         queries: what is asked.
         retrieval: the exact method, the methods that choose candidates, and how many; None for the defaults.
-        store: a `uw.Store`, which is built if it is not finished. The methods that choose candidates are asked from it
+        store: a `uw.Store`, which is built if it is not finished. The methods that choose candidates answer from it
             if they can, and KFAC and EK-FAC of the exact method take their factors from it, so that only gradients of
             candidates are computed.
         audit: what is scored exactly beyond the candidates, to say what was missed; None for no audit.

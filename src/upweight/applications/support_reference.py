@@ -17,13 +17,13 @@ from upweight.core.model import Retrainable
 from upweight.core.replayable import Replayable
 
 Positions = NDArray[np.intp]
-SCORES = 20_000_000  # held at once
+MAX_SCORES = 20_000_000  # scores in memory at a time
 
 
 def reference_of(explained: Explanation, ground: Ground, count: int) -> tuple[Reference | None, list[str]]:
     """(the support of `count` training examples drawn at random, warnings).
 
-    Each is asked like a query, and is not among its own proponents. None without a fitted method, or for one that
+    Each is attributed like a query, and is not among its own proponents. None without a fitted method, or for one that
     retrains.
     """
     fitted, why = explained.fitted, ""
@@ -37,7 +37,7 @@ def reference_of(explained: Explanation, ground: Ground, count: int) -> tuple[Re
         return None, [f"What support is usual is known from the other queries alone, because {why}."]
     chosen = np.sort(np.random.default_rng(0).choice(ground.present, min(count, len(ground.present)), replace=False))
     supports: list[Support] = []
-    for block in blocks(len(chosen), max(1, SCORES // len(explained.train))):
+    for block in blocks(len(chosen), max(1, MAX_SCORES // len(explained.train))):
         supports += _supports_of_training(explained, ground, chosen[block])
     labels = [support.label for support in supports]
     return Reference(tails_of(checks_by_chance(ground, supports)), labels), []

@@ -1,4 +1,4 @@
-"""Columns that a default model does not read as they are written, and the sentences about them."""
+"""Columns that a default model reads in another form than they have, and the sentences about them."""
 
 from __future__ import annotations
 

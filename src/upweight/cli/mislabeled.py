@@ -58,7 +58,7 @@ def mislabeled(
         write_page(out, suspects, description=inputs.description)
     notes = [*inputs.notes, *suspects.notes]
     if inputs.table is not None:
-        held_out = f"The {len(queries):,} rows that are held out judge the model; they are not reviewed."
+        held_out = f"The {len(queries):,} rows that were held out test the model; they are not reviewed."
         notes.append(f"{held_out} --seed {seed + 1} holds out others.")
     if printing.as_json:
         print_json({**suspects.as_dict(), **inputs.as_dict(), "notes": notes, "page": str(out.resolve())})

@@ -18,7 +18,7 @@ class Limits:
         dual_rows: rows of the dual form at most; the matrix of 8,000 takes 512 MB.
         dual_trace: the share of the trace Σ tr(wᵢΛᵢ) that the rows of the dual form hold.
         hessian_numbers: numbers that the output Hessians of all examples may take; 1 GB.
-        held_numbers: captured numbers of the roots that are held while other rows stream past.
+        held_numbers: captured numbers of the roots in memory while other rows stream past.
         sketch_rank: rank of the Nyström sketch that preconditions conjugate gradients. With 200 they take a third of
             the steps that EK-FAC needs, and they converge.
         sketch_numbers: numbers that this sketch may take; 512 MB in float32.

@@ -15,7 +15,7 @@ from upweight.gradients.network import Network, Quantity
 from upweight.gradients.preserve_model import without_graph
 
 BATCH_EXAMPLES = 256  # examples per forward pass
-SPATIAL = 3  # axes from which on the channels are the first axis of an example, as after a convolution or a pooling
+SPATIAL = 3  # outputs of more axes have their channels first, as after a convolution or a pooling
 
 
 Batch = tuple[NDArray[np.float64], NDArray[np.intp], tuple[int, ...]]

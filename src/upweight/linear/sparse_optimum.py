@@ -15,7 +15,7 @@ from upweight.linear.problem import Problem, shortest_subgradient
 Array = NDArray[np.float64]
 MAX_CHANGES = 1000  # changes of the active set on the way to one optimum
 MAX_HALVINGS = 40  # halvings of one step
-OPTIMAL_INSIDE = 1e-3  # share of the subgradient inside the active set, from which on a column enters
+OPTIMAL_INSIDE = 1e-3  # share of the subgradient, inside the active set, from which a column enters
 ROUNDING = 1e-13  # rise of the objective, relative to it, that is a rounding error
 JITTER = 1e-12  # added to a singular Hessian of the active set, relative to its mean diagonal
 

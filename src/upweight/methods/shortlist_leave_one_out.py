@@ -38,7 +38,7 @@ class ShortlistLeaveOneOut(Attributor):
     """score[q, i] = mean over seeds of m_q(trained on everything) − m_q(trained without i), within a budget. EFFECT.
 
     If the budget does not reach for all examples, those of a shortlist are left out, and the others have no score
-    (NaN). The shortlist depends on the queries that are asked together.
+    (NaN). The shortlist depends on all queries of one call.
 
     Args:
         refits: how many trainings an answer may cost; None for all that the training set needs.
@@ -72,7 +72,7 @@ class ShortlistLeaveOneOut(Attributor):
         """The truth for every example that has a score, up to the noise of seeds, which the intervals hold."""
         if self.refits is None:
             return Promises(correlation=0.99, slope=(0.99, 1.01))
-        alone = "the shortlist depends on the queries that are asked together"
+        alone = "the shortlist depends on all queries of one call"
         waives = dict.fromkeys((Law.BATCHES, Law.TOP, Law.HISTORY, Law.WEIGHTS, Law.COPY, Law.SELF, Law.GROUPS), alone)
         return Promises(no_floor="most examples have no score", waives=waives)
 

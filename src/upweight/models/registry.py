@@ -87,7 +87,7 @@ def explainable(
     require_any_weight(train)
     estimator, notes = _inside(estimator, train, isinstance(measure, PValue))
     final = last_step(estimator)
-    readers = _readers_of(estimator)  # plugins are asked only if no built-in family reads it
+    readers = _readers_of(estimator)  # plugins are tried only if no built-in family reads it
     first = next(readers, None)
     if first is None:
         raise _unsupported(final)

@@ -42,14 +42,12 @@ class TreeForgetting:
     def __call__(
         self, model: TreeModel, train: Examples, remaining: NDArray[np.bool_], seed: int, refit: bool
     ) -> Unlearned:
-        """New leaf values; a refit if that is asked for, or if leaf values cannot be computed or written."""
+        """New leaf values; a refit on request, or if leaf values cannot be computed or written."""
         require_classes(train, remaining.astype(np.float64), model.loss)
-        reason = "that was asked for" if refit else self._why_refit(model, train)
-        return (
-            self._leaves(model, train, remaining)
-            if reason is None
-            else self._refit(model, train, remaining, seed, reason)
-        )
+        reason = None if refit else self._why_refit(model, train)
+        if not refit and reason is None:
+            return self._leaves(model, train, remaining)
+        return self._refit(model, train, remaining, seed, reason)
 
     def _why_refit(self, model: TreeModel, train: Examples) -> str | None:
         """Why there are no new leaf values, as a clause; None if there are."""
@@ -80,9 +78,9 @@ class TreeForgetting:
         )
 
     def _refit(
-        self, model: TreeModel, train: Examples, remaining: NDArray[np.bool_], seed: int, reason: str
+        self, model: TreeModel, train: Examples, remaining: NDArray[np.bool_], seed: int, reason: str | None
     ) -> Unlearned:
-        notes = () if reason == "that was asked for" else (f"{model.name} was fitted again, because {reason}.",)
+        notes = () if reason is None else (f"{model.name} was fitted again, because {reason}.",)
         if not all(hasattr(last_step(self.whole), name) for name in ("fit", "get_params")):  # a Booster
             new = model.retrain(train, remaining.astype(np.float64), seed)
             return Unlearned(new.whole, new, Route.REFIT, step_records(self.whole, "kept", "trained again"), {}, notes)

@@ -1,4 +1,4 @@
-"""A text as HTML: its tokens on a ground of blue and orange, common spans underlined, quiet parts folded."""
+"""A text as HTML: its tokens shaded blue and orange, common spans underlined, parts without strong tokens folded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 LEVELS = 6  # of colour on either side
 FAINT = 0.01  # share of the largest score below which a token has no colour
-FOLDED_ABOVE = 160  # tokens of a text, above which its quiet parts are folded
+FOLDED_ABOVE = 160  # tokens of a text, above which parts without strong tokens are folded
 SHORTEST_FOLD = 40  # tokens
 AROUND = 14  # tokens that stay around a strong one, and at both ends
 STRONG = 0.25  # share of the text's largest score
@@ -89,7 +89,7 @@ class MarkedText:
 
     @property
     def _completion_start(self) -> int:
-        """1 if only the first token is not a target, as without a prompt; it is not shown as one."""
+        """1 if only the first token is not a target: that is no prompt, and is not shown as one."""
         return 1 if self._completion() < 0 else 0
 
     def _completion(self) -> int:

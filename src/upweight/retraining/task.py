@@ -21,7 +21,7 @@ from upweight.engines.process_pool import available_processors, run_in_processes
 
 Array = NDArray[np.float64]
 Evaluate = Callable[[Any, Examples], Array]  # (retrained model, queries) → (m,) or (m, columns)
-MAX_TRIAL_SECONDS = 1.0  # how long a retraining takes is tried only if the optimum is reached within this time
+MAX_TRIAL_SECONDS = 1.0  # seconds to the optimum up to which the first retrainings are tried in this process
 PROBE_EXAMPLES = 8  # training examples on which a retrained model is compared with its parameters in the old model
 
 

@@ -149,7 +149,7 @@ class StoredRows(CoordinateRows):
 
     Args:
         shards: the files.
-        codes: the codes that are asked; those of other modules are not read.
+        codes: the codes to read; those of other modules are left out.
         weights: (n,) of the examples at `positions`.
         share: the regulariser's share of every row; None for nothing.
         positions: of the rows in the store.

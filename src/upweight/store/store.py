@@ -42,7 +42,7 @@ class Store:
         encoding: what rows keep: `Coordinates()`, `LowRank()`, `LoGra()`, `SJLT()` or `ExactFactors()`. None for that
             of an existing store; of a new one `Coordinates()`, or with several positions (sequences, convolutions)
             `LoGra(directions=96, precision="int3")`.
-        modules: patterns of the names of the modules that are asked, as for `Influence(modules=…)`; None for all.
+        modules: patterns of names of modules that scores are about, as for `Influence(modules=…)`; None for all.
         seed: of the sample for the factors, and of sketches. None for 0, or that of an existing store.
         factor_examples: training examples from which the factors of the curvature are computed; None for 10,000.
         shard_bytes: of a file of rows, about; None for 16 MB.

@@ -64,7 +64,7 @@ def read_checkpoint(folder: Path, shard: Shard) -> dict[str, Tensor]:
 
 
 def _require_steps(tensors: Mapping[str, Tensor]) -> None:
-    """Raise ValueError or TypeError unless the learning rates, and the ids of batches, are as they are written."""
+    """Raise ValueError or TypeError if learning rates or ids of batches have another form than when written."""
     rates = tensors[RATES]
     if rates.dtype != torch.float64 or rates.ndim != 1 or not bool(torch.isfinite(rates).all()):
         raise ValueError("expected one finite learning rate per step")

@@ -26,7 +26,7 @@ from upweight.training.traced_step import UntraceableError, trace
 from upweight.training.update_rule import UpdateRule
 
 Array = NDArray[np.float64]
-MAX_STEP_FLOPS = 3e7  # from here on, the arithmetic of one copy's step keeps a processor busy by itself
+MAX_STEP_FLOPS = 3e7  # flops of a step from which a single copy keeps a processor busy
 MAX_STEP_FLOPS_GPU = 3e9
 STACK_BYTES = 8 << 20  # memory of a stack: larger ones do not fit in the caches
 STACK_BYTES_GPU = 2 << 30

@@ -16,9 +16,9 @@ Array = NDArray[np.float64]
 Positions = NDArray[np.intp]
 KERNEL_WIDTH = 0.25  # of the kernel
 NUMBERS_TOGETHER = 2**24  # of pictures in memory at a time
-FEWEST = 8  # superpixels; if quickshift makes fewer, SLIC is asked for more
-PIXELS_EACH = 4  # of a superpixel that SLIC is asked for, at least
-SLIC_SUPERPIXELS = 50  # superpixels that SLIC is asked for
+FEWEST = 8  # superpixels; if quickshift makes fewer, SLIC makes more
+PIXELS_EACH = 4  # pixels of a superpixel by SLIC, at least
+SLIC_SUPERPIXELS = 50  # superpixels requested of SLIC
 
 
 class PictureFeatures(InterpretableFeatures):

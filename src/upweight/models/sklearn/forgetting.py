@@ -55,7 +55,7 @@ class Forgetting:
         """The estimator at the optimum without the examples; refitted if it holds more than an optimum."""
         estimator = model.predictor
         require_classes(train, remaining.astype(np.float64), model.family)
-        reason = "that was asked for" if refit else self._why_refit(model, last_step(estimator))
+        reason = "refit=True was passed" if refit else self._why_refit(model, last_step(estimator))
         if reason is not None:
             return self._refit(model, train, remaining, seed, reason)
         settings = last_step(estimator).get_params(deep=False)

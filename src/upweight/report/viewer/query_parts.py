@@ -94,7 +94,7 @@ def one_example(contents: Contents, parameters: Mapping[str, str]) -> dict[str, 
 
 
 def whole_set(contents: Contents, _: Mapping[str, str]) -> dict[str, Any]:
-    """All queries together. It is asked for after the first query; now there is time to prepare the search too."""
+    """All queries together. It is requested after the first query, when there is time to prepare the search too."""
     contents.in_train.start()
     contents.in_queries.start()
     album = contents.album.without_entries()
