@@ -22,7 +22,7 @@ from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.core.weights import checked_weights, sample_weights
 from upweight.models.estimator_outputs import Outputs, readable_predictions
 from upweight.models.input_checks import transform
-from upweight.models.sklearn.moved_members import Member, OutputsOf
+from upweight.models.sklearn.composition_members import Member, OutputsOf
 from upweight.models.unlearning import refit_estimator
 
 Array = NDArray[np.float64]

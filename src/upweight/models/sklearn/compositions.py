@@ -24,8 +24,8 @@ from upweight.models.fitted_estimators import require_fitted
 from upweight.models.input_checks import transform
 from upweight.models.pipeline import last_step, steps_before
 from upweight.models.sklearn import closed_form, linear_models
+from upweight.models.sklearn.composition_members import Member
 from upweight.models.sklearn.composition_model import CompositionModel, require_same_outputs
-from upweight.models.sklearn.moved_members import Member
 
 Part = tuple[Any, Any, NDArray[Any], NDArray[np.intp]]  # fitted member, its inputs, its targets, positions of its rows
 METHODS = ("predict", "predict_proba", "decision_function")
