@@ -251,7 +251,7 @@ def test_a_table_that_is_used_otherwise_than_by_looking_up_rows_is_refused(ratin
         return (net.user.weight[batch.x[:, 0] * 0] * net.item(batch.x[:, 1])).sum(1)
 
     model = uw.TorchModel(Factors().double(), squared, by_hand)
-    with pytest.raises(ValueError, match=r"otherwise than by looking up its rows"):
+    with pytest.raises(ValueError, match=r"in another way than by looking up its rows"):
         uw.Influence(modules={"user": [2]}).fit(model, train).attribute(queries)
     tied = Factors().double()
     tied.item.weight = tied.user.weight

@@ -76,7 +76,7 @@ def test_forget(tmp_path, fitted):
     assert "What losses tell about membership" in html and "trained again without them" in html
     trees = GradientBoostingClassifier(n_estimators=3, random_state=0).fit(train.x, train.y)
     kept = rendered(tmp_path, uw.forget(uw.explainable(trees, train), train, ["t0"]))
-    assert "This is not a deletion" in kept and "of 3 trees split otherwise" in kept
+    assert "This is not a deletion" in kept and "of 3 trees have other splits" in kept
 
 
 def test_reweight(tmp_path, fitted):

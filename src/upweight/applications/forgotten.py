@@ -176,7 +176,7 @@ class Forgotten(Tabular):
             f"{distance.before:.3g} before."
         )
         trees = self.facts.get("trees_split_otherwise")
-        return f"{words} {trees:,} of {self.facts['trees']:,} trees split otherwise." if trees is not None else words
+        return f"{words} {trees:,} of {self.facts['trees']:,} trees have other splits." if trees is not None else words
 
     def __repr__(self) -> str:
         kind = "deletion" if self.is_deletion else "no deletion"

@@ -14,7 +14,7 @@ Positions = NDArray[np.intp]
 TINY = 1e-300
 NEGLIGIBLE_GAIN = 1e-12  # share of what is spanned below which another example adds nothing
 NEGLIGIBLE = 1e-10  # share of k(i, i) below which an example is a combination of those chosen before
-INDEFINITE, ROUNDING = 1e-2, 1e-6  # shares of k(i, i), and of the largest one, below 0 where a residual is no rounding
+INDEFINITE, ROUNDING = 1e-2, 1e-6  # of k(i, i), and of the largest k: a residual so far below 0 is no rounding
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class ColumnChange(NamedTuple):
 
 
 class TrainingEnemy(NamedTuple):
-    """A training example that the model predicts otherwise than the query, and its distance from it."""
+    """A training example with another predicted label than the query, and its distance from it."""
 
     id: Id
     distance: float
@@ -69,7 +69,7 @@ class TrainingEnemy(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class NearestEnemy(Tabular):
-    """The nearest changed query that was found which the model predicts otherwise.
+    """The nearest changed query that was found with another predicted label.
 
     Attributes:
         query: the query.

@@ -42,7 +42,7 @@ class FittedTable:
     """A default model on a table: its name, the estimator, its training rows, and the held-out rows.
 
     Attributes:
-        notes: sentences about rows and columns that were left out or read otherwise than written.
+        notes: sentences about rows and columns that were left out or read in another form.
         row_ids: what the ids of the rows are, after "Rows are named by"; empty if nobody needs to be told.
     """
 

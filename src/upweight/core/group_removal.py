@@ -104,7 +104,7 @@ def group_effects(
         scores = fitted.remove(groups, queries)
         return scores.values, scores.unit, scores.diagnostics
     members = [fitted.train.positions(ids) for ids in groups.values()]
-    fitted.departure(queries)  # refuses queries that the optimum predicts otherwise
+    fitted.departure(queries)  # refuses queries with another prediction at the optimum
     effects, answer = np.zeros((len(queries), len(members))), fitted.answer(queries)
     for block, values in answer:
         for group, positions in enumerate(members):

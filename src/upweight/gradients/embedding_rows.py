@@ -117,8 +117,8 @@ def require_same_values(whole: Network, restricted: Network, quantity: Quantity,
         is_same = False
     if not is_same:
         raise ValueError(
-            f"the {quantity} uses the table of an embedding otherwise than by looking up its rows, so it cannot be "
-            "restricted to rows; pass None for all of the table"
+            f"the {quantity} uses the table of an embedding in another way than by looking up its rows, so it cannot "
+            "be restricted to rows; pass None for all of the table"
         )
 
 

@@ -178,6 +178,6 @@ class FittedDataShapley(Fitted[DataShapley, Any]):
         if self.widest > self.recipe.tolerance:
             sentences.append(
                 f"The budget ended before intervals were narrow enough: the widest is ±{self.widest:.2g} of what the "
-                f"whole training set gains, and {self.recipe.tolerance:g} was asked for; pass more refits."
+                f"whole training set gains, and the tolerance is {self.recipe.tolerance:g}; pass more refits."
             )
         return {"trainings": trainings, "orders": orders, "warnings": [*self.model.notes, *sentences]}

@@ -83,7 +83,7 @@ def _distances(result: Forgotten) -> dict[str, Any]:
     trees = result.facts.get("trees_split_otherwise")
     text = "Root mean square difference of measurements from those of a model that was trained again without them."
     if trees is not None:
-        text += f" {trees:,} of {result.facts['trees']:,} trees split otherwise there."
+        text += f" {trees:,} of {result.facts['trees']:,} trees have other splits there."
     return effect_table(
         "Distance to retraining", "examples", ["before", "without them"], "without them; the mark is before", rows, text
     )

@@ -18,9 +18,9 @@ MAX_ROWS = 60  # columns that are shown of the training examples
 MAX_PICTURES = 5  # of training examples
 DIFFERS = 0.1  # standard deviations
 DEFINITION = (
-    "An enemy is a row that the model predicts otherwise than the query. Distances are Euclidean, in standard "
-    "deviations of the training set; another category counts 1. Rings around the query were searched from the inside, "
-    "and changes that are not needed were undone."
+    "An enemy is a row for which the model predicts another label than for the query. Distances are Euclidean, "
+    "in standard deviations of the training set; another category counts 1. Rings around the query were searched from "
+    "the inside, and changes that are not needed were undone."
 )
 
 

@@ -26,7 +26,7 @@ KINDS = {
     "target": (
         "Scores by target token",
         "The score of a token is the effect of having learned to predict it. A prompt is not predicted and has none. "
-        "By position of the computation the same scores split otherwise.",
+        "By position of the computation the same scores are divided among other tokens.",
     ),
     "position": (
         "Scores by position of the computation",

@@ -24,8 +24,8 @@ from upweight.store.row_blocks import Numbers, Pairs, RowBlock, times_sizes
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
-SMALLEST_SIZE = 1e-2  # of a direction, over that of the largest
-SIZE_FLOOR = 0.1  # of the mean square, added to squares that gradients are divided by before they are sketched
+SMALLEST_SIZE = 1e-2  # smallest typical size of a direction, over the largest one
+SIZE_FLOOR = 0.1  # share of the mean square added to the squared sizes by which gradients are divided
 
 
 class Code(ABC):
@@ -53,7 +53,7 @@ class Code(ABC):
         """Vectors of the parameters, name → (k, *shape), in the directions of the code."""
 
     @abstractmethod
-    def inside(self, values: Tensor) -> Array:
+    def leading_values(self, values: Tensor) -> Array:
         """The eigenvalues (or other values in the eigenbasis) of the directions of the code, (left, right)."""
 
     def row(self, batch: CapturedBatch, factors: LayerFactors | None) -> RowBlock:
@@ -108,7 +108,7 @@ class LayerCode(Code):
         left, right = (o[:count] for o, count in zip(order, (self.layout.left, self.layout.right), strict=True))
         return left, right
 
-    def inside(self, values: Tensor) -> Array:
+    def leading_values(self, values: Tensor) -> Array:
         """The values of the leading directions, (left, right)."""
         left, right = self._positions
         return values[left][:, right].double().cpu().numpy()
@@ -153,7 +153,7 @@ class LayerCode(Code):
         return times_sizes(block, *self.typical)
 
     def _divided(self, block: RowBlock) -> RowBlock:
-        """Divided by the typical sizes, so that rounding treats all directions alike."""
+        """Divided by the typical sizes, so that rounding is the same in all directions."""
         left, right = self.typical
         return times_sizes(block, 1.0 / left, 1.0 / right)
 
@@ -165,14 +165,14 @@ class LayerCode(Code):
     @cached_property
     def _sizes(self) -> Floats:
         """Typical sizes of the numbers in all directions, (left · right,), up to a factor."""
-        squares = self.inside(self.layer.values)
+        squares = self.leading_values(self.layer.values)
         floor = SIZE_FLOOR * squares.mean()
         return np.sqrt(squares + (floor if floor > 0 else 1.0)).ravel().astype(np.float32)
 
     @cached_property
     def typical(self) -> tuple[Array, Array]:
         """Square roots of the eigenvalues of both sides, relative to the largest; none is below `SMALLEST_SIZE`."""
-        values = self.inside(self.layer.values)
+        values = self.leading_values(self.layer.values)
         sides = (values.mean(axis=axis) for axis in (1, 0))
         left, right = (np.sqrt(np.maximum(side / (side.max() or 1.0), SMALLEST_SIZE**2)) for side in sides)
         return left, right
@@ -220,7 +220,7 @@ class ParameterCode(Code):
     def _positions(self) -> Tensor:
         return torch.argsort(self.parameter.values.flatten(), descending=True, stable=True)[: self.layout.left]
 
-    def inside(self, values: Tensor) -> Array:
+    def leading_values(self, values: Tensor) -> Array:
         """The values of the leading numbers, (left, 1)."""
         return values.flatten()[self._positions].double().cpu().numpy()[:, None]
 

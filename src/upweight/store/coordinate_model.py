@@ -195,7 +195,7 @@ class CoordinateCurvature(Curvature):
         self._diagonal = {
             code.name: np.ones((code.layout.left, code.layout.right))
             if is_identity
-            else code.inside(self._shifted[code.name])
+            else code.leading_values(self._shifted[code.name])
             for code in self.codes
         }
 
@@ -269,7 +269,7 @@ def _kept_shares(codes: Sequence[Code], values: Mapping[str, Any], shifted: Mapp
     for code in codes:
         squares = (values[code.name].double() / shifted[code.name].double()) ** 2
         whole = float(squares.sum())
-        shares[code.name] = float(code.inside(squares).sum()) / whole if whole > 0 else 1.0
+        shares[code.name] = float(code.leading_values(squares).sum()) / whole if whole > 0 else 1.0
     return shares
 
 

@@ -1,4 +1,4 @@
-"""The files of a store: safetensors with a checksum outside and what they are inside, written whole or not at all."""
+"""The files of a store: safetensors that say what they hold, with checksums in the manifest, written atomically."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def full_disk(error: OSError, what: str) -> OSError | None:
 def read_file(folder: Path, receipt: Receipt) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Arrays and label of a finished file.
 
-    Raises ValueError with its name if it is gone, or not as it was written.
+    Raises ValueError with its name if it is missing or damaged.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load

@@ -49,6 +49,6 @@ def _cause(wanted: Tensor, got: Tensor) -> str:
     if float(torch.nn.functional.cosine_similarity(wanted, got, dim=0)) > 1.0 - PARALLEL:
         return (
             f"it has the same direction and {float(got.norm() / wanted.norm()):.4g} times the length, so the losses "
-            "are put together otherwise: for a recorded Trainer the loss of an example is the sum over its tokens"
+            "are combined in another way: for a recorded Trainer the loss of an example is the sum over its tokens"
         )
     return "loss, net, examples or their padding (collate) are not those of the training"

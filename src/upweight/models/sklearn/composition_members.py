@@ -23,8 +23,8 @@ Array = NDArray[np.float64]
 OutputsOf = Callable[[Any], Array]  # inputs → outputs (m, K) in the form of the loss
 
 
-class _Moved(BaseEstimator):  # type: ignore[misc]
-    """What both kinds of members share.
+class _StandIn(BaseEstimator):  # type: ignore[misc]
+    """What both kinds of stand-ins share.
 
     Args:
         outputs: inputs → outputs.
@@ -42,7 +42,7 @@ class _Moved(BaseEstimator):  # type: ignore[misc]
         return True
 
 
-class MovedRegressor(RegressorMixin, _Moved):  # type: ignore[misc]
+class StandInRegressor(RegressorMixin, _StandIn):  # type: ignore[misc]
     """A regressor with recomputed outputs."""
 
     def predict(self, x: Any) -> Array:
@@ -55,7 +55,7 @@ def _has(name: str) -> Any:
     return available_if(lambda member: name in member.methods)
 
 
-class MovedClassifier(ClassifierMixin, _Moved):  # type: ignore[misc]
+class StandInClassifier(ClassifierMixin, _StandIn):  # type: ignore[misc]
     """A classifier with recomputed outputs, and the methods that the member has."""
 
     @property
@@ -86,7 +86,7 @@ class Member:
 
     Attributes:
         model: the estimator as a model with exact removals.
-        train: its training examples: labels of its own, maybe of some rows.
+        train: its training examples, with the labels that it was trained on; they may be a part of the rows.
         rows: (n_member,) the positions of these among the examples of the composition.
         methods: names of its methods.
     """
@@ -101,9 +101,9 @@ class Member:
         """The loss of its outputs."""
         return self.model.family if isinstance(self.model, LinearModel) else self.model.loss
 
-    def moved(self, outputs: OutputsOf) -> MovedRegressor | MovedClassifier:
+    def stand_in(self, outputs: OutputsOf) -> StandInRegressor | StandInClassifier:
         """A stand-in with these outputs."""
-        kind = MovedRegressor if self.loss.classes is None else MovedClassifier
+        kind = StandInRegressor if self.loss.classes is None else StandInClassifier
         return kind(outputs, self.loss, self.methods)
 
     def without_each(self, positions: Sequence[int]) -> list[OutputsOf]:

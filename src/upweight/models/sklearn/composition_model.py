@@ -167,7 +167,7 @@ class CompositionModel(ExactRemovals):
     def outputs_of(self, parts: Sequence[OutputsOf], x: Any) -> Array:
         """The outputs of the wrapper for inputs, composed of those of its members as the wrapper itself does it."""
         composed = copy.copy(self.wrapper)
-        composed.estimators_ = [member.moved(part) for member, part in zip(self.members, parts, strict=True)]
+        composed.estimators_ = [member.stand_in(part) for member, part in zip(self.members, parts, strict=True)]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="X does not have valid feature names")
             return self.outputs.of(composed, x if self.steps is None else transform(self.steps, x))
