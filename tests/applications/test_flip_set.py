@@ -12,6 +12,7 @@ import upweight as uw
 from support.additive_game import StackedGame, game
 from support.logistic_fit import logistic_fit
 from support.network_families import cross_entropy, digits, mlp
+from upweight.applications.flip_set_result import _told_apart
 
 ONE = uw.Retraining(processes=1)
 
@@ -296,6 +297,11 @@ def test_bad_questions_are_refused_in_a_sentence():
         uw.flip_set(classes, clouds_train, clouds_queries.replaced(y=[0, 1, 1, 0]))
     with pytest.raises(ValueError, match="expected one query whose measurement is compared with 3"):
         uw.flip_set(model, train, queries, against=3.0)
+    for number in (np.nan, np.inf, "0", True):
+        with pytest.raises(ValueError, match=r"expected a finite number or uw\.Significance as against"):
+            uw.flip_set(model, train, queries.take([0]), against=number)
+    with pytest.raises(ValueError, match=r"expected ids, or examples whose columns have names, got candidates='user'"):
+        uw.flip_set(model, train.replaced(names=None), queries, candidates="user")
     with pytest.raises(TypeError, match="expected queries, or a model that measures a coefficient"):
         uw.flip_set(model, train)
     with pytest.raises(TypeError, match="expected a linear model that measures a coefficient"):
@@ -315,6 +321,11 @@ def test_bad_questions_are_refused_in_a_sentence():
         uw.flip_set(model, train, queries, search=uw.SetSearch(most=40))
     with pytest.raises(ValueError, match="expected a level between 0 and 1"):
         uw.Significance(5)
+
+
+def test_leads_that_differ_are_told_apart():
+    assert _told_apart(1.68312, 1.68314) == ("1.68312", "1.68314") and _told_apart(1.5, 2.25) == ("1.5", "2.25")
+    assert _told_apart(2.0, 2.0) == ("2", "2")
 
 
 def test_two_processes_give_the_same_set_and_the_result_is_plain_for_json():

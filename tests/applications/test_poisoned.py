@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression, Ridge
 
 import upweight as uw
-from upweight.applications.influence_tails import tail_probabilities
+from upweight.applications.influence_tails import flagged_by_chance, tail_probabilities
 
 TRAIN, QUERIES = 500, 300
 MARK = 2.0  # brightness of the trigger
@@ -100,6 +100,31 @@ def test_with_clean_queries_a_share_of_at_most_the_level_is_flagged() -> None:
         assert np.mean(flagged) == pytest.approx(level, rel=0.15)
     clean = rng.random(999)
     assert tail_probabilities(np.array([1e9]), clean)[0] == pytest.approx(1 / 1000)
+
+
+@pytest.mark.parametrize("tail", ["exponential", "longer", "shorter"])
+def test_the_expected_number_of_flags_follows_the_tail_of_clean_queries(tail: str) -> None:
+    rng, level, expected, flags = np.random.default_rng(0), 0.01, [], []
+    for _ in range(200):
+        logs = rng.exponential(size=600)
+        upper = logs > np.log(10)  # the upper tenth has another scale
+        logs[upper] += {"exponential": 0.0, "longer": 1.0, "shorter": -0.5}[tail] * (logs[upper] - np.log(10))
+        heaviness = np.expm1(logs)
+        flags.append((tail_probabilities(heaviness, None) <= level).sum())
+        expected.append(flagged_by_chance(heaviness, level, None))
+    assert np.mean(expected) == pytest.approx(np.mean(flags), rel=0.15, abs=0.3)
+    assert {"longer": np.mean(flags) > 15, "shorter": np.mean(flags) < 2}.get(tail, True)
+    assert flagged_by_chance(heaviness[:50], level, None) is None and flagged_by_chance(heaviness, 0.2, None) is None
+    assert flagged_by_chance(heaviness, level, heaviness) == pytest.approx(6.0)
+
+
+def test_the_expected_number_of_flags_is_told() -> None:
+    x, y = digits(0)
+    model, train = fitted(x[:TRAIN], y[:TRAIN])
+    result = uw.poisoned(model, train, uw.Examples(x[TRAIN:], y[TRAIN:]), RECIPE, targets=0)
+    assert result.by_chance == pytest.approx(len(result.flagged), abs=6)
+    assert "If all 300 queries were clean, about" in result.diagnostics["notes"][0]
+    assert "by chance" in repr(result) and result.as_dict()["flagged_by_chance"] == result.by_chance
 
 
 def test_scores_are_about_the_predicted_label_whatever_the_labels_of_queries() -> None:
@@ -246,6 +271,13 @@ def test_what_cannot_be_searched_is_refused_or_marked_in_a_sentence() -> None:
         uw.FIT(k=0)
     with pytest.raises(ValueError, match="expected a level between 0 and 1, got 2"):
         uw.FIT(level=2)
+    with pytest.raises(ValueError, match="expected a level between 0 and 1, got 'low'"):
+        uw.FIT(level="low")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"got 'q3'; pass targets=\['q3'\]"):
+        uw.poisoned(model, train, queries, RECIPE, targets="q3")
+    large = uw.poisoned(model, train, queries, RECIPE, fit=uw.FIT(k=400), targets=0).diagnostics
+    assert ["have fewer than 400 training examples" in warning for warning in large["warnings"]] == [True]
+    assert not any("would be flagged" in note for note in large["notes"])
     with pytest.raises(ValueError, match="expected targets of at least 0"):
         uw.poisoned(model, train, queries, RECIPE, targets=-1)
     with pytest.raises(TypeError, match="GAS needs a model that is Checkpointed"):

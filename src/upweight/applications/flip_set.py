@@ -132,6 +132,8 @@ def _contest(model: Any, train: Examples, queries: Examples | None, against: flo
         )
     require_examples(given, "the queries")
     if against is not None or queries is None:
+        if against is not None and not _is_finite(against):
+            raise ValueError(f"expected a finite number or uw.Significance as against, got {against!r}")
         if len(given) > 1:
             raise ValueError(f"expected one query whose measurement is compared with {against}, got {len(given)}")
         return Threshold(("above", "below"), given, 0.0 if against is None else float(against))
@@ -148,6 +150,11 @@ def _contest(model: Any, train: Examples, queries: Examples | None, against: flo
             f"{model.measurement}; pass TorchModel(…, measure=…) or explainable(…, measure=…), or one query alone"
         )
     return Measured(tuple(given.ids.tolist()), given)
+
+
+def _is_finite(number: Any) -> bool:
+    is_number = isinstance(number, int | float | np.integer | np.floating) and not isinstance(number, bool)
+    return is_number and bool(np.isfinite(number))
 
 
 def _limit(train: Examples, positions: NDArray[np.intp], most: int | None, is_given: bool) -> int:

@@ -128,10 +128,17 @@ def sentence_of(contest: Contest, result: FlipSet) -> str:
         )
     count, ahead = result.nearest
     lead = np.sort(result.values)[-1] - np.sort(result.values)[-2]
+    now, was = _told_apart(ahead, float(lead))
     return (
         f"With up to {result.tried:,} of {len(result.candidates):,} {noun} removed, {unchanged}. "
-        f"Without {count:,} of them, which came nearest, the lead is {ahead:.4g} in place of {lead:.4g}."
+        f"Without {count:,} of them, which came nearest, the lead is {now} in place of {was}."
     )
+
+
+def _told_apart(first: float, second: float) -> tuple[str, str]:
+    """Both numbers with four digits, or with as many as tell them apart."""
+    texts = [(f"{first:.{digits}g}", f"{second:.{digits}g}") for digits in range(4, 17)]
+    return next((pair for pair in texts if pair[0] != pair[1]), texts[0])
 
 
 def _name(contest: Contest, name: Any) -> str:

@@ -20,7 +20,8 @@ Array = NDArray[np.float64]
 MAX_HELD_SCORES = 20_000_000  # scores in memory at a time
 MIN_CLASS = 10  # training examples of a label, below which the spread of their influences means nothing
 MIN_QUERIES = 40  # queries from which their usual heaviness can be estimated
-UPPER = 0.9  # quantile: its distance from the median gives the scale of usual heaviness
+MEDIAN, UPPER, EXTREME = 0.5, 0.9, 0.97  # quantiles: their distances give the scales of the tail of the heaviness
+MIN_EXTREMES = 3  # queries above the last of them, from which it says anything
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,11 +106,37 @@ def tail_probabilities(heaviness: Array, clean: Array | None) -> Array:
     if len(heaviness) < MIN_QUERIES:
         return np.full(len(heaviness), np.nan)
     logs = np.log1p(heaviness)
-    median, upper = np.quantile(logs, [0.5, UPPER])
-    scale = (upper - median) / np.log(0.5 / (1.0 - UPPER))
+    median, scale = _exponential_tail(logs, MEDIAN, UPPER)
     if scale <= 0.0:
         return np.full(len(heaviness), np.nan)
-    return np.asarray(np.minimum(1.0, 0.5 * np.exp(-(logs - median) / scale)))
+    return np.asarray(np.minimum(1.0, (1.0 - MEDIAN) * np.exp(-(logs - median) / scale)))
+
+
+def flagged_by_chance(heaviness: Array, level: float, clean: Array | None) -> float | None:
+    """How many of these queries would be flagged at this level if all of them were clean.
+
+    With the heaviness of clean queries it is the share that the level says. Without them the level rests on the middle
+    of the heaviness, and the tail of clean queries may be longer or shorter. So it is taken from the tail itself, which
+    is exponential in log(1 + heaviness) above the upper decile, up to the 97th percentile. None if there are too few
+    queries for that. More targets than 3 % make it too large.
+    """
+    if clean is not None:
+        return level * len(heaviness)
+    if len(heaviness) < MIN_QUERIES or len(heaviness) * (1.0 - EXTREME) < MIN_EXTREMES or level > 1.0 - UPPER:
+        return None
+    logs = np.log1p(heaviness)
+    median, scale = _exponential_tail(logs, MEDIAN, UPPER)
+    upper, scale_above = _exponential_tail(logs, UPPER, EXTREME)
+    if scale <= 0.0 or scale_above <= 0.0:
+        return None
+    cutoff = median + scale * np.log((1.0 - MEDIAN) / level)
+    return float(len(heaviness) * (1.0 - UPPER) * np.exp(-(cutoff - upper) / scale_above))
+
+
+def _exponential_tail(values: Array, start: float, end: float) -> tuple[float, float]:
+    """(the quantile at `start`, the scale of an exponential above it that has the quantile at `end`)."""
+    first, last = np.quantile(values, [start, end])
+    return float(first), float((last - first) / np.log((1.0 - start) / (1.0 - end)))
 
 
 def _z_values(row: Array, counts: NDArray[np.intp], compared: NDArray[np.bool_]) -> Array:

@@ -16,6 +16,7 @@ from upweight.applications.target_search import (
     TargetSearch,
     default_recipe,
     require_label_measurement,
+    rough,
     search_targets,
 )
 from upweight.core.attributor import Attributor
@@ -124,6 +125,7 @@ class Poisoned(Tabular):
         removed: ids of all training examples that were removed, in this order.
         accuracy: (before, after), of the queries that are not flagged, before and after removal; None each if it is
             not known.
+        by_chance: how many queries would be flagged if all were clean; None if that is not known.
         recipe: the attribution method.
         fit: how queries were flagged.
         diagnostics: `warnings` and `notes`.
@@ -138,6 +140,7 @@ class Poisoned(Tabular):
     model: Any
     removed: tuple[Id, ...]
     accuracy: tuple[float | None, float | None]
+    by_chance: float | None
     recipe: Attributor
     fit: FIT
     diagnostics: Mapping[str, Any]
@@ -163,6 +166,7 @@ class Poisoned(Tabular):
             "k": self.fit.k,
             "level": self.fit.level,
             "flagged": self.flagged,
+            "flagged_by_chance": self.by_chance,
             "targets": self.targets,
             "removed": list(self.removed),
             "accuracy_before": self.accuracy[0],
@@ -175,8 +179,9 @@ class Poisoned(Tabular):
 
     def __repr__(self) -> str:
         tried = sum(suspect.mitigation is not None for suspect in self.suspects)
+        chance = "" if self.by_chance is None else f", about {rough(self.by_chance)} by chance"
         confirmed = f", {len(self.targets)} of {tried} confirmed by retraining" if tried else ""
-        return f"Poisoned({len(self.flagged):,} of {len(self.suspects):,} queries flagged{confirmed})"
+        return f"Poisoned({len(self.flagged):,} of {len(self.suspects):,} queries flagged{chance}{confirmed})"
 
 
 def poisoned(
@@ -215,6 +220,8 @@ def poisoned(
     """
     require(model, [Measurable], "poisoned", train, queries)
     require_label_measurement(model, train)
+    if isinstance(targets, str):
+        raise TypeError(f"expected a list of ids or a number as targets, got {targets!r}; pass targets=[{targets!r}]")
     fit, retraining = fit or FIT(), retraining or Retraining()
     named = None if isinstance(targets, int | np.integer) else queries.positions(list(dict.fromkeys(targets))).tolist()
     number = require_count("targets", targets, least=0) if named is None else 0
@@ -240,6 +247,7 @@ def poisoned(
         model=None if mitigator is None else mitigator.current,
         removed=() if mitigator is None else tuple(train.ids[mitigator.removed].tolist()),
         accuracy=before_after or (None, None),
+        by_chance=search.by_chance,
         recipe=recipe,
         fit=fit,
         diagnostics={"warnings": [*search.warnings, *_irreproducible(mitigations, queries)], "notes": notes},

@@ -42,7 +42,12 @@ def removable(train: Examples, candidates: Sequence[Id] | str | None, queries: E
 
 def _column(examples: Examples, name: str) -> NDArray[Any]:
     """A column of the inputs by its name."""
-    if examples.names is None or name not in examples.names:
+    if examples.names is None:
+        raise ValueError(
+            f"expected ids, or examples whose columns have names, got candidates={name!r}; pass Examples(names=…) for "
+            "the training set and the queries"
+        )
+    if name not in examples.names:
         raise ValueError(f"expected ids, or the name of a column among {examples.names}, got candidates={name!r}")
     x, place = examples.x, examples.names.index(name)
     column: NDArray[Any] = np.asarray(x[name] if hasattr(x, "columns") else x[:, place])

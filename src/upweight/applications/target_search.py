@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.applications.influence_tails import MIN_CLASS, MIN_QUERIES, Tails, tail_probabilities, tails_of
+from upweight.applications.influence_tails import (
+    MIN_CLASS,
+    MIN_QUERIES,
+    Tails,
+    flagged_by_chance,
+    tail_probabilities,
+    tails_of,
+)
 from upweight.applications.predicted_labels import class_labels, predicted_labels, with_predicted
 from upweight.applications.supported_labels import OF_THE_LABEL
 from upweight.core.attributor import Attributor, Fitted
@@ -47,8 +54,8 @@ class FIT:
 
     def __post_init__(self) -> None:
         require_count("k", self.k)
-        if not 0 < self.level < 1:
-            raise ValueError(f"expected a level between 0 and 1, got {self.level}")
+        if not isinstance(self.level, int | float | np.floating) or not 0 < self.level < 1:
+            raise ValueError(f"expected a level between 0 and 1, got {self.level!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +71,7 @@ class TargetSearch:
         tails: the upper tails.
         p: the probability of a clean query at least as heavy, (m,).
         flagged: where it is at most the level, (m,).
+        by_chance: how many queries would be flagged if all were clean; None if that is not known.
         fit: the settings.
         warnings, notes: sentences for the reader.
     """
@@ -76,6 +84,7 @@ class TargetSearch:
     tails: Tails
     p: Array
     flagged: NDArray[np.bool_]
+    by_chance: float | None
     fit: FIT
     warnings: Sequence[str]
     notes: Sequence[str]
@@ -110,6 +119,7 @@ def search_targets(
         reference = with_predicted(fit.clean, predicted_labels(model, train, fit.clean)[0])
         clean = tails_of(fitted, reference, fit.clean.y, fit.k, no_progress).heaviness
     p = tail_probabilities(tails.heaviness, clean)
+    flagged, by_chance = np.nan_to_num(p, nan=1.0) <= fit.level, flagged_by_chance(tails.heaviness, fit.level, clean)
     return TargetSearch(
         fitted=fitted,
         queries=labelled,
@@ -118,10 +128,11 @@ def search_targets(
         probabilities=probabilities,
         tails=tails,
         p=p,
-        flagged=np.nan_to_num(p, nan=1.0) <= fit.level,
+        flagged=flagged,
+        by_chance=by_chance,
         fit=fit,
         warnings=_warnings(tails, queries, p, fit),
-        notes=_notes(model, recipe, fit, len(queries)),
+        notes=[*_chance_note(flagged, p, by_chance, fit), *_notes(model, recipe)],
     )
 
 
@@ -161,11 +172,11 @@ def _warnings(tails: Tails, queries: Examples, p: Array, fit: FIT) -> list[str]:
             f"Queries that are predicted as {tails.rare[:MAX_NAMED]}{_more(tails.rare)} cannot be flagged: these "
             f"labels have fewer than {least} training examples."
         )
-    if np.isnan(p).any():
+    if np.isnan(p).any() and (tails.heaviness.any() or not tails.rare):
         cause = (
             f"there are {len(queries)} queries, and {MIN_QUERIES} are needed to know what is usual"
             if len(queries) < MIN_QUERIES
-            else "most influences are equal"
+            else "most queries are equally heavy"
         )
         warnings.append(f"No query can be flagged: {cause}; pass more queries, or FIT(clean=…), or name targets=.")
     if fit.clean is not None and len(fit.clean) + 1 < 1 / fit.level:
@@ -176,14 +187,30 @@ def _warnings(tails: Tails, queries: Examples, p: Array, fit: FIT) -> list[str]:
     return warnings
 
 
-def _notes(model: Measurable, recipe: Attributor, fit: FIT, queries: int) -> list[str]:
-    how = "FIT(clean=…) holds the level" if fit.clean is None else "the level holds for queries like the clean ones"
-    notes = [
-        f"At level {fit.level:g}, about {fit.level * queries:.2g} of {queries:,} clean queries are flagged; {how}."
-    ]
+def rough(number: float) -> str:
+    """An expected number of queries in words: two digits if it is below ten."""
+    return f"{number:,.0f}" if number >= 9.95 else f"{number:.2g}" if number >= 0.095 else "0"
+
+
+def _chance_note(flagged: NDArray[np.bool_], p: Array, by_chance: float | None, fit: FIT) -> list[str]:
+    """How many flags are to be expected if no query is a target; nothing if none can be flagged."""
+    queries, count = len(flagged), int(flagged.sum())
+    if np.isnan(p).all():
+        return []
+    if by_chance is None:
+        share = rough(fit.level * queries)
+        return [f"If all {queries:,} queries were clean, about {share} would be flagged; FIT(clean=…) holds the level."]
+    source = "the upper tail of all queries" if fit.clean is None else "the clean queries"
+    text = f"If all {queries:,} queries were clean, about {rough(by_chance)} would be flagged, by {source}"
+    if 0 < count <= by_chance + 2.0 * by_chance**0.5:
+        return [f"{text}: so many flags alone are no sign of an attack."]
+    return [f"{text}."]
+
+
+def _notes(model: Measurable, recipe: Attributor) -> list[str]:
     if can(model, Differentiable) and not can(model, Checkpointed) and not isinstance(recipe, GAS):
-        notes.append("Without checkpoints of the training, influences are those at the trained parameters.")
-    return notes
+        return ["Without checkpoints of the training, influences are those at the trained parameters."]
+    return []
 
 
 def _more(values: Sequence[Any]) -> str:

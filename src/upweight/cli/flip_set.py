@@ -56,6 +56,8 @@ def flip_set(  # noqa: PLR0913 - every option of the command is a parameter
     recipe = scoring.recipe()
     import upweight
 
+    number = against if significance is None else upweight.Significance(significance)
+    search = upweight.SetSearch(method=recipe, most=most, proof=proof, noun=noun)
     stages = {"read": f"Reading {task.name}", "search": "Searching for the smallest set"}
     with show_progress(stages, printing) as progress:
         inputs = source.read(progress, query, scoring.seed)
@@ -67,9 +69,9 @@ def flip_set(  # noqa: PLR0913 - every option of the command is a parameter
             model,
             train,
             chosen,
-            against=against if significance is None else upweight.Significance(significance),
+            against=number,
             candidates=[train_id(train, text, "--candidate") for text in candidate] if candidate else same,
-            search=upweight.SetSearch(method=recipe, most=most, proof=proof, noun=noun),
+            search=search,
             retraining=upweight.Retraining(seeds=[scoring.seed], progress=progress),
         )
     lines = [result.sentence]

@@ -46,6 +46,7 @@ def poisoned(  # noqa: PLR0913 - every option of the command is a parameter
     recipe = None if method is None else recipe_for(method, seed)
     import upweight
 
+    fit = upweight.FIT(k=k, level=level)
     stages = {
         "read": f"Reading {task.name}",
         "fit": "Fitting the method",
@@ -59,7 +60,7 @@ def poisoned(  # noqa: PLR0913 - every option of the command is a parameter
             inputs.train,
             inputs.queries,
             recipe,
-            fit=upweight.FIT(k=k, level=level),
+            fit=fit,
             targets=named_queries(inputs.queries, query) if query else targets,
             retraining=upweight.Retraining(seeds=[seed], progress=progress),
         )

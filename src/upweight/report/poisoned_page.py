@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from upweight.applications.poisoned import Poisoned, SuspectedTarget
+from upweight.applications.target_search import rough
 from upweight.core.examples import Id
 from upweight.report.document import rendered
 from upweight.report.previews import Album, example_card
@@ -47,7 +48,8 @@ def poisoned_page(result: Poisoned, description: Sequence[str] = ()) -> str:
 
 def _facts(result: Poisoned) -> list[str]:
     tried = sum(suspect.mitigation is not None for suspect in result.suspects)
-    facts = [f"{len(result.flagged):,} of {len(result.suspects):,} queries flagged"]
+    chance = "" if result.by_chance is None else f", about {rough(result.by_chance)} to be expected by chance"
+    facts = [f"{len(result.flagged):,} of {len(result.suspects):,} queries flagged{chance}"]
     if tried:
         facts.append(f"{len(result.targets):,} of {tried:,} confirmed by retraining")
     if result.removed:
