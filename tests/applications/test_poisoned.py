@@ -70,6 +70,11 @@ def test_removal_gives_a_target_its_label_back_and_keeps_the_accuracy(searched: 
         assert suspect.sentence.endswith("still 9 without as many random ones.")
     for suspect in result.suspects:
         if suspect.mitigation is not None:
+            others = len(result.removed) - len(suspect.removed)
+            assert suspect.mitigation.others == others
+            assert (f"and {others:,} that were removed for others" in suspect.sentence) == (
+                others > 0 and bool(suspect.removed) and suspect.mitigation.changed
+            )
             after = result.model.predict(result.queries.select([suspect.id]))
             assert suspect.mitigation.label == after.predicted[0]
             assert suspect.mitigation.probability == pytest.approx(after.probabilities.max())

@@ -143,6 +143,7 @@ def test_poisoned(tmp_path, fitted):
     html = rendered(tmp_path, result)
     assert "without attackers" in html and "</span> flagged</small>" not in html and HOSTILE not in html
     assert html.count("</tr>") == 21 and "confirmed by retraining" in html
+    assert f"probability of {result.of('q0').predicted} before" in html
     (tmp_path / "page.html").unlink()
     assert "No query is flagged." in rendered(tmp_path, uw.poisoned(model, train, queries, uw.GradCos(), targets=0))
 

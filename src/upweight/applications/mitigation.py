@@ -28,6 +28,7 @@ class Mitigation:
 
     Attributes:
         removed: positions of the training examples that were removed for this target, strongest first.
+        others: how many were removed for other targets; the labels below are without these too.
         trainings: how many trainings it took, without those that are shared by all targets.
         label, probability: the target's predicted label without all that was removed for any target, as a value of the
             training labels.
@@ -39,6 +40,7 @@ class Mitigation:
     """
 
     removed: NDArray[np.intp]
+    others: int
     trainings: int
     label: Any
     probability: float | None
@@ -132,6 +134,7 @@ class Mitigator:
         changed = label != removal.base and removal.base == removal.predicted
         return Mitigation(
             removed=removal.removed,
+            others=len(self.removed) - len(removal.removed),
             trainings=removal.trainings,
             label=label,
             probability=probability,

@@ -88,6 +88,8 @@ class SuspectedTarget:
         if not tried.changed:
             return f"Still predicted {tried.label}: {tried.why_not}."
         own = f"these {len(self.removed):,} training examples" if self.removed else "what was removed for the others"
+        if self.removed and tried.others:
+            own += f" and {tried.others:,} that were removed for others"
         control = f"also predicted {tried.control}" if tried.control != tried.base else f"still {tried.control}"
         return f"Predicted {tried.label} without {own}; {control} without as many random ones."
 

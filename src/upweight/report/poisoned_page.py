@@ -64,9 +64,9 @@ def _facts(result: Poisoned) -> list[str]:
 
 def _card(result: Poisoned, album: Album, suspect: SuspectedTarget, filtered: set[Id]) -> dict[str, Any]:
     kind = result.train.preview(result.train.ids[0].item()).kind
-    removed = set(suspect.removed)
+    removed = dict.fromkeys(result.removed, "removed for another query") | dict.fromkeys(suspect.removed, "removed")
     marks = {
-        a.id: [f"z {significant(a.score, 3)}", *["removed"] * (a.id in removed), *["Deep k-NN"] * (a.id in filtered)]
+        a.id: [f"z {significant(a.score, 3)}", *filter(None, [removed.get(a.id)]), *["Deep k-NN"] * (a.id in filtered)]
         for a in suspect.attackers
     }
     shown = suspect.attackers[: ATTACKERS[kind]]
@@ -79,7 +79,7 @@ def _card(result: Poisoned, album: Album, suspect: SuspectedTarget, filtered: se
         "facts": [
             (f"z of the {_ordinal(result.fit.k)} strongest training example", significant(suspect.heaviness, 3)),
             ("of clean queries are as heavy", _share(suspect.p)),
-            *([] if suspect.probability is None else [("probability before", f"{suspect.probability:.3f}")]),
+            *_probability(suspect.predicted, suspect.probability, "before"),
             *_after(suspect),
         ],
         "attackers": [{**example_card(album, "train", a.id), "notes": marks[a.id]} for a in shown],
@@ -91,8 +91,12 @@ def _after(suspect: SuspectedTarget) -> list[tuple[str, str]]:
     tried = suspect.mitigation
     if tried is None:
         return []
-    facts = [("trainings", f"{tried.trainings:,}")]
-    return facts if tried.probability is None else [("probability after", f"{tried.probability:.3f}"), *facts]
+    return [*_probability(tried.label, tried.probability, "after"), ("trainings", f"{tried.trainings:,}")]
+
+
+def _probability(label: Any, probability: float | None, when: str) -> list[tuple[str, str]]:
+    """The probability of the label that is predicted before or after removal, if the model has one."""
+    return [] if probability is None else [(f"probability of {label_text(label)} {when}", f"{probability:.3f}")]
 
 
 def _change(suspect: SuspectedTarget) -> list[tuple[str, str]]:
