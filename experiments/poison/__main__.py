@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from experiments.poison import backdoors, flips, polytope, speed, tables
+from experiments.poison import backdoors, clean, end_to_end, flips, polytope, speed, tables
 from experiments.poison.trial import Attack, outcome
 
 import upweight as uw
 
+WITHOUT_EFFECT = "whose own removal changes the target's log-odds by less than a tenth of the mean (by retraining)"
 ATTACKS: dict[str, dict[str, Any]] = {
     "speech": {
         "title": "Backdoor in spoken digits",
@@ -35,15 +36,22 @@ ATTACKS: dict[str, dict[str, Any]] = {
         "settings": "Enron-Spam, 1,000 mails, TF-IDF of 3,000 words, logistic regression with C = 10; GradCos, "
         "because a linear model has no checkpoints. 10 targets, each among 1,000 clean queries; k = 3.",
         "method": "GradCos",
+        "inert": WITHOUT_EFFECT,
+        "notes": [
+            "The targets are missed because a cosine divides the residual out: dozens of clean mails have three "
+            "training mails of their label that are as alike to them as poisons to a target, and only the residual "
+            "tells the poisons from these. Influence keeps it, and has all targets in the first 1 %.",
+        ],
     },
     "mails-influence": {
         "title": "Label flips in mails, by influence",
         "claim": "Poisons have large residuals, which cosines divide out and influence keeps: the targets are found.",
         "settings": "As for label flips in mails, with Influence in place of GradCos; k = 6, half of the poisons.",
         "method": "Influence",
+        "inert": WITHOUT_EFFECT,
         "notes": [
-            "AUPRC counts all twelve poisons. The lowest is of a target to which two of its poisons are hardly alike: "
-            "they have next to no influence on it, and are not found.",
+            "AUPRC counts all twelve poisons. The lowest is of a target of three words: six of its poisons are empty "
+            "mails, like it in the word Subject alone, and two others have no effect on it by retraining.",
         ],
     },
     "polytope": {
@@ -60,7 +68,24 @@ ATTACKS: dict[str, dict[str, Any]] = {
             "direction of their gradients: with k = 3, AUPRC of poisons was .82, and 4 of 10 targets were in the first "
             "1 %. The directions are computed in float64 now.",
         ],
+        "inert": "whose coefficient in the polytope is below .1",
         "paper_success": "1.00 (Peri et al.); .33 in transfer",
+        "clean_label": True,
+    },
+    "polytope-layers": {
+        "title": "Convex polytope, all layers trained",
+        "claim": "Five ships surround a frog in the features of a network, of which all layers are trained further.",
+        "settings": "CIFAR-10 (compressed anew as JPEG); a network of three convolutions and 256 features, trained for "
+        "5 epochs on the 19,500 pictures that are not fine-tuned on; then all layers for 10 epochs (SGD, .01) on 50 "
+        "pictures of each class, of which 5 ships are poisons. 4 frogs, each among 1,000 clean queries; k = 2.",
+        "notes": [
+            "Shortened: a small network in place of those of the paper, 4 targets, 150 steps for the poisons in place "
+            "of 4,000, poisons made for the last features alone, 10 epochs in place of 60.",
+            "Lower layers that learn can tell the poisons from the target, of which frozen features make neighbours. "
+            "In trials on one target, 30 epochs at .02 fitted all poisons and 10 epochs half of 20 poisons, and the "
+            "probability of a ship stayed below .1.",
+        ],
+        "inert": "whose coefficient in the polytope is below .1",
         "clean_label": True,
     },
     "collision": {
@@ -77,14 +102,30 @@ SPEED = {
     "name": "speed",
     "command": "PYTHONPATH=. python -m experiments.poison speed --data DIR",
 }
+CLEAN = {
+    "title": "Clean data",
+    "claim": "Where nobody attacked, hardly a query is flagged, and the page says how many flags are to be expected.",
+    "settings": "Logistic regression on standardised columns, level .01, k = 3; 4 random splits.",
+    "section": tables.SECTION,
+    "name": "clean",
+    "command": "PYTHONPATH=. python -m experiments.poison clean --data DIR",
+    "notes": [
+        "The level rests on the median and the upper decile of all queries, so that targets may be a tenth of them. "
+        "Cosines of tables have a longer tail than that, and more clean queries are flagged; the expected number is "
+        "taken from the tail itself (upper decile to 97th percentile). A level for each predicted label holds "
+        "better on clean data; it was not taken because it misses attacks where a few targets are a tenth of "
+        "the queries with their label.",
+    ],
+}
+OTHERS = {"speed": (speed.result, SPEED), "clean": (clean.result, CLEAN)}
 NOTES = (
     "An attack succeeds if the target gets the label that is wanted. The targets of this package are an AUPRC of .9 "
     "for the poisons of attacks with success .5 or more, and ranks in the first 1 % of the clean queries.",
     "FIT removes poisons of targets in the first 1 % only. AUPRC of poisons counts those with the target's label.",
 )
 RECIPES = {"mails": uw.GradCos(), "mails-influence": uw.Influence()}  # None for the default
-COUNTS = {"polytope": 5, "collision": 1}  # poisons
-RANKS = {"mails-influence": 6, "polytope": 2, "collision": 1}  # k; 3 for the others
+COUNTS = {"polytope": 5, "polytope-layers": 5, "collision": 1}  # poisons
+RANKS = {"mails-influence": 6, "polytope": 2, "polytope-layers": 2, "collision": 1}  # k; 3 for the others
 
 
 def attacks(name: str, folder: Path) -> Iterator[Attack]:
@@ -94,21 +135,24 @@ def attacks(name: str, folder: Path) -> Iterator[Attack]:
     elif name.startswith("mails"):
         yield from flips.attacks(folder)
     else:
-        pictures, targets = polytope.pictures_of(folder)
+        all_layers = name == "polytope-layers"
+        pictures, targets = (end_to_end if all_layers else polytope).pictures_of(folder)
         for target in targets:
             poisoned, _ = polytope.crafted(pictures, target, COUNTS[name])
-            yield polytope.on_frozen_features(pictures, poisoned, target)
+            attack = end_to_end.on_all_layers if all_layers else polytope.on_frozen_features
+            yield attack(pictures, poisoned, target)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=[*ATTACKS, "speed"])
+    parser.add_argument("name", choices=[*ATTACKS, *OTHERS])
     parser.add_argument("--data", type=Path, required=True, help="folder with the archives of the data")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = Path(__file__).parent / "results"
-    if options.name == "speed":
-        print(speed.result(options.data, **SPEED).keep(results))
+    if options.name in OTHERS:
+        result, texts = OTHERS[options.name]
+        print(result(options.data, **texts).keep(results))
         return
     outcomes, start = [], time.process_time()
     for number, attack in enumerate(attacks(options.name, options.data)):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from experiments.poison.trial import Attack
+from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
@@ -15,6 +16,7 @@ import upweight as uw
 
 TRAIN, QUERIES, TARGETS, FLIPS = 1000, 1000, 10, 12
 HAM, SPAM = 0, 1
+INERT = 0.1  # share of the mean poison's effect, below which a poison has no part in the attack
 
 
 def mails(folder: Path) -> tuple[list[str], np.ndarray]:
@@ -44,11 +46,29 @@ def attacks(folder: Path, seed: int = 0) -> Iterator[Attack]:
         train = uw.Examples(x, labels)
         queries = np.concatenate([np.setdiff1d(np.arange(len(others)), [target])[:QUERIES], [target]])
         estimator = LogisticRegression(C=10.0, max_iter=1000, tol=1e-6).fit(x, labels)
+        model = uw.explainable(estimator, train)
+        effects = effects_of_removal(model, train, poisons, uw.Examples(others_x[[target]], [HAM]))
         yield Attack(
-            model=uw.explainable(estimator, train),
+            model=model,
             train=train,
             poisons=np.isin(np.arange(TRAIN), poisons),
+            inert=np.isin(np.arange(TRAIN), poisons[effects < INERT * effects.mean()]),
             queries=uw.Examples(others_x[queries], y[others][queries]),
             targets=np.array([QUERIES]),
             wanted=np.array([HAM]),
         )
+
+
+def effects_of_removal(
+    model: uw.LinearModel, train: uw.Examples, poisons: NDArray[np.intp], target: uw.Examples
+) -> NDArray[np.float64]:
+    """How much the log-odds of the target's label fall without each of these examples alone, by retraining."""
+    without = np.ones((len(poisons), len(train)))
+    without[np.arange(len(poisons)), poisons] = 0.0
+    odds = [_log_odds(one, target) for one in (model, *(uw.retrain(model, train, weights) for weights in without))]
+    return np.array(odds[0] - np.array(odds[1:]))
+
+
+def _log_odds(model: uw.LinearModel, target: uw.Examples) -> float:
+    loss = -float(model.measure(target)[0])
+    return -loss - float(np.log(-np.expm1(-loss)))

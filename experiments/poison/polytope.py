@@ -122,12 +122,10 @@ def crafted(
 
 def on_frozen_features(pictures: Pictures, poisoned: Pictures, target: NDArray[np.float32]) -> Attack:
     """A new last layer on the features of the poisoned pictures."""
-    changed = np.flatnonzero((pictures.x != poisoned.x).reshape(len(pictures.x), -1).any(axis=1))
+    changed = changed_pictures(pictures, poisoned)
     features = pictures.of_train.copy()
     features[changed] = poisoned.embed(poisoned.x[changed])
     run, goal = head(features, poisoned.y), pictures.embed(target[None])
-    start = torch.full((len(changed),), 1 / len(changed))
-    shares = coefficients(torch.as_tensor(features[changed]), torch.as_tensor(goal[0]), start).numpy()
     queries = np.concatenate([pictures.of_queries, goal])
     return Attack(
         model=run.model(),
@@ -136,8 +134,20 @@ def on_frozen_features(pictures: Pictures, poisoned: Pictures, target: NDArray[n
         queries=uw.Examples(queries, np.append(pictures.truth, FROG)),
         targets=np.array([len(pictures.truth)]),
         wanted=np.array([SHIP]),
-        inert=np.isin(np.arange(len(pictures.x)), changed[shares < INERT]),
+        inert=np.isin(np.arange(len(pictures.x)), changed[without_part(features[changed], goal[0])]),
     )
+
+
+def changed_pictures(pictures: Pictures, poisoned: Pictures) -> NDArray[np.intp]:
+    """Positions of the poisons."""
+    return np.flatnonzero((pictures.x != poisoned.x).reshape(len(pictures.x), -1).any(axis=1))
+
+
+def without_part(poisons: NDArray[np.float32], goal: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which poisons have next to no part in the polytope around the target, by their features."""
+    start = torch.full((len(poisons),), 1 / len(poisons))
+    shares: NDArray[np.float32] = coefficients(torch.as_tensor(poisons), torch.as_tensor(goal), start).numpy()
+    return shares < INERT
 
 
 def head(features: NDArray[np.float32], y: NDArray[np.intp]) -> Run:
@@ -152,11 +162,16 @@ def pictures_of(folder: Path) -> tuple[Pictures, NDArray[np.float32]]:
     pictures of each class.
     """
     (x, y), (xt, yt) = data.cifar(folder)
-    tuned = np.concatenate([np.arange(count) for count in np.bincount(y)]) < PER_CLASS
-    place = np.concatenate([np.arange(count) for count in np.bincount(yt)])
-    queries, frogs = place < 100, np.flatnonzero((place >= 100) & (yt == FROG))[: 4 * TARGETS]
+    tuned, queries, frogs = parts(y, yt)
     net = Enlarged(extractor(folder))
     pictures = Pictures(net, x[tuned], y[tuned], xt[queries], yt[queries])
     clean = head(pictures.of_train, pictures.y).model()
     recognised = np.array(clean.predict(uw.Examples(pictures.embed(xt[frogs]), yt[frogs])).predicted) == FROG
     return pictures, xt[frogs][recognised][:TARGETS]
+
+
+def parts(y: NDArray[np.intp], yt: NDArray[np.intp]) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.intp]]:
+    """(the training pictures to fine-tune on, the test pictures that are clean queries, frogs that may be targets)."""
+    tuned = np.concatenate([np.arange(count) for count in np.bincount(y)]) < PER_CLASS
+    place = np.concatenate([np.arange(count) for count in np.bincount(yt)])
+    return tuned, place < 100, np.flatnonzero((place >= 100) & (yt == FROG))[: 4 * TARGETS]

@@ -16,12 +16,13 @@ BASELINES = ("random", "loss", "nearest neighbours", "activation clustering")
 def result(outcomes: Outcomes, **facts: Any) -> Result:
     """The table of one attack; `facts` are the texts of the result."""
     method, hit = facts.pop("method", "GAS"), [h for outcome in outcomes for h in outcome["hit"]]
+    inert = facts.pop("inert", "")
     successful = [outcome for outcome in outcomes if any(outcome["hit"])]
     rows = [
         Row("success, undefended", facts.pop("paper_success", "–"), _share(hit), _mean(hit) >= 0.5),
         Row("poisons", "–", _each([outcome["poisons"] for outcome in outcomes])),
         *_deep_knn(outcomes, facts.pop("clean_label", False)),
-        *(_fit(outcomes, successful, method) if successful else []),
+        *(_fit(outcomes, successful, method, inert) if successful else []),
     ]
     return Result(
         rows=rows,
@@ -55,7 +56,7 @@ def _deep_knn(outcomes: Outcomes, has_paper: bool) -> list[Row]:
     ]
 
 
-def _fit(outcomes: Outcomes, successful: Outcomes, method: str) -> list[Row]:
+def _fit(outcomes: Outcomes, successful: Outcomes, method: str, inert: str) -> list[Row]:
     after = [h for o in outcomes for h in (o["fit"]["hit"] if "fit" in o else o["hit"])]
     removed, poisons = (sum(o["fit"][name] for o in successful) for name in ("removed", "poisons_removed"))
     ranks = [rank for o in successful for rank in o["rank"]]
@@ -71,10 +72,10 @@ def _fit(outcomes: Outcomes, successful: Outcomes, method: str) -> list[Row]:
         Row(
             f"AUPRC of poisons, {method}",
             "≥ .9",
-            f"{of_poisons.pop('gas'):.2f}",
+            f"{of_poisons.pop('gas'):.3f}",
             _mean([v for o in successful for v in o["poison_ap"]["gas"]]) >= 0.9,
         ),
-        *_without_inert(successful),
+        *_without_inert(successful, inert),
         Row("AUPRC of poisons: random, loss, nearest neighbours, activation clustering", "–", _numbers(of_poisons)),
         Row(
             "rank of the targets among clean queries: median, worst",
@@ -89,13 +90,14 @@ def _fit(outcomes: Outcomes, successful: Outcomes, method: str) -> list[Row]:
     ]
 
 
-def _without_inert(successful: Outcomes) -> list[Row]:
+def _without_inert(successful: Outcomes, which: str) -> list[Row]:
+    """The row without inert poisons; `which` says which are."""
     inert = sum(outcome.get("inert", 0) for outcome in successful)
     if not inert:
         return []
     values = [value for outcome in successful for value in outcome["active_ap"]]
-    what = f"the same without the {inert} poisons whose coefficient in the polytope is below .1"
-    return [Row(what, "≥ .9", f"{_mean(values):.2f}", _mean(values) >= 0.9)]
+    what = f"the same without the {inert} poisons {which}"
+    return [Row(what, "≥ .9", f"{_mean(values):.3f}", _mean(values) >= 0.9)]
 
 
 def _poisons(outcomes: Outcomes) -> list[int]:

@@ -8,7 +8,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("PIL")
 
-from experiments.poison import data, polytope  # noqa: E402
+from experiments.poison import data, flips, polytope  # noqa: E402
+from sklearn.linear_model import LogisticRegression  # noqa: E402
+
+import upweight as uw  # noqa: E402
 
 
 def test_the_projection_onto_the_simplex_is_the_nearest_point() -> None:
@@ -50,3 +53,20 @@ def test_a_tone_is_in_its_row_and_time_of_the_spectrogram() -> None:
     row = image[0, :, :10].mean(axis=1).argmax()
     assert abs((row + 0.75) * 62.5 - 1000) <= 62.5
     assert image[0, :, 20:].max() == 0
+
+
+def test_effects_of_removal_are_changes_of_the_log_odds_by_refits() -> None:
+    rng = np.random.default_rng(0)
+    x, target = rng.normal(size=(60, 3)), rng.normal(size=(1, 3))
+    y = (x @ [1.0, -1.0, 0.5] + rng.normal(size=60) > 0).astype(int)
+    poisons = np.array([3, 11, 40])
+
+    def fitted(rows: np.ndarray) -> LogisticRegression:
+        return LogisticRegression(C=10.0, tol=1e-10, max_iter=1000).fit(x[rows], y[rows])
+
+    train = uw.Examples(x, y)
+    model = uw.explainable(fitted(np.arange(60)), train)
+    effects = flips.effects_of_removal(model, train, poisons, uw.Examples(target, [flips.HAM]))
+    odds_of_ham = [-fitted(np.delete(np.arange(60), i)).decision_function(target)[0] for i in poisons]
+    expected = -model.predictor.decision_function(target)[0] - np.array(odds_of_ham)
+    np.testing.assert_allclose(effects, expected, rtol=1e-4)
