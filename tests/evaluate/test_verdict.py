@@ -1,9 +1,11 @@
 """Every check has a verdict in words, and scores that fail one lose their unit."""
 
 import dataclasses
+import io
 
 import numpy as np
 import pytest
+from rich.console import Console
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import LogisticRegression
@@ -12,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 import upweight as uw
 from upweight.evaluate.agreement import agreement
 from upweight.evaluate.verdict import judge
+from upweight.report.terminal import summary
 
 ALONE = uw.Retraining(processes=1)
 EFFECT, RANK = uw.Unit.EFFECT, uw.Unit.RANK
@@ -68,6 +71,54 @@ def test_the_right_order_with_sizes_off_by_a_factor_is_order_only(factor):
     predicted, actual = drawn(0)
     assert judge(predicted, factor * actual, EFFECT).verdict is uw.Verdict.ORDER_ONLY
     assert judge(predicted, -factor * actual, EFFECT).verdict is uw.Verdict.FAILS
+
+
+def test_one_pair_does_not_make_a_verdict():
+    rng = np.random.default_rng(0)
+    actual = np.zeros((4, 2))
+    actual[1, 0] = 1.0
+    predicted = actual + 1e-3 * rng.normal(size=actual.shape)
+    assert agreement(predicted, actual).pearson > 0.99
+    assert judge(predicted, actual, EFFECT).verdict is uw.Verdict.FAILS
+    assert judge(actual, actual, EFFECT).verdict is uw.Verdict.AGREES  # all effects are right, those of 0 as well
+
+
+@pytest.mark.parametrize(("factor", "noise"), [(1.0, 2.0), (2.3, 1.0), (0.45, 0.3), (1.0, 0.8)])
+def test_few_removals_do_not_confirm_more_than_many(factor, noise):
+    shares = []
+    for removals in (4, 8, 128):
+        effects = [np.random.default_rng(seed).normal(size=(2, 2, removals)) for seed in range(30)]
+        verdicts = [judge(p, factor * p + noise * other, EFFECT).verdict for p, other in effects]
+        shares.append(np.mean([verdict is uw.Verdict.AGREES for verdict in verdicts]))
+    assert max(shares[:2]) <= shares[2] + 0.1, shares
+    assert noise > 0.8 or factor < 0.5 or shares[2] == 1.0  # many removals do confirm what is right
+
+
+def test_sizes_that_few_removals_cannot_confirm_are_said_to_be_open():
+    predicted = np.random.default_rng(2).normal(size=(1, 8))
+    actual = predicted + np.random.default_rng(3).normal(size=(1, 8))
+    judgement = judge(predicted, actual, EFFECT)
+    assert judgement.verdict is uw.Verdict.ORDER_ONLY
+    (warning,) = judgement.warnings(EFFECT, "scores")
+    assert "too few removals to confirm the sizes" in warning and " to " in warning
+
+
+def test_ranks_have_no_slope_on_any_surface(tmp_path):
+    _, train, queries, scores, check = logistic(16)
+    ranks = dataclasses.replace(check, scores=dataclasses.replace(scores, unit=RANK))
+    assert np.isnan(ranks.slope) and np.isnan(ranks.judge().slope).all() and "slope" not in repr(ranks)
+    facts = ranks.as_dict()
+    assert [facts[kind]["slope"] for kind in ("all", "single", "groups")] == [None, None, None]
+    explained = uw.Explanation(ranks.judged, train, queries, ranks, 1.0)
+    assert explained.as_dict()["check"]["single"]["slope"] is None
+    assert explained.as_dict()["check"]["single"]["pearson"] > 0.99
+    page = uw.write_report(tmp_path / "a.html", ranks.scores, train, queries, ranks).read_text(encoding="utf-8")
+    assert "slope of single examples" not in page and "Checked by 8 removals of single examples: order only" in page
+    for shown, has_slope in ((explained, False), (uw.Explanation(scores, train, queries, check, 1.0), True)):
+        console = Console(record=True, width=100, file=io.StringIO())
+        console.print(summary(shown, shown.queries.ids[:1].tolist(), console))
+        text = console.export_text()
+        assert "without one example" in text and ("slope" in text) == has_slope
 
 
 def test_rank_scores_are_order_only_at_best_and_keep_their_unit_without_a_warning():

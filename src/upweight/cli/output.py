@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,8 @@ def verdict_line(result: Any) -> str:
     if judgement is None or judgement.verdict is None:
         return f"Verdict: {result_words(judgement)}."
     agreed = judgement.agreement
-    numbers = f"Pearson {formatted(agreed.pearson, 2)}, slope {formatted(agreed.slope, 2)}"
+    slope = f", slope {formatted(agreed.slope, 2)}" if isfinite(agreed.slope) else ""
+    numbers = f"Pearson {formatted(agreed.pearson, 2)}{slope}"
     return f"Verdict: {result_words(judgement)}. Effects compared with retraining: {numbers}."
 
 

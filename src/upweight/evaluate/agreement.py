@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,10 @@ class Agreement:
     def __str__(self) -> str:
         slope = "" if math.isnan(self.slope) else f"slope {self.slope:.3f}, "
         return f"{slope}Pearson {self.pearson:.4f}, Spearman {self.spearman:.4f} ({self.count} pairs)"
+
+    def without_sizes(self) -> Agreement:
+        """The correlations alone: slope and R² compare sizes, which RANK scores do not have."""
+        return replace(self, slope=float("nan"), r2=float("nan"))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; NaN is None."""

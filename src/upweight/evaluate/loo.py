@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.notebook_table import notebook_table
@@ -66,10 +65,5 @@ def loo(scores: Scores, truth: Truth) -> LOO:
     predicted, actual = single.predicted(scores), single.actual
     pooled, *per_query = (agreement(p, a) for p, a in [(predicted, actual), *zip(predicted, actual, strict=True)])
     if scores.unit != Unit.EFFECT:
-        pooled, *per_query = (_without_size(agreed) for agreed in (pooled, *per_query))
+        pooled, *per_query = (agreed.without_sizes() for agreed in (pooled, *per_query))
     return LOO(pooled, tuple(per_query), truth.query_ids, scores.unit)
-
-
-def _without_size(agreed: Agreement) -> Agreement:
-    """The correlations alone."""
-    return Agreement(np.nan, agreed.pearson, agreed.spearman, agreed.count)

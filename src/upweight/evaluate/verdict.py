@@ -13,17 +13,20 @@ from scipy.stats import rankdata
 
 from upweight.core.blocks import blocks
 from upweight.core.scores import Unit
-from upweight.evaluate.agreement import Agreement, agreement, formatted
+from upweight.evaluate.agreement import Agreement, agreement, correlation, formatted
 
 Array = NDArray[np.float64]
 Band = tuple[float, float]
+NO_BAND: Band = (float("nan"), float("nan"))
 NOT_CHECKED = "not checked"
 NOT_COMPARABLE = "too few retrainings, or no effects, to compare"
 MIN_CORRELATION = 0.5
+MIN_LOW_END = 0.25  # of the band of a correlation under which sizes count
 MIN_R2 = 0.25  # that of calibrated predictions with the lowest correlation
 SLOPES = (0.5, 2.0)  # sizes within a factor of two
 MIN_PAIRS = 4  # for a correlation; fewer pairs are compared by their sizes alone
 MIN_EXPLAINED = 0.75  # share of the sum of squared effects that the predictions of fewer pairs must explain
+MAX_FEW_REMOVALS = 2  # of which leaving out one leaves nothing to compare with
 MAX_FEW_QUERIES, MIN_REMOVALS = 2, 8  # with so few queries, a bootstrap of a correlation needs this many removals
 LEVEL_Z = 1.96  # 95 %
 BOOTSTRAP_SAMPLES = 1000
@@ -91,12 +94,26 @@ class Judgement:
             acted = "examples" if judged == "scores" else judged
             return [f"These {judged} do not predict retraining here ({numbers}): do not act on single {acted}{clause}."]
         if self.verdict is Verdict.ORDER_ONLY and unit == Unit.EFFECT:
-            slope = f", slope {self.agreement.slope:.2f}" if math.isfinite(self.agreement.slope) else ""
             return [
-                f"Retraining confirms only the order of these {judged}, not their sizes ({numbers}{slope}, "
-                f"R² {self.agreement.r2:.2f}): their unit is RANK{clause}."
+                f"Retraining confirms only the order of these {judged}, not their sizes ({numbers}{self._slope_words}, "
+                f"R² {self.agreement.r2:.2f}): their unit is RANK{clause}.{self._advice}"
             ]
         return []
+
+    @property
+    def _slope_words(self) -> str:
+        """The slope and its band; empty if it is withheld."""
+        if not math.isfinite(self.agreement.slope):
+            return ""
+        low, high = (formatted(end, 2) for end in self.slope)
+        band = f" ({low} to {high})" if math.isfinite(self.slope[0]) else ""
+        return f", slope {formatted(self.agreement.slope, 2)}{band}"
+
+    @property
+    def _advice(self) -> str:
+        """A sentence if the sizes may be right, and these removals are too few to tell."""
+        is_open = self.agreement.r2 >= MIN_R2 and SLOPES[0] <= self.agreement.slope <= SLOPES[1]
+        return " These are too few removals to confirm the sizes; retrain with more of them." if is_open else ""
 
     def warnings_of_sums(self, clause: str = "") -> list[str]:
         """A sentence if this verdict on groups says that sums of scores predict nothing, whatever single scores do.
@@ -127,14 +144,16 @@ def words(verdict: Verdict | None) -> str:
 def judge(predicted: Array, actual: Array, unit: Unit, scale: float = 0.0, seed: int = 0) -> Judgement:
     """The verdict on predicted and actual effects, both (queries, removals).
 
-    - AGREES: Pearson is at least .5 and its band lies above 0; R² is at least .25, which calibrated predictions of that
-      correlation reach; and the band of the slope meets .5 to 2.
+    - AGREES: Pearson is at least .5 and its band lies above .25; R² is at least .25, which calibrated predictions of
+      that correlation reach; and the band of the slope lies within .5 to 2. So few removals do not say more than many.
     - ORDER_ONLY: Pearson or Spearman is at least .5, and its band lies above 0. RANK scores can get no more than this.
     - FAILS otherwise.
 
-    The lower end of a correlation's band is the lower one of two: that of a bootstrap over removals, and that of
-    Fisher's transformation over pairs, which counts when there are few of them. One to three pairs have no correlation
-    worth the name; scores agree if they explain three quarters of the squared effects, and fail if 0 predicts better.
+    The lower end of a correlation's band is the lowest of three: that of a bootstrap over removals; that of Fisher's
+    transformation over pairs, which counts when there are few of them; and the correlation without the pair or the
+    removal that adds most to it. The band of the slope is the wider one of two: that of a bootstrap, and that of the
+    standard error over pairs. One to three pairs have no correlation worth the name; scores agree if they explain three
+    quarters of the squared effects, and fail if 0 predicts better.
 
     Args:
         predicted, actual: the effects. A removal whose prediction is NaN is left out.
@@ -147,6 +166,8 @@ def judge(predicted: Array, actual: Array, unit: Unit, scale: float = 0.0, seed:
     predicted, actual = (np.where(np.abs(side) <= ROUNDING * scale, 0.0, side) for side in sides)
     agreed, (pearson, spearman, slope) = agreement(predicted, actual), bands(predicted, actual, seed)
     verdict = _verdict(predicted, actual, unit, agreed, (pearson, spearman, slope))
+    if unit != Unit.EFFECT:
+        agreed, slope = agreed.without_sizes(), NO_BAND
     return Judgement(verdict, agreed, pearson, spearman, slope, predicted.shape[1])
 
 
@@ -160,8 +181,8 @@ def _verdict(
         return None
     is_linear = agreed.pearson >= MIN_CORRELATION and pearson[0] > 0
     is_monotone = agreed.spearman >= MIN_CORRELATION and spearman[0] > 0
-    has_sizes = agreed.r2 >= MIN_R2 and slope[0] <= SLOPES[1] and slope[1] >= SLOPES[0]
-    if is_linear and has_sizes and unit == Unit.EFFECT:
+    has_sizes = agreed.r2 >= MIN_R2 and slope[0] >= SLOPES[0] and slope[1] <= SLOPES[1]
+    if is_linear and pearson[0] >= MIN_LOW_END and has_sizes and unit == Unit.EFFECT:
         return Verdict.AGREES
     return Verdict.ORDER_ONLY if is_linear or is_monotone else Verdict.FAILS
 
@@ -178,8 +199,7 @@ def bands(predicted: Array, actual: Array, seed: int = 0) -> tuple[Band, Band, B
     """Bands of Pearson, Spearman and the slope at 95 %; see `judge`."""
     shape, pairs = predicted.shape, predicted.size
     if pairs < MIN_PAIRS:
-        none = float("nan"), float("nan")
-        return none, none, none
+        return NO_BAND, NO_BAND, NO_BAND
     ranks = [rankdata(side).reshape(shape) for side in (predicted, actual)]
     of_values, of_ranks = _sums(predicted, actual), _sums(*ranks)
     pearson, spearman, slopes = (np.empty(BOOTSTRAP_SAMPLES) for _ in range(3))
@@ -189,16 +209,39 @@ def bands(predicted: Array, actual: Array, seed: int = 0) -> tuple[Band, Band, B
         pearson[block], spearman[block] = _correlation(value_totals, pairs), _correlation(rank_totals, pairs)
         slopes[block] = _ratio(value_totals[4], value_totals[2], value_totals[2] > 0)
     resampled = shape[0] > MAX_FEW_QUERIES or shape[1] >= MIN_REMOVALS
+    sides = ((predicted, actual), of_values, pearson), (ranks, of_ranks, spearman)
     correlations = [
-        _wider(_fisher(_correlation(sums.sum(axis=1, keepdims=True), pairs)[0], pairs), _band(samples, resampled))
-        for sums, samples in ((of_values, pearson), (of_ranks, spearman))
+        _widest(
+            _fisher(_correlation(sums.sum(axis=1, keepdims=True), pairs)[0], pairs),
+            _band(samples, resampled),
+            _without_largest(*both),
+        )
+        for both, sums, samples in sides
     ]
-    return correlations[0], correlations[1], _band(slopes, resampled=True)
+    of_slope = _widest(_slope_over_pairs(of_values.sum(axis=1), pairs), _band(slopes, resampled))
+    return correlations[0], correlations[1], of_slope
 
 
 def _sums(p: Array, a: Array) -> Array:
     """The sums over queries from which correlation and slope are computed, (5, removals)."""
     return np.stack([values.sum(axis=0) for values in (p, a, p * p, a * a, p * a)])
+
+
+def _without_largest(p: Array, a: Array) -> Band:
+    """The lowest correlation without the pair, or the removal, that adds most to it, as a band without an upper end.
+
+    Where all other effects are about 0, one pair makes a correlation by itself. It is 0 if one side of the rest is
+    constant, and NaN if both are.
+    """
+    products = (p - p.mean()) * (a - a.mean())
+    rests = [[np.delete(side.ravel(), products.argmax()) for side in (p, a)]]
+    if p.shape[1] > MAX_FEW_REMOVALS:
+        rests.append([np.delete(side, products.sum(axis=0).argmax(), axis=1).ravel() for side in (p, a)])
+    lowest = float("nan")
+    for rest in rests:
+        if any(np.ptp(side) > 0 for side in rest):
+            lowest = float(np.fmin(lowest, np.nan_to_num(correlation(*rest))))
+    return lowest, float("nan")
 
 
 def _correlation(totals: Array, count: int) -> Array:
@@ -216,20 +259,31 @@ def _ratio(above: Array, below: Array, where: NDArray[np.bool_]) -> Array:
 def _fisher(r: float, pairs: int) -> Band:
     """The band of a correlation over independent pairs (Fisher 1921)."""
     if not math.isfinite(r):
-        return float("nan"), float("nan")
+        return NO_BAND
     middle, width = math.atanh(min(max(r, -1 + 1e-15), 1 - 1e-15)), LEVEL_Z / math.sqrt(max(pairs - 3, 0.25))
     return math.tanh(middle - width), math.tanh(middle + width)
+
+
+def _slope_over_pairs(totals: Array, pairs: int) -> Band:
+    """The band of the slope over independent pairs, from their totals (5,)."""
+    _, _, p_squared, a_squared, product = totals
+    if not p_squared > 0:
+        return NO_BAND
+    slope = product / p_squared
+    error = math.sqrt(max(a_squared - slope * product, 0.0) / (p_squared * (pairs - 1)))
+    return slope - LEVEL_Z * error, slope + LEVEL_Z * error
 
 
 def _band(samples: Array, resampled: bool) -> Band:
     """Quantiles of bootstrap samples; NaN if most of them have no value."""
     samples = samples[np.isfinite(samples)]
     if not resampled or len(samples) < BOOTSTRAP_SAMPLES / 2:
-        return float("nan"), float("nan")
+        return NO_BAND
     low, high = np.quantile(samples, [0.025, 0.975])
     return float(low), float(high)
 
 
-def _wider(first: Band, second: Band) -> Band:
+def _widest(*bands: Band) -> Band:
     """The lowest and the highest of the ends that are known."""
-    return float(np.fmin(first[0], second[0])), float(np.fmax(first[1], second[1]))
+    lows, highs = zip(*bands, strict=True)
+    return float(np.fmin.reduce(lows)), float(np.fmax.reduce(highs))

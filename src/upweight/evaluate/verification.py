@@ -53,7 +53,7 @@ class Check(Plottable, Tabular):
 
     @property
     def slope(self) -> float:
-        """Least-squares slope of actual on predicted, over all removals and queries; see `Agreement.slope`."""
+        """Least-squares slope of actual on predicted over all pairs, NaN for RANK scores; see `Agreement.slope`."""
         return self.of().slope
 
     @property
@@ -127,9 +127,10 @@ class Check(Plottable, Tabular):
         return None if self.truth is None else noise_ceiling(self.truth)
 
     def of(self, kind: Kind | None = None) -> Agreement:
-        """Agreement over all removals, or over single examples ("one") or groups ("group") alone."""
+        """Agreement over all removals, or single examples ("one") or groups ("group") alone; of RANK without sizes."""
         columns = self._is_of(kind) & np.isfinite(self.predicted).all(axis=0)
-        return agreement(self.predicted[:, columns], self.actual[:, columns])
+        agreed = agreement(self.predicted[:, columns], self.actual[:, columns])
+        return agreed if self.scores.unit == Unit.EFFECT else agreed.without_sizes()
 
     def interval(self, ids: Sequence[Id], level: float = 0.9) -> tuple[Array, Array]:
         """(low, high), each (queries,): an interval that contains the effect of removing these examples at this level.
@@ -232,9 +233,7 @@ class Check(Plottable, Tabular):
         verdict, or None if nothing could be compared; `unit` is that of the scores in view of the verdict.
         """
         coverage = self.coverage(level=level) if self.scores.unit == Unit.EFFECT else None
-        pairs = {
-            name: [[finite_or_none(v) for v in row] for row in getattr(self, name)] for name in ("predicted", "actual")
-        }
+        predicted, actual = ([list(map(finite_or_none, row)) for row in side] for side in (self.predicted, self.actual))
         return {
             "verdict": None if self.verdict is None else str(self.verdict),
             "unit": str(self.judged.unit),
@@ -246,7 +245,8 @@ class Check(Plottable, Tabular):
             and {"level": level, "rate": finite_or_none(coverage.rate), "promised": coverage.promised},
             "queries": self.query_ids.tolist(),
             "removals": [{"name": r.name, "kind": r.kind, "size": len(r.ids)} for r in self.removals],
-            **pairs,
+            "predicted": predicted,
+            "actual": actual,
             "trainings": self.diagnostics.get("trainings"),
             "refits": self.diagnostics.get("trainings"),  # the older name
             "warnings": [str(w) for w in (*self.verdict_warnings, *self.diagnostics.get("warnings", ()))],
@@ -290,10 +290,10 @@ class Check(Plottable, Tabular):
         )
 
     def _repr_html_(self) -> str:
-        kinds = (("single examples", self.of("one")), ("groups", self.of("group")))
+        agreements = [(NOUNS[kind], self.of(kind)) for kind in NOUNS]
         rows = [
-            (kind, a.count, formatted(a.slope, 4), formatted(a.pearson, 5), formatted(a.spearman, 5))
-            for kind, a in kinds
+            (noun, a.count, formatted(a.slope, 4), formatted(a.pearson, 5), formatted(a.spearman, 5))
+            for noun, a in agreements
             if a.count
         ]
         warnings = [*self.verdict_warnings, *self.diagnostics.get("warnings", ())]

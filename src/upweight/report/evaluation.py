@@ -197,7 +197,8 @@ def _best_cells(best: Entry) -> list[dict[str, str]]:
 
 
 def _agreement_cell(name: str, slope: float, spearman: float) -> dict[str, str]:
-    return {"name": name, "value": formatted(spearman), "means": f"rank correlation; slope {formatted(slope)}"}
+    size = f"; slope {formatted(slope)}" if np.isfinite(slope) else ""
+    return {"name": name, "value": formatted(spearman), "means": f"rank correlation{size}"}
 
 
 def _verdict_cell(check: Check) -> dict[str, str]:

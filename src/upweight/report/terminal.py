@@ -214,14 +214,14 @@ def _support(audited: AuditedPrediction) -> Text:
 def _agreement_table(check: Check, noun: str) -> Table:
     grid = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
     grid.add_column("predicted vs actual effect (1 is perfect)")
-    for name in ("slope", "correlation"):
+    has_sizes = check.scores.unit == Unit.EFFECT
+    for name in ("slope", "correlation", "pairs")[not has_sizes :]:
         grid.add_column(name, justify="right")
-    grid.add_column("pairs", justify="right")
     kinds = {f"without one {noun}": agreed_on(check, "one"), f"without a group of {noun}s": agreed_on(check, "group")}
     for kind, agreement in kinds.items():
         if agreement is not None:
-            slope, correlation = formatted(agreement.slope), formatted(agreement.pearson, 4)
-            grid.add_row(kind, slope, correlation, Text(str(agreement.count), "dim"))
+            slope = [formatted(agreement.slope)] if has_sizes else []
+            grid.add_row(kind, *slope, formatted(agreement.pearson, 4), Text(str(agreement.count), "dim"))
     return grid
 
 

@@ -107,11 +107,8 @@ def _agreement(check: Check, kind: Literal["one", "group"]) -> list[tuple[str, s
     if all(removal.kind != kind for removal in check.removals):
         return []
     agreement = check.of(kind)
-    return [
-        ("slope", short(agreement.slope)),
-        ("Pearson", short(agreement.pearson)),
-        ("Spearman", short(agreement.spearman)),
-    ]
+    slope = [("slope", short(agreement.slope))] if check.scores.unit == Unit.EFFECT else []
+    return [*slope, ("Pearson", short(agreement.pearson)), ("Spearman", short(agreement.spearman))]
 
 
 def judged(check: Check | None, scores: Scores) -> Scores:
@@ -137,14 +134,13 @@ def trust(check: Check | None, scores: Scores) -> list[dict[str, str]]:
         return []
     agreed = check.judge().agreement
     noun = "single examples" if any(removal.kind == "one" for removal in check.removals) else "groups"
-    if scores.unit != Unit.EFFECT:
-        size = "the size of RANK scores means nothing"
-    elif not np.isfinite(agreed.slope):
+    if not np.isfinite(agreed.slope):
         size = "withheld: predictions hardly vary"
     else:
         size = "1 = the sizes are right" if check.verdict is Verdict.AGREES else "not confirmed"
+    slope = {"name": f"slope of {noun}", "value": short(agreed.slope), "means": size}
     return [
-        {"name": f"slope of {noun}", "value": short(agreed.slope), "means": size},
+        *([slope] if check.scores.unit == Unit.EFFECT else []),
         {"name": "Pearson", "value": short(agreed.pearson), "means": "1 = on one line"},
         {"name": "Spearman", "value": short(agreed.spearman), "means": "1 = the order is right"},
     ]
