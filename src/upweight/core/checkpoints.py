@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields
 from upweight.core.examples import Examples
-from upweight.core.model import Differentiable
+from upweight.core.model import Differentiable, Measurable
 from upweight.core.modules import Modules
 from upweight.core.rows import Rows
 from upweight.core.weights import example_counts, sample_weights
@@ -108,6 +108,13 @@ class Stepwise(ABC):
         """Gradients of the measurement in what training determined, which `gradients` takes: (m, p) by default."""
         rows: Rows = model.measure_rows(queries)
         return rows
+
+    def retrained(self, model: Any, weights: NDArray[np.float64]) -> Sequence[Measurable]:
+        """The models that these steps train with each of these example weights (k, n); none if they are not repeatable.
+
+        The denominators of the steps stay.
+        """
+        return ()
 
     @abstractmethod
     def gradients(self, rows: Rows) -> NDArray[np.float64]:

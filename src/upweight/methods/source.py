@@ -24,6 +24,7 @@ from upweight.core.rows import Rows
 from upweight.core.scores import Scores, Unit
 from upweight.core.token_scoring import LinearScores, ScoreDirection, Span, measuring
 from upweight.methods.parts.checkpoint_state import checkpoint_state, require_same_checkpoints
+from upweight.methods.parts.repeated_removals import RepeatedRemovals, removal_facts
 
 Array = NDArray[np.float64]
 TRAIN_BLOCK = 4096  # training examples whose scores are held in memory at once
@@ -101,37 +102,37 @@ class FittedSteps(Fitted[SOURCE, Checkpointed]):
 
     def __init__(self, recipe: SOURCE, model: Checkpointed, train: Examples, steps: Stepwise) -> None:
         super().__init__(recipe, model, train, Unit.RANK)
-        self.steps = steps
+        self.steps, self.removals = steps, RepeatedRemovals(model, train, steps)
 
     def blocks(self, queries: Examples) -> Blocks:
-        """One block from one backward pass, and a warning if the pass of a query ended early."""
+        """One block from one backward pass, and warnings if the pass of a query ended early or predicts no removal."""
         values = self.steps.gradients(self.steps.outcome_rows(self.model, queries))
         ended_early = Counter(self.steps.lost)
         yield slice(0, len(self.train)), values
-        return _early_end_facts(ended_early)
+        return _facts(ended_early, self.removals.effects(queries, values, len(values)), self.model.measure(queries))
 
     def self_values(self) -> Array:
         """The score of each training example on itself, from a backward pass for every example."""
-        return self._self_values()[0]
+        return np.concatenate([np.diagonal(values[:, block.start :]) for block, _, values in self._self_blocks()])
 
     @check_changes_once
     def self_influence(self) -> Scores:
-        """One row, `self`, and a warning if the backward pass of an example ended early."""
+        """One row, `self`, and warnings if the backward pass of an example ended early or predicts no removal."""
         self.require_unchanged()
+        values, effects, ended_early = np.empty(len(self.train)), [], Counter[int]()
         with self.announced_self_influence():
-            values, ended_early = self._self_values()
-        facts = _early_end_facts(ended_early)
+            for block, examples, of_block in self._self_blocks():
+                values[block] = np.diagonal(of_block[:, block.start :])
+                ended_early.update(self.steps.lost)
+                effects.append(self.removals.effects(examples, of_block, len(values)))
+        actual, predicted = (np.concatenate(side) for side in zip(*effects, strict=True))
+        facts = _facts(ended_early, (actual, predicted), self.model.measure(self.train))
         return self.scores(values[None, :], np.array(["self"]), self.train.ids, facts=facts)
 
-    def _self_values(self) -> tuple[Array, Counter[int]]:
-        """(self-influence (n,), step → number of examples whose backward pass ended there)."""
-        values, ended_early = np.empty(len(self.train)), Counter[int]()
-        parts = zip(blocks(len(values), SELF_BLOCK), self.train.batches(SELF_BLOCK), strict=True)
-        for block, examples in parts:
-            gradients = self.steps.gradients(self.steps.outcome_rows(self.model, examples))
-            values[block] = np.diagonal(gradients[:, block.start :])
-            ended_early.update(self.steps.lost)
-        return values, ended_early
+    def _self_blocks(self) -> Iterator[tuple[slice, Examples, Array]]:
+        """(block of training examples, these as queries, their scores (block, n))."""
+        for block, examples in zip(blocks(len(self.train), SELF_BLOCK), self.train.batches(SELF_BLOCK), strict=True):
+            yield block, examples, self.steps.gradients(self.steps.outcome_rows(self.model, examples))
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
@@ -241,13 +242,17 @@ def _narrowed(model: Any, modules: Modules) -> Any:
     return model.narrowed(parts)
 
 
-def _early_end_facts(ended_early: Counter[int]) -> AnswerFacts:
-    """A warning if backward passes ended early (step → number of queries)."""
-    if not ended_early:
-        return AnswerFacts()
-    warning = (
-        f"The backward pass ended early for {ended_early.total()} queries (the first at step {max(ended_early)}): "
-        "between these checkpoints the derivative grows without bound, as it can if training is at the edge of "
-        "stability. Record more checkpoints, or pass segments=3."
-    )
-    return AnswerFacts(diagnostics={"warnings": [warning]})
+def _facts(ended_early: Counter[int], effects: tuple[Array, Array], measured: Array) -> AnswerFacts:
+    """How far scores predict the (actual, predicted) effects, with warnings about these and passes that ended early.
+
+    `ended_early`: step → number of queries whose backward pass ended there.
+    """
+    facts = removal_facts(*effects, measured)
+    if ended_early:
+        warning = (
+            f"The backward pass ended early for {ended_early.total()} queries (the first at step {max(ended_early)}): "
+            "between these checkpoints the derivative grows without bound, as it can if training is at the edge of "
+            "stability. Record more checkpoints, or pass segments=3."
+        )
+        facts = {**facts, "warnings": [warning, *facts.get("warnings", ())]}
+    return AnswerFacts(diagnostics=facts)

@@ -106,9 +106,9 @@ class RecordedSteps(Stepwise):
         self._read = lru_cache(maxsize=2)(self._read_checkpoint)
         self._largest_gap = int(np.diff(self._checkpoint_steps).max())
         self._tensors: Callable[[int], dict[str, Tensor]] = lru_cache(maxsize=2)(trajectory.read)
-        check = StepCheck(self._run, trajectory, self._tensors, trajectory.steps, self._point, self._shares)
-        mismatches = check.compare()
-        self.checked, self.contradictions = mismatches.checked, explain(check, mismatches)
+        self._check = StepCheck(self._run, trajectory, self._tensors, trajectory.steps, self._point, self._shares)
+        mismatches = self._check.compare()
+        self.checked, self.contradictions = mismatches.checked, explain(self._check, mismatches)
         self._tensors = trajectory.read
         self.max_growth = MAX_GROWTH
         self.lost: dict[int, int] = {}
@@ -134,6 +134,27 @@ class RecordedSteps(Stepwise):
             return rows
         of_statistics = statistic_gradients(model.network, queries, self._products.statistics.names)
         return DenseRows(np.concatenate([rows.dense(), of_statistics], axis=1))
+
+    def retrained(self, model: Any, weights: Array) -> list[Any]:
+        """The models that the steps train with these example weights (k, n); none for a training that they are not."""
+        initial = self._trajectory.read(0)
+        begins_later = any(name.startswith(STATE) and bool(tensor.any()) for name, tensor in initial.items())
+        if self.contradictions or not self.checked or begins_later:
+            return []
+        tensors = (self._retrained_tensors(row) for row in weights)
+        return [model.with_tensors(trained) for trained in counted(tensors, len(weights))]
+
+    def _retrained_tensors(self, weights: Array) -> dict[str, Tensor]:
+        """Parameters and buffers after all steps with these example weights (n,)."""
+        run = self._run
+        theta, _, buffers = self._read(0)
+        _load_buffers(run.network.net, buffers)
+        state = initial_state(run.training, theta)
+        for t in range(self.steps):
+            shares = self._shares(run, t) * torch.from_numpy(weights[run.positions[t]]).to(theta)
+            theta, state = run.take_step(theta, state, self._check.gradient(t, theta, shares=shares), t)
+        trained = dict(zip(run.network.names, run.split(theta), strict=True))
+        return trained | {name: buffer.clone() for name, buffer in run.network.net.named_buffers()}
 
     def gradients(self, rows: Rows) -> Array:
         """∂m_q/∂wᵢ from the measurements' gradients (m, p) at the trained parameters: (m, n)."""

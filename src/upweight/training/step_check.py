@@ -148,11 +148,14 @@ class StepCheck:
         """The relative precision of the parameters."""
         return torch.finfo(self.run.network.dtype).eps
 
-    def gradient(self, t: int, theta: Tensor, run: Run | None = None) -> Tensor:
-        """Gradient (p,) of the batch of step t at θ, in the net's mode and before clipping."""
+    def gradient(self, t: int, theta: Tensor, run: Run | None = None, shares: Tensor | None = None) -> Tensor:
+        """Gradient (p,) of the batch of step t at θ, in the net's mode and before clipping.
+
+        `shares`: the factor of each loss, (batch,); None for those of the training.
+        """
         run = self.run if run is None else run
         with preserve_random_state(run.network.device):
-            return self._gradient_of(t, theta, run, self.shares(run, t))
+            return self._gradient_of(t, theta, run, self.shares(run, t) if shares is None else shares)
 
     def _example_scale(self, t: int, theta: Tensor) -> float:
         """About the mean length of the gradients of the examples in step t, which rounding errors are relative to."""

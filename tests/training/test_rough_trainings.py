@@ -1,0 +1,115 @@
+"""Derivatives through a training that does not respond smoothly to its examples are marked; calm ones have no mark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.nn import functional
+
+import upweight as uw
+from upweight.methods.parts.repeated_removals import removal_facts
+
+N, QUERIES, BATCH, EPOCHS = 100, 8, 20, 8
+DIGITS = load_digits()
+X, Y = torch.as_tensor(DIGITS.data / 16.0), torch.as_tensor(DIGITS.target)
+TRAIN = uw.Examples(X[:N].numpy(), Y[:N].numpy())
+ASKED = uw.Examples(X[N : N + QUERIES].numpy(), Y[N : N + QUERIES].numpy())
+BATCHES = [b for _ in range(EPOCHS) for b in np.split(np.random.default_rng(0).permutation(N), N // BATCH)]
+PLAIN = lambda: nn.Sequential(nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10))  # noqa: E731
+NORMED = lambda: nn.Sequential(nn.Linear(64, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 10))  # noqa: E731
+MOMENTUM, ADAM = {"momentum": 0.9}, {"kind": torch.optim.Adam}
+
+
+def losses(net: nn.Module, batch: Any) -> Tensor:
+    return functional.cross_entropy(net(batch.x), batch.y, reduction="none")
+
+
+def trained(make: Any, rate: float, settings: Any, weights: Tensor, trajectory: Any = None) -> nn.Module:
+    """The net after a plain loop, with one weight for every example."""
+    torch.manual_seed(0)
+    net = make().double().train()
+    options = {"kind": torch.optim.SGD, **settings}
+    optimiser = options.pop("kind")(net.parameters(), lr=rate, **options)
+    if trajectory is not None:
+        trajectory.save(net, optimiser)
+    for batch in BATCHES:
+        optimiser.zero_grad()
+        (functional.cross_entropy(net(X[batch]), Y[batch], reduction="none") * weights[batch]).sum().div(
+            BATCH
+        ).backward()
+        optimiser.step()
+        if trajectory is not None:
+            trajectory.record(net, optimiser, batch=batch)
+    return net.eval()
+
+
+def measured(net: nn.Module) -> Tensor:
+    with torch.no_grad():
+        return -functional.cross_entropy(net(X[N : N + QUERIES]), Y[N : N + QUERIES], reduction="none")
+
+
+def explained(folder: Path, *training: Any) -> tuple[uw.Scores, float]:
+    """Scores by steps, and their correlation with leaving out single examples in the plain loop."""
+    net = trained(*training, torch.ones(N, dtype=X.dtype), uw.Trajectory(folder))
+    model = uw.TorchModel(net, losses, trajectory=uw.Trajectory(folder))
+    scores, base, effects = uw.SOURCE().fit(model, TRAIN).attribute(ASKED), measured(net), []
+    for example in range(0, N, 10):
+        weights = torch.ones(N, dtype=X.dtype)
+        weights[example] = 0.0
+        effects.append(base - measured(trained(*training, weights)))
+    actual = torch.stack(effects, dim=1).numpy()
+    return scores, float(np.corrcoef(actual.ravel(), scores.values[:, ::10].ravel())[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("make", "rate", "settings"),
+    [(PLAIN, 0.1, {}), (PLAIN, 1e-3, ADAM), (NORMED, 0.1, {})],
+    ids=["sgd", "adam", "batch norm"],
+)
+def test_a_calm_training_has_no_warning(tmp_path, make, rate, settings):
+    scores, correlation = explained(tmp_path, make, rate, settings)
+    assert correlation > 0.8
+    assert scores.diagnostics["agreement"] > 0.8 and scores.diagnostics["removals"] == 4
+    assert scores.diagnostics["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("make", "rate", "settings"),
+    [(PLAIN, 0.3, MOMENTUM), (NORMED, 3.0, {})],
+    ids=["momentum", "batch norm"],
+)
+def test_a_rough_training_is_marked(tmp_path, make, rate, settings):
+    scores, correlation = explained(tmp_path, make, rate, settings)
+    assert correlation < 0.5
+    (warning,) = scores.diagnostics["warnings"]
+    assert "contradicts these scores" in warning and "do not act on single examples" in warning
+
+
+def test_the_removals_are_those_of_a_plain_loop(tmp_path):
+    net = trained(NORMED, 0.1, {}, torch.ones(N, dtype=X.dtype), uw.Trajectory(tmp_path))
+    fitted = uw.SOURCE().fit(uw.TorchModel(net, losses, trajectory=uw.Trajectory(tmp_path)), TRAIN)
+    actual, predicted = fitted.removals.effects(ASKED, np.ones((QUERIES, N)), QUERIES)
+    assert np.allclose(predicted, 2.0)  # 2 % of the examples
+    for column, left_out in enumerate(fitted.removals._left_out[:4]):
+        again = measured(trained(NORMED, 0.1, {}, torch.as_tensor(1.0 - left_out)))
+        assert np.allclose(actual[:, column], (measured(net) - again).numpy(), atol=1e-10)
+
+
+def test_self_influence_is_marked_too(tmp_path):
+    net = trained(PLAIN, 0.3, MOMENTUM, torch.ones(N, dtype=X.dtype), uw.Trajectory(tmp_path))
+    model = uw.TorchModel(net, losses, trajectory=uw.Trajectory(tmp_path))
+    (warning,) = uw.SOURCE().fit(model, TRAIN).self_influence().diagnostics["warnings"]
+    assert "contradicts these scores" in warning
+
+
+def test_effects_of_the_size_of_rounding_say_nothing():
+    effects = 1e-9 * np.random.default_rng(0).normal(size=(2, 3, 4))
+    assert removal_facts(*effects, np.ones(3)) == {}
+    assert "warnings" in removal_facts(*(1e9 * effects), np.ones(3))
+    assert removal_facts(np.empty((3, 0)), np.empty((3, 0)), np.ones(3)) == {}
