@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import upweight as uw
-from upweight.methods.parts.repeated_removals import removal_facts
+from upweight.methods.parts.repeated_removals import Effects, removal_facts
 
 N, QUERIES, BATCH, EPOCHS = 100, 8, 20, 8
 DIGITS = load_digits()
@@ -94,11 +94,33 @@ def test_a_rough_training_is_marked(tmp_path, make, rate, settings):
 def test_the_removals_are_those_of_a_plain_loop(tmp_path):
     net = trained(NORMED, 0.1, {}, torch.ones(N, dtype=X.dtype), uw.Trajectory(tmp_path))
     fitted = uw.SOURCE().fit(uw.TorchModel(net, losses, trajectory=uw.Trajectory(tmp_path)), TRAIN)
-    actual, predicted = fitted.removals.effects(ASKED, np.ones((QUERIES, N)), QUERIES)
-    assert np.allclose(predicted, 2.0)  # 2 % of the examples
-    for column, left_out in enumerate(fitted.removals._left_out[:4]):
+    effects = fitted.removals.effects(ASKED, np.ones((QUERIES, N)), QUERIES)
+    assert np.allclose(effects.predicted, 2.0)  # 2 % of the examples
+    assert np.allclose(effects.repeated, effects.measured, atol=1e-10)
+    for column, left_out in enumerate(fitted.removals._left_out[1:5]):
         again = measured(trained(NORMED, 0.1, {}, torch.as_tensor(1.0 - left_out)))
-        assert np.allclose(actual[:, column], (measured(net) - again).numpy(), atol=1e-10)
+        assert np.allclose(effects.actual[:, column], (measured(net) - again).numpy(), atol=1e-10)
+
+
+def test_what_a_training_did_between_the_checked_steps_is_seen_at_its_end(tmp_path):
+    def averaged_net(trajectory):
+        torch.manual_seed(0)
+        net = PLAIN().double().train()
+        optimiser, average = torch.optim.SGD(net.parameters(), lr=0.1), torch.optim.swa_utils.AveragedModel(net)
+        trajectory.save(net, optimiser)
+        for t, batch in enumerate(BATCHES):
+            optimiser.zero_grad()
+            functional.cross_entropy(net(X[batch]), Y[batch]).backward()
+            optimiser.step()
+            average.update_parameters(net)
+            if t == len(BATCHES) - 1:
+                net.load_state_dict(average.module.state_dict())
+            trajectory.record(net, optimiser, batch=batch)
+        return net.eval()
+
+    net = averaged_net(uw.Trajectory(tmp_path, every=4))  # the step after each checkpoint is as recorded
+    scores = uw.SOURCE().fit(uw.TorchModel(net, losses, trajectory=uw.Trajectory(tmp_path)), TRAIN).attribute(ASKED)
+    assert any("does not end at the recorded net" in warning for warning in scores.diagnostics["warnings"])
 
 
 def test_self_influence_is_marked_too(tmp_path):
@@ -110,6 +132,8 @@ def test_self_influence_is_marked_too(tmp_path):
 
 def test_effects_of_the_size_of_rounding_say_nothing():
     effects = 1e-9 * np.random.default_rng(0).normal(size=(2, 3, 4))
-    assert removal_facts(*effects, np.ones(3)) == {}
-    assert "warnings" in removal_facts(*(1e9 * effects), np.ones(3))
-    assert removal_facts(np.empty((3, 0)), np.empty((3, 0)), np.ones(3)) == {}
+    ones = np.ones(3)
+    assert removal_facts(Effects(ones, ones + 1e-9, *effects)) == {}
+    (warning,) = removal_facts(Effects(ones, ones + 1e-9, *(1e9 * effects)))["warnings"]
+    assert "contradicts these scores" in warning
+    assert removal_facts(Effects(ones, ones, *np.empty((2, 3, 0)))) == {}

@@ -12,6 +12,7 @@ from torch import Tensor
 from upweight.core.examples import Examples
 from upweight.core.memory import numbers_within
 from upweight.gradients.captured_batch import CapturedBatch
+from upweight.gradients.cut_gradients import cut_share
 from upweight.gradients.functional import batch_tensors, gradient, gradient_rows
 from upweight.gradients.gradient_terms import DenseTerm
 from upweight.gradients.hooks import (
@@ -59,6 +60,7 @@ class Inspection:
         covered: share of the trainable numbers whose gradients hooks capture.
         sliced: which tensors of a batch hold one entry per example; None if that is unknown.
         floats: captured numbers per example.
+        cut: by how much the gradients differ from the derivatives of the values, relative to these.
     """
 
     layouts: Mapping[CallSite, ExampleLayout]
@@ -66,6 +68,7 @@ class Inspection:
     covered: float
     sliced: tuple[bool, ...] | None
     floats: int
+    cut: float = 0.0
 
     @property
     def batch_size(self) -> int:
@@ -75,12 +78,20 @@ class Inspection:
     @property
     def notes(self) -> tuple[str, ...]:
         """Facts that a reader of the scores should know, as sentences."""
-        if not self.fallback:
-            return ()
-        return (
-            f"Hooks see {self.covered:.0%} of the trainable numbers; the gradients of {len(self.fallback)} parameters "
-            f"(e.g. {self.fallback[0]}) are formed example by example, which is slower.",
-        )
+        notes = []
+        if self.fallback:
+            notes.append(
+                f"Hooks see {self.covered:.0%} of the trainable numbers; the gradients of {len(self.fallback)} "
+                f"parameters (e.g. {self.fallback[0]}) are formed example by example, which is slower."
+            )
+        if self.cut:
+            notes.append(
+                "The gradients of this net are not the derivatives of its loss or measurement: along random directions "
+                f"they differ by {self.cut:.2g} times the derivative. Something is cut out of them (.detach(), "
+                "torch.no_grad(), or a backward pass of your own). Scores follow the gradients, as training did, and "
+                "leave out what goes through the cut: do not act on them without retraining (uw.verify)."
+            )
+        return tuple(notes)
 
 
 _INSPECTIONS: NetworkMemo[dict[Quantity, Inspection]] = NetworkMemo()
@@ -220,8 +231,10 @@ def _inspect_examples(network: Network, quantity: Quantity, sample: Examples) ->
             rows = gradient_rows(network, quantity, sample, fallback, sliced)
             if differing_parameters(alone, lambda i: {name: block[i] for name, block in rows.items()}):
                 sliced = None
+        values = network.values(quantity, network.batch(sample), sample.ids).detach()
+        cut = cut_share(network, quantity, sample, random_factors(len(sample), values))
     missing = sum(prod(network.shapes[name]) for name in fallback)
-    return Inspection(layouts, fallback, 1 - missing / network.size, sliced, floats + missing)
+    return Inspection(layouts, fallback, 1 - missing / network.size, sliced, floats + missing, cut)
 
 
 def _compare_batch(network: Network, quantity: Quantity, sample: Examples, inspection: Inspection) -> set[str]:

@@ -25,6 +25,7 @@ from upweight.core.scores import Scores, Unit
 from upweight.core.token_scoring import LinearScores, ScoreDirection, Span, measuring
 from upweight.methods.parts.checkpoint_state import checkpoint_state, require_same_checkpoints
 from upweight.methods.parts.repeated_removals import RepeatedRemovals, removal_facts
+from upweight.methods.parts.repeated_removals import Effects, RepeatedRemovals, removal_facts
 
 Array = NDArray[np.float64]
 TRAIN_BLOCK = 4096  # training examples whose scores are held in memory at once
@@ -109,7 +110,7 @@ class FittedSteps(Fitted[SOURCE, Checkpointed]):
         values = self.steps.gradients(self.steps.outcome_rows(self.model, queries))
         ended_early = Counter(self.steps.lost)
         yield slice(0, len(self.train)), values
-        return _facts(ended_early, self.removals.effects(queries, values, len(values)), self.model.measure(queries))
+        return _facts(ended_early, self.removals.effects(queries, values, len(values)))
 
     def self_values(self) -> Array:
         """The score of each training example on itself, from a backward pass for every example."""
@@ -125,8 +126,7 @@ class FittedSteps(Fitted[SOURCE, Checkpointed]):
                 values[block] = np.diagonal(of_block[:, block.start :])
                 ended_early.update(self.steps.lost)
                 effects.append(self.removals.effects(examples, of_block, len(values)))
-        actual, predicted = (np.concatenate(side) for side in zip(*effects, strict=True))
-        facts = _facts(ended_early, (actual, predicted), self.model.measure(self.train))
+        facts = _facts(ended_early, Effects.joined(effects))
         return self.scores(values[None, :], np.array(["self"]), self.train.ids, facts=facts)
 
     def _self_blocks(self) -> Iterator[tuple[slice, Examples, Array]]:
@@ -242,12 +242,12 @@ def _narrowed(model: Any, modules: Modules) -> Any:
     return model.narrowed(parts)
 
 
-def _facts(ended_early: Counter[int], effects: tuple[Array, Array], measured: Array) -> AnswerFacts:
-    """How far scores predict the (actual, predicted) effects, with warnings about these and passes that ended early.
+def _facts(ended_early: Counter[int], effects: Effects) -> AnswerFacts:
+    """How far scores predict the effects of removals, with warnings about these and passes that ended early.
 
     `ended_early`: step → number of queries whose backward pass ended there.
     """
-    facts = removal_facts(*effects, measured)
+    facts = removal_facts(effects)
     if ended_early:
         warning = (
             f"The backward pass ended early for {ended_early.total()} queries (the first at step {max(ended_early)}): "
