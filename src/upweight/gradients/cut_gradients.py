@@ -58,7 +58,8 @@ def _slope(
     network: Network, quantity: Quantity, sample: Examples, factors: Tensor, direction: dict[str, Tensor], step: float
 ) -> Tensor:
     """The central difference of Σ factorᵢ · valueᵢ along a direction."""
-    module, parameters, ends = LossModule(network, quantity), network.parameters(), []
+    module, parameters = LossModule(network, quantity), network.parameters()
+    ends: list[Tensor] = []
     for sign in (step, -step):
         moved = {f"net.{name}": (parameters[name] + sign * d).detach() for name, d in direction.items()}
         values = torch.func.functional_call(module, moved, (network.batch(sample),))

@@ -24,7 +24,6 @@ from upweight.core.rows import Rows
 from upweight.core.scores import Scores, Unit
 from upweight.core.token_scoring import LinearScores, ScoreDirection, Span, measuring
 from upweight.methods.parts.checkpoint_state import checkpoint_state, require_same_checkpoints
-from upweight.methods.parts.repeated_removals import RepeatedRemovals, removal_facts
 from upweight.methods.parts.repeated_removals import Effects, RepeatedRemovals, removal_facts
 
 Array = NDArray[np.float64]
