@@ -135,7 +135,7 @@ def global_explanation(
 
     Raises:
         ValueError: as for `local_model`.
-        TypeError: a model that is none, or that lacks what the recipe needs.
+        TypeError: anything but a model, or a model that lacks what the recipe needs.
     """
     require(model, [Measurable], "global_explanation", train, queries)
     choice, settings = pick or Pick(), neighbours or Neighbours(samples=1000)

@@ -18,7 +18,8 @@ EXACT = 48  # the same for groups of more conditions
 MAX_CONDITIONS = 3
 PENALTY = 0.25  # power of the size by which effects are divided to compare groups
 SIMPLER = 0.8  # share of the quality that a group with fewer conditions has to keep
-ALIKE = 0.8  # share of the smaller group that is in both, from which two groups count as one
+ALIKE = 0.8  # share of the smaller group that is in both, from which the simpler group stands for both
+SAME_GROUP = 0.7  # Jaccard index of the members from which two groups count as one
 LEAST_T = 2.0  # mean effect over its standard error
 
 
@@ -108,14 +109,14 @@ class GroupSearch:
 
     def _simplest(self, candidate: Candidate, good: list[Candidate]) -> Candidate:
         """Among groups that are about as good and share its members, the one of fewest conditions, then the best."""
-        alike = [
+        simpler = [
             other
             for other in good
             if self._complexity(other) < self._complexity(candidate)
             and other.quality >= SIMPLER * candidate.quality
             and overlap(other.mask, candidate.mask) >= ALIKE
         ]
-        return min([candidate, *alike], key=lambda other: (self._complexity(other), -other.quality))
+        return min([candidate, *simpler], key=lambda other: (self._complexity(other), -other.quality))
 
     def _complexity(self, candidate: Candidate) -> int:
         """The number of conditions; one on a cluster, which has no words of its own, counts twice."""
@@ -142,6 +143,6 @@ def _distinct(candidates: list[Candidate]) -> list[Candidate]:
     """The candidates without those that have about the members of an earlier one."""
     distinct: list[Candidate] = []
     for candidate in candidates:
-        if all(jaccard(candidate.mask, other.mask) < 0.7 for other in distinct):
+        if all(jaccard(candidate.mask, other.mask) < SAME_GROUP for other in distinct):
             distinct.append(candidate)
     return distinct

@@ -157,7 +157,7 @@ def local_model(
         ValueError: more than one query, a query with other columns than the training set, an unknown label, outputs
             that are not finite, fewer than 8 training examples for the second surrogate.
         ImportError: a picture, without scikit-image and without `Neighbours(segments=…)`.
-        TypeError: a model that is none, or that lacks what the recipe needs.
+        TypeError: anything but a model, or a model that lacks what the recipe needs.
     """
     require(model, [Measurable], "local_model", *([query] if train is None else [train, query]))
     require_count("features", features)

@@ -32,8 +32,8 @@ def check_changes_once(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function to run inside `one_change_check`."""
 
     @wraps(function)
-    def looking(*given: P.args, **named: P.kwargs) -> R:
+    def checked(*given: P.args, **named: P.kwargs) -> R:
         with one_change_check():
             return function(*given, **named)
 
-    return looking
+    return checked

@@ -13,12 +13,12 @@ from upweight.report.wording import cell_text, count, label_text, significant
 
 MAX_CARDS = 60  # of one kind and class
 MAX_COLUMNS = 8  # of a row
-DATA = "The prototypes together are as near to the data as this few examples can be."
+DATA = "The prototypes together are as near to the data as so few examples can be."
 CRITICISMS = (
     "Criticisms are the examples that they represent worst: read them to see what the prototypes leave out. “Denser” "
     "means that there are more examples like this one than the prototypes suggest, “sparser” that there are fewer."
 )
-QUERIES = "The prototypes, times their weights, come as near to the queries as this few training examples can."
+QUERIES = "The prototypes, times their weights, come as near to the queries as so few training examples can."
 
 
 def prototypes_page(result: Prototypes, description: Sequence[str] = ()) -> str:

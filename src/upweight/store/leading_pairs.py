@@ -10,11 +10,9 @@ from torch import Tensor
 from upweight.store.row_blocks import Pairs
 
 Floats = NDArray[np.float32]
-OVERSAMPLING = 4  # vectors of a subspace beyond those that are wanted
-SUBSPACE_STEPS = (
-    2  # products with the Gram matrix; of a flat spectrum they leave half a percent more out than the best pairs
-)
-SMALL_SUBSPACE = 3  # times the vectors of a subspace, from which side on it is worth the products
+OVERSAMPLING = 4  # vectors of a subspace beyond the rank
+SUBSPACE_STEPS = 2  # products with the Gram matrix; for a flat spectrum the error is half a percent above the least
+SMALL_SUBSPACE = 3  # a subspace is small if a matrix has this many times as many rows as the subspace has vectors
 
 
 def leading_pairs(joint: Tensor, rank: int) -> Pairs:

@@ -25,7 +25,7 @@ class Shard:
     Attributes:
         step: optimiser steps taken before the checkpoint.
         file, crc32: the name of its file, and the checksum of the file's bytes.
-        travelled: Σ learning rates of the steps since the previous checkpoint.
+        travelled: Σ learning rates of the steps since the previous checkpoint, under its name in the file.
     """
 
     step: int

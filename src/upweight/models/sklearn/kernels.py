@@ -65,7 +65,7 @@ def named_kernel(estimator: Any, gamma: Any) -> NamedKernel:
     return NamedKernel(estimator.kernel, settings)
 
 
-def held_width_note(estimator: Any) -> tuple[str, ...]:
+def fixed_width_note(estimator: Any) -> tuple[str, ...]:
     """A note if the kernel width was taken from the data, and is held fixed; empty for a width that was set."""
     if estimator.gamma != "scale" or estimator.kernel == "linear":
         return ()

@@ -15,7 +15,7 @@ from upweight.core.objective import Objective
 from upweight.core.weights import sample_weights, weighted_positions
 from upweight.linear.features import Features
 from upweight.linear.losses.nu import NuEpsilonLoss, NuHingeLoss
-from upweight.models.sklearn.kernels import as_dense, held_width_note, named_kernel
+from upweight.models.sklearn.kernels import as_dense, fixed_width_note, named_kernel
 from upweight.models.sklearn.linear_spec import Array, LinearSpec
 from upweight.models.sklearn.support_vector_regression import require_support as require_tube
 from upweight.models.sklearn.support_vector_regression import target_spread
@@ -46,7 +46,7 @@ def nu_svc(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> Li
         kernel=kernel,
         support=(estimator.support_vectors_, coefficients),
         refit=NuHingeRefit(nu),
-        notes=held_width_note(estimator),
+        notes=fixed_width_note(estimator),
     )
 
 
@@ -79,7 +79,7 @@ def nu_svr(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> Li
         kernel=kernel,
         support=(estimator.support_vectors_, as_dense(estimator.dual_coef_)),
         refit=NuTubeRefit(float(estimator.nu), float(estimator.C)),
-        notes=held_width_note(estimator),
+        notes=fixed_width_note(estimator),
     )
 
 

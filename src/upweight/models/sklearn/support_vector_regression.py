@@ -15,7 +15,7 @@ from upweight.core.objective import Objective
 from upweight.core.weights import sample_weights, weighted_positions
 from upweight.linear.features import Features
 from upweight.linear.losses.epsilon_insensitive import SmoothEpsilonLoss, SquaredEpsilonLoss
-from upweight.models.sklearn.kernels import as_dense, held_width_note, named_kernel
+from upweight.models.sklearn.kernels import as_dense, fixed_width_note, named_kernel
 from upweight.models.sklearn.linear_spec import Array, LinearSpec, linear_spec_of
 
 TUBE_TOLERANCE = 0.05  # how far examples inside the tube may lie outside it, in standard deviations of the target
@@ -49,7 +49,7 @@ def svr(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> Linea
         kernel=kernel,
         support=(estimator.support_vectors_, as_dense(estimator.dual_coef_)),
         refit=TubeRefit(estimator, is_kernel=True),
-        notes=held_width_note(estimator),
+        notes=fixed_width_note(estimator),
     )
 
 

@@ -15,7 +15,7 @@ from upweight.core.model_reader import UnsupportedSettingsError
 from upweight.core.objective import Objective
 from upweight.linear.features import Features
 from upweight.linear.losses.binary import SmoothHingeLoss, SquaredHingeLoss
-from upweight.models.sklearn.kernels import as_dense, held_width_note, named_kernel
+from upweight.models.sklearn.kernels import as_dense, fixed_width_note, named_kernel
 from upweight.models.sklearn.linear_spec import Array, LinearSpec, linear_spec_of, refuse_if
 
 MARGIN_TOLERANCE = 0.05  # how far examples outside the margin may lie inside it: the tolerance of usual fits
@@ -62,7 +62,7 @@ def svc(estimator: Any, matrix: Any, train: Examples, smoothing: float) -> Linea
         kernel=kernel,
         support=support,
         refit=HingeRefit(estimator, is_kernel=True),
-        notes=held_width_note(estimator),
+        notes=fixed_width_note(estimator),
     )
 
 
