@@ -300,6 +300,13 @@ def test_bad_questions_are_refused_in_a_sentence():
     for number in (np.nan, np.inf, "0", True):
         with pytest.raises(ValueError, match=r"expected a finite number or uw\.Significance as against"):
             uw.flip_set(model, train, queries.take([0]), against=number)
+    squared = uw.explainable(Ridge().fit(of_coefficient.x, of_coefficient.y), of_coefficient)
+    with pytest.raises(ValueError, match=r"half squared error\) can reach, which is never above 0, got 50; to compare"):
+        uw.flip_set(squared, of_coefficient, of_coefficient.take([0]), against=50)
+    predicted = uw.explainable(squared.predictor, of_coefficient, lambda outputs, labels: outputs[:, 0])
+    assert (
+        uw.flip_set(predicted, of_coefficient, of_coefficient.take([0]), against=50, retraining=ONE).before == "below"
+    )
     with pytest.raises(ValueError, match=r"expected ids, or examples whose columns have names, got candidates='user'"):
         uw.flip_set(model, train.replaced(names=None), queries, candidates="user")
     with pytest.raises(TypeError, match="expected queries, or a model that measures a coefficient"):

@@ -134,6 +134,11 @@ def _contest(model: Any, train: Examples, queries: Examples | None, against: flo
     if against is not None or queries is None:
         if against is not None and not _is_finite(against):
             raise ValueError(f"expected a finite number or uw.Significance as against, got {against!r}")
+        if against is not None and against > 0 and model.measurement == "−loss (half squared error)":
+            raise ValueError(
+                f"expected a number that {model.measurement} can reach, which is never above 0, got {against:g}; to "
+                "compare the predicted number, pass explainable(…, measure=lambda outputs, labels: outputs[:, 0])"
+            )
         if len(given) > 1:
             raise ValueError(f"expected one query whose measurement is compared with {against}, got {len(given)}")
         return Threshold(("above", "below"), given, 0.0 if against is None else float(against))
