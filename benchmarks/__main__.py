@@ -11,13 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.results import ORDER
-
-NAMES = tuple(
-    name
-    for name in ORDER
-    if name not in ("stores", "forgetting", "batch norm", "layer costs", "dataset rows", "refit agreement")
-)  # which have commands of their own
+NAMES = (  # all others have commands of their own
+    *("networks", "metagradients", "retraining", "accuracy", "peers", "coming_from", "speed", "memory", "trees"),
+    "tables",
+)
 
 
 def main() -> None:

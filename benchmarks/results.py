@@ -26,6 +26,7 @@ ORDER = (
     "speed",
     "memory",
     "dataset rows",
+    "sequence memory",
     "trees",
     "stores",
     "tokens",

@@ -196,6 +196,7 @@ def test_products_in_the_eigenbasis_equal_those_of_parameters(name: str, recipe:
         np.testing.assert_allclose(
             solved.take(np.array([2, 0])).dot(rows), expected[[2, 0]] @ rows.dense().T, atol=1e-9
         )
+    assert not solved.joints  # layers that are rotated back are not held twice
     np.testing.assert_allclose(solved.dense(), expected, atol=1e-9)
 
 

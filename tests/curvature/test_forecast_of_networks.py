@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from upweight.core import forecast  # noqa: E402
 from upweight.curvature.forecast import forecast_answer, forecast_fit  # noqa: E402
 from upweight.curvature.pilot import Pilot  # noqa: E402
 from upweight.curvature.summed_objective import SummedObjective  # noqa: E402
+from upweight.gradients.captured_batch import CapturedBatch  # noqa: E402
 
 X, Y = digits()
 TRAIN, QUERIES = uw.Examples(X[:100], Y[:100]), uw.Examples(X[100:104], Y[100:104])
@@ -76,6 +79,20 @@ def test_a_fit_that_is_forecast_gives_the_same_scores(recipe, monkeypatch, capsy
     np.testing.assert_array_equal(fitted.attribute(QUERIES).values, plain)
     err = capsys.readouterr().err
     assert f"{type(recipe).__name__}.fit on 100 training examples: about 60 s" in err and ", 4 queries: about" in err
+
+
+def test_pairs_of_captured_gradients_are_timed_only_where_scores_are_of_pairs_and_few_if_they_are_large(monkeypatch):
+    counts = []
+    dot = CapturedBatch.dot
+    monkeypatch.setattr(CapturedBatch, "dot", lambda self, other: counts.append(self.count) or dot(self, other))
+    small = Pilot(SummedObjective.of(model().network, TRAIN, np.ones(100), 0.0))
+    forecast_answer(small, uw.EKFAC(), 4)
+    assert counts == []
+    forecast_answer(small, uw.Identity(), 4)
+    assert set(counts) == {128}
+    small.inspection = replace(small.inspection, floats=1 << 20)
+    del small.pair
+    assert small.pair > 0 and set(counts) == {128, 4}
 
 
 def test_the_form_is_that_of_the_fit(pilot):

@@ -42,7 +42,7 @@ class EigenRows(Rows):
     def __init__(
         self, network: Network, layers: Mapping[str, FactoredLayer], joints: Blocks, blocks: Blocks, expected_rows: int
     ) -> None:
-        self.network, self.layers, self.joints, self.blocks = network, layers, joints, blocks
+        self.network, self.layers, self.joints, self.blocks = network, layers, dict(joints), dict(blocks)
         self.expected_rows = expected_rows
         self._rotated_back: dict[str, Blocks] = {}
         self._sizes: Blocks = {}  # (k, 1, 1) by layer, factored out so that products of tiny numbers are not denormal
@@ -92,7 +92,7 @@ class EigenRows(Rows):
 
     def _dot_batch(self, batch: CapturedBatch) -> Tensor:
         """Inner products with one batch, (B, k)."""
-        out, remaining = batch.like.new_zeros(batch.count, len(self)), dict(self.joints)
+        out, remaining = batch.like.new_zeros(batch.count, len(self)), set(self.joints)
         for factors in batch.layers():
             joint, layer = self.joints.get(factors.weight), self.layers.get(factors.weight)
             if (
@@ -103,20 +103,25 @@ class EigenRows(Rows):
             ):
                 a, s = layer.rotate_inputs(with_ones(factors)), layer.rotate_slopes(factors.s)
                 out += OuterTerm(s, a, tuple(joint.shape[1:])).dot_vectors(joint) * self._sizes[layer.weight].flatten()
-                del remaining[layer.weight]
-        plain = self.blocks | self._rotate_back(remaining)
-        return out + batch.only(plain).dot_vectors(plain) if plain else out
+                remaining.remove(layer.weight)
+        for name in [name for name in self.joints if name in remaining]:  # for all batches that follow as well
+            self.blocks |= self._in_own_coordinates(name)
+            del self.joints[name]
+        return out + batch.only(self.blocks).dot_vectors(self.blocks) if self.blocks else out
 
     def _rotate_back(self, weights: Iterable[str]) -> Blocks:
         """The parameters of these layers in their own coordinates, each computed once."""
         out: Blocks = {}
         for weight in weights:
             if weight not in self._rotated_back:
-                layer = self.layers[weight]
-                joint = layer.rotate_back(self.joints[weight]) * self._sizes[weight]
-                self._rotated_back[weight] = layer.split(joint, self.network.shapes)
+                self._rotated_back[weight] = self._in_own_coordinates(weight)
             out |= self._rotated_back[weight]
         return out
+
+    def _in_own_coordinates(self, weight: str) -> Blocks:
+        layer = self.layers[weight]
+        joint = layer.rotate_back(self.joints[weight]).mul_(self._sizes[weight])
+        return layer.split(joint, self.network.shapes)
 
     def _is_cheaper_in_eigenbasis(self, joint: Tensor) -> bool:
         _, d_o, d_i = joint.shape

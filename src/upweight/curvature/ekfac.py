@@ -28,7 +28,7 @@ from upweight.curvature.label_expectation import Weighted, direction_batches, la
 from upweight.curvature.leverage import SavedSlopes, correct_leverage
 from upweight.curvature.no_curvature import require_curvature
 from upweight.curvature.saved_factors import factors_state, saved_layers, saved_parameters
-from upweight.curvature.solvers.algebra import stack_columns
+from upweight.curvature.solvers.algebra import join_columns
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.curvature.unfactored_parameters import UnfactoredParameter, add_moments, refine
 from upweight.gradients.captured_batch import CapturedBatch
@@ -113,7 +113,7 @@ class FittedEKFAC(Curvature):
         network = self.summed.network
         if isinstance(rows, CapturedRows) and rows.share is None:
             solved = [self._solve_batch(batch) for _, batch in rows.passes()]
-            joints, blocks = (stack_columns(parts) if parts[0] else {} for parts in zip(*solved, strict=True))
+            joints, blocks = (join_columns(list(parts)) for parts in zip(*solved, strict=True))
             return Solved(EigenRows(network, self.layers, joints, blocks, len(self.summed.train)), 0.0, 0, True)
         return Solved(TensorRows(network, self.inverse(TensorRows.of(network, rows).blocks)), 0.0, 0, True)
 

@@ -62,22 +62,24 @@ def _fit(pilot: Pilot, recipe: CurvatureRecipe | None) -> Forecast:
 def forecast_answer(pilot: Pilot, recipe: CurvatureRecipe | None, queries: int) -> Forecast:
     """What solving for this many queries takes, and their products with all training gradients."""
     n, size = len(pilot.summed.train), pilot.network.size
-    solve, pair, memory = 0.0, pilot.pair, 8.0 * queries * n
+    solve, memory = 0.0, 8.0 * queries * n
     kind = pilot.form(recipe)
+    is_of_pairs = kind in ("dual", "DataInf", "Identity")  # their products are of two captured gradients
+    pair = pilot.pair if is_of_pairs else pilot.vector_pair
     if kind == "CG":
         solve = _steps(recipe, n) * n * queries * pilot.product
-        pair, memory = pilot.vector_pair, memory + COPIES_IN_CG * 4.0 * queries * size
+        memory += COPIES_IN_CG * 4.0 * queries * size
     elif kind == "dual":
         rows = pilot.roots * n
         solve = rows * (queries + n) * pilot.pair + 2 * rows**2 * queries / pilot.flops
     elif kind == "direct":
-        solve, pair = 2 * size**2 * queries / pilot.flops, pilot.vector_pair
+        solve = 2 * size**2 * queries / pilot.flops
     elif kind == "Fisher":
         solve, pair = n * queries * pilot.pair + 2 * n**2 * queries / pilot.flops, 2 * n / pilot.flops
     elif kind == "DataInf":
         solve = 2 * n * queries * pilot.pair
     elif kind != "Identity":
-        pair, memory = pilot.vector_pair, memory + 4.0 * queries * size
+        memory += 4.0 * queries * size
     passes = pilot.held_passes(queries) * n * pilot.capture
     steps = {"solving for queries": solve, "training gradients": passes, "scores": n * queries * pair}
     return Forecast(steps, memory + pilot.working_bytes)

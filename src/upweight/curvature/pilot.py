@@ -35,7 +35,8 @@ PILOT_SHARE = 0.01  # of the examples
 MAX_PILOT_EXAMPLES = 512
 FAST_SECONDS = 0.01  # of a capture, below which the pilot takes more examples
 COPIES_OF_CAPTURED, BYTES_OF_A_NUMBER = 4, 4  # of captured numbers
-PAIRED_EXAMPLES = 128  # copies of the pilot's gradients in a product that is timed
+MAX_PAIRED_EXAMPLES = 128  # copies of the pilot's gradients in a product that is timed
+MAX_PAIRED_NUMBERS = 1 << 22  # captured numbers of these copies
 PRODUCT_WIDTH = 512  # of the matrices whose product is timed
 TIMED_SECONDS, MAX_CALLS = 0.02, 20  # of the repetitions of one step
 
@@ -105,10 +106,11 @@ class Pilot:
     @cached_property
     def pair(self) -> float:
         """Seconds of the inner product of two captured gradients."""
-        where: Any = torch.arange(PAIRED_EXAMPLES) % self.batch.count
+        count = max(2, min(MAX_PAIRED_EXAMPLES, MAX_PAIRED_NUMBERS // self.inspection.floats))
+        where: Any = torch.arange(count) % self.batch.count
         terms = {name: tuple(term.take(where) for term in uses) for name, uses in self.batch.terms.items()}
-        many = replace(self.batch, count=PAIRED_EXAMPLES, terms=terms)
-        return self.timed(lambda: many.dot(many)) / PAIRED_EXAMPLES**2
+        many = replace(self.batch, count=count, terms=terms)
+        return self.timed(lambda: many.dot(many)) / count**2
 
     @property
     def vector_pair(self) -> float:

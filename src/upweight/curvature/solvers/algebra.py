@@ -69,6 +69,13 @@ def stack_columns(parts: Iterable[Blocks]) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
+def join_columns(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The same, in a part of the memory: the blocks are taken out of the parts as they are joined."""
+    return (
+        parts[0] if len(parts) == 1 else {name: torch.cat([part.pop(name) for part in parts]) for name in [*parts[0]]}
+    )
+
+
 def to_matrix(network: Network, blocks: Blocks) -> Tensor:
     """Blocks as one matrix (k, size), parameters in the network's order."""
     return torch.cat([flatten_each(blocks[name]) for name in network.names], dim=1)
