@@ -163,7 +163,6 @@ def test_another_loss_or_other_examples_are_refused_at_the_first_step(tmp_path: 
 
 OBSTACLES = {
     "noise": ({"neftune_noise_alpha": 5.0}, "NEFTune"),
-    "autocast": ({"bf16": True}, "bf16 under autocast"),
 }
 
 
@@ -174,6 +173,17 @@ def test_what_a_replay_does_not_know_is_refused(tmp_path: Path, settings: Any, s
     trainer.train()
     with pytest.raises(ValueError, match=f"cannot be replayed: .*{sentence}"):
         recorder.training()
+
+
+def test_a_run_under_autocast_is_made_again_but_has_no_metagradient(tmp_path: Path) -> None:
+    _, _, model = recorded(tmp_path, LANGUAGE, **TOKENS, bf16=True)
+    again = model.retrain(TRAIN, np.ones(runs.N))
+    assert np.abs(again.parameters - model.parameters).max() <= 1e-6
+    without = np.ones(runs.N)
+    without[3] = 0.0
+    assert np.abs(model.retrain(TRAIN, without).parameters - model.parameters).max() > 1e-4
+    with pytest.raises(ValueError, match="bf16 under autocast, for which torch has no second derivatives"):
+        uw.Metagradient(at="full", removals=0).fit(model, TRAIN)
 
 
 def test_inputs_that_change_between_passes_are_refused(tmp_path: Path) -> None:

@@ -23,12 +23,14 @@ class RecordedRun:
         places: for every step and micro-batch, the row of `states` with which it begins; −1 if it draws none.
         first_gradient: parameter → sketch of the gradient of the first step, after clipping. With it a replay of
             another net, loss or training set is refused before it begins.
+        autocast: whether it trained in bf16 under autocast, which has no second derivatives.
     """
 
     device: str
     states: Tensor
     places: Sequence[Sequence[int]]
     first_gradient: Mapping[str, Tensor] = field(default_factory=dict)
+    autocast: bool = False
 
     @property
     def is_random(self) -> bool:
@@ -38,6 +40,16 @@ class RecordedRun:
     def __repr__(self) -> str:
         content = digest(self.device, self.states, self.places, self.first_gradient)
         return f"RecordedRun(<{content[:16]}>, {len(self.places)} steps)"
+
+    def require_derivatives(self) -> None:
+        """Raise ValueError if the steps have no second derivatives."""
+        if self.autocast:
+            raise ValueError(
+                "expected a run in one precision for derivatives through its steps, got one in bf16 under autocast, "
+                "for which torch has no second derivatives. It can be made again without some examples (uw.verify, "
+                "uw.retrain_truth), and its trajectory serves TracIn, GAS and SOURCE; for Metagradient train without "
+                "bf16=True"
+            )
 
     def restore(self, t: int, k: int, device: torch.device) -> None:
         """Set the state with which micro-batch k of step t began, on this device."""

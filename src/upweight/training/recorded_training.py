@@ -54,7 +54,9 @@ def recorded_training(
         counts=None if (counts == 1.0).all() else counts,
         mean_over=MEANS[record.facts.accumulation],
         initial=initial,
-        recorded=RecordedRun(record.facts.device, micro.states, micro.places, _first_gradient(trajectory)),
+        recorded=RecordedRun(
+            record.facts.device, micro.states, micro.places, _first_gradient(trajectory), record.facts.autocast
+        ),
     )
     return replace(training, **settings)
 

@@ -36,6 +36,7 @@ class RunFacts:
         shifted: whether the first label of a row has no term in the loss.
         obstacles: sentences that say what of this run cannot be replayed.
         examples: the number of examples of the data set; None if it is not known.
+        autocast: whether it trained in bf16 under autocast.
         loop_steps: step of the trajectory → step as the loop counts, which counts skipped steps too.
     """
 
@@ -45,6 +46,7 @@ class RunFacts:
     shifted: bool | None = None
     examples: int | None = None
     obstacles: list[str] = field(default_factory=list)
+    autocast: bool = False
     loop_steps: dict[str, int] = field(default_factory=dict)
 
     def note(self, obstacle: str) -> None:

@@ -31,11 +31,14 @@ def facts_of(args: Any, trainer: Any = None) -> RunFacts:
     """The facts of a run with these arguments; of a Trainer that is known, also what it overrides."""
     clip = float(getattr(args, "max_grad_norm", 0.0) or 0.0)
     examples = None if trainer is None else len(trainer.train_dataset)
-    facts = RunFacts(device=args.device.type, clip=clip if clip > 0 else None, examples=examples)
+    autocast = bool(getattr(args, "bf16", False))
+    facts = RunFacts(device=args.device.type, clip=clip if clip > 0 else None, examples=examples, autocast=autocast)
     if getattr(args, "fp16", False):
         facts.note("it trained in fp16, whose scaler changes gradients and skips steps")
-    if getattr(args, "bf16", False):
-        facts.note("it trained in bf16 under autocast, in which a replay would round otherwise")
+    if autocast and facts.device != "cpu":
+        facts.note(
+            f"it trained in bf16 under autocast on {facts.device}, whose kernels may round otherwise in a replay"
+        )
     if getattr(args, "neftune_noise_alpha", None):
         facts.note("NEFTune added noise to the embeddings (neftune_noise_alpha)")
     if getattr(args, "label_smoothing_factor", 0.0) and trainer is None:

@@ -60,6 +60,8 @@ class TrainingReplay(Replay):
                 'denominator="rebatched" draws other batches when an example is left out, which has no derivative; '
                 'train with denominator="fixed" or "renormalised"'
             )
+        if run.training.recorded is not None:
+            run.training.recorded.require_derivatives()
         self._run, self._sample_weights, self._weights = run, sample_weights, weights * sample_weights
         self._cotangent_bytes = cotangent_bytes
         self._products = SecondOrderProducts(run, vector_bytes)
