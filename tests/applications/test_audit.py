@@ -161,7 +161,7 @@ def test_the_reference_is_asked_for_support_by_the_other_examples() -> None:
         sign = 1.0 if scores.predictions.predicted[place] == made.train.y[place] else -1.0
         values = np.maximum(sign * scores.values[place], 0.0)
         values[place] = 0.0
-        strongest = np.argsort(-values / ground.loudness, kind="stable")[:20]
+        strongest = np.argsort(-values / ground.score_scales, kind="stable")[:20]
         strata, groups = ground.strata[strongest], columns[0].train[strongest]
         other = 1 - columns[0].train[place]
         members = np.bincount(ground.strata[columns[0].train == other], minlength=2)

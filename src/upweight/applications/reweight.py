@@ -38,7 +38,7 @@ def reweight(
 ) -> Reweighted:
     """Learn weights with which the model, trained again, measures higher on the validation examples.
 
-    All weights begin at 1, or those of unlabelled examples at the best single weight. They go uphill along the
+    All weights begin at 1, or those of unlabelled examples at the best single weight. They follow the
     derivative of the mean validation measurement in each of them, by Adam. The weights of the best step are kept, the
     model is trained with them, and compared on the held-out examples with models that were trained with uniform
     weights, without the examples of highest loss, and with the learned weights at random places.
@@ -82,7 +82,7 @@ def reweight(
         single = best_single_weight(model, both, guide, free, retraining)
     ascent = WeightAscent(model, both, guide, free, settings, 1.0 if single is None else max(single, FLOOR))
     with announced(f"reweight, {len(free.names):,} weights", None):
-        course, learned = ascent.climbed()
+        course, learned = ascent.ascend()
     weights = _checked(final_weights(learned))
     retrained = _trained(model, both, free.of_examples(weights), retraining.runs[0])
     after = float(retrained.measure(guide).mean())

@@ -25,7 +25,9 @@ from upweight.core.weights import weighted_positions
 
 Array = NDArray[np.float64]
 Positions = NDArray[np.intp]
-QUIETEST = 1e-3  # of the median root of self-influence; smaller ones, of examples that hardly count, are taken as this
+SMALLEST_SCALE = (
+    1e-3  # of the median root of self-influence; smaller ones, of examples that hardly count, are taken as this
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +38,7 @@ class Ground:
         present: positions of the training examples with a weight above 0.
         codes: label → its number; empty if labels are not classes.
         strata: the number of the label of every training example, all 0 if labels are not classes; −1 for weight 0.
-        loudness: what scores are divided by to order the proponents, (n,).
+        score_scales: what scores are divided by to order the proponents, (n,).
         space: distances between features; None without features.
         columns: groups.
         k: how many of the strongest proponents to list.
@@ -45,7 +47,7 @@ class Ground:
     present: Positions
     codes: Mapping[Any, int]
     strata: Positions
-    loudness: Array
+    score_scales: Array
     space: FeatureSpace | None
     columns: Sequence[GroupColumn]
     k: int
@@ -93,9 +95,9 @@ def ground_of(
     codes = {label: code for code, label in enumerate(dict.fromkeys([] if names is None else names.tolist()))}
     strata = np.full(len(explained.train), UNKNOWN, dtype=np.intp)
     strata[present] = 0 if names is None else [codes[label] for label in names[present].tolist()]
-    loudness, warnings = loudness_of(explained, relative)
+    score_scales, warnings = score_scales_of(explained, relative)
     space, space_warnings = _space(explained, present)
-    return Ground(present, codes, strata, loudness, space, columns, k), [*warnings, *space_warnings]
+    return Ground(present, codes, strata, score_scales, space, columns, k), [*warnings, *space_warnings]
 
 
 def supports_of(
@@ -123,7 +125,7 @@ def supports_of(
 
 def _support(ground: Ground, values: Array, label: Any, own_groups: tuple[int, ...], squares: Array | None) -> Support:
     weights = np.maximum(values, 0.0)
-    strongest = _first(weights / ground.loudness, ground.present, ground.k)
+    strongest = _first(weights / ground.score_scales, ground.present, ground.k)
     strongest = strongest[weights[strongest] > 0]
     shares = weights / (weights.sum() or 1.0)
     positive = shares[shares > 0]
@@ -154,7 +156,7 @@ def _first(values: Array, present: Positions, k: int) -> Positions:
     return present[np.argsort(ordered, kind="stable")[:k]]
 
 
-def loudness_of(explained: Explanation, relative: bool | None) -> tuple[Array, list[str]]:
+def score_scales_of(explained: Explanation, relative: bool | None) -> tuple[Array, list[str]]:
     """(what scores are divided by to order the proponents, (n,); warnings): the roots of the self-influences.
 
     Without it, the same few examples of large gradients are the strongest proponents of all predictions (Barshan,
@@ -173,7 +175,7 @@ def loudness_of(explained: Explanation, relative: bool | None) -> tuple[Array, l
         ]
     roots = np.sqrt(np.abs(np.nan_to_num(fitted.self_influence().values[0])))
     positive = roots[roots > 0]
-    return (np.maximum(roots, QUIETEST * np.median(positive)), []) if len(positive) else (ones, [])
+    return (np.maximum(roots, SMALLEST_SCALE * np.median(positive)), []) if len(positive) else (ones, [])
 
 
 def _space(explained: Explanation, present: Positions) -> tuple[FeatureSpace | None, list[str]]:

@@ -34,7 +34,7 @@ MOST_DIFFERENCES = 50  # weights whose slopes come from two retrainings each
 
 @dataclass(frozen=True, eq=False)
 class WeightAscent:
-    """Learned weights going uphill.
+    """Gradient ascent on the learned weights.
 
     Attributes:
         settings: with the way to the slopes and the trainings.
@@ -48,7 +48,7 @@ class WeightAscent:
     settings: Reweighting
     beginning: float
 
-    def climbed(self) -> tuple[list[float], Array]:
+    def ascend(self) -> tuple[list[float], Array]:
         """(mean validation measurement before every step, learned weights)."""
         return self._during_training() if self.settings.slopes == "last layer" else self._after_training()
 
@@ -59,13 +59,13 @@ class WeightAscent:
         course: list[float] = []
         best, best_weights = -np.inf, weights
         for number in counted(range(self.settings.steps + 1), self.settings.steps + 1):
-            value, uphill = self._at(slopes, weights)
+            value, slope_of_weights = self._at(slopes, weights)
             course.append(value)
             if value > best:
                 best, best_weights = value, weights
             self._report(number)
             if number < self.settings.steps:
-                weights = steps.taken(weights, self._checked_slopes(uphill, number))
+                weights = steps.taken(weights, self._checked_slopes(slope_of_weights, number))
         return course, best_weights
 
     def _during_training(self) -> tuple[list[float], Array]:
@@ -77,10 +77,12 @@ class WeightAscent:
         weights = [np.full(len(self.free.names), self.beginning)]
 
         def steer(model: Any, of_examples: Array) -> Array:
-            value, uphill = slopes.of(model, of_examples)
+            value, slope_of_weights = slopes.of(model, of_examples)
             course.append(value)
             self._report(len(course) - 1)
-            weights[0] = steps.taken(weights[0], self._checked_slopes(self.free.summed(uphill), len(course) - 2))
+            weights[0] = steps.taken(
+                weights[0], self._checked_slopes(self.free.summed(slope_of_weights), len(course) - 2)
+            )
             return self.free.of_examples(weights[0])
 
         assert self.settings.retraining is not None
@@ -115,15 +117,15 @@ class WeightAscent:
         value, of_examples = slopes.at(self.free.of_examples(weights))
         return Slopes(value, self.free.summed(of_examples))
 
-    def _checked_slopes(self, uphill: Array, number: int) -> Array:
-        if not np.isfinite(uphill).all():
-            raise ValueError(f"the slopes of {int((~np.isfinite(uphill)).sum()):,} weights are not finite")
-        if number == 0 and not uphill.any():
+    def _checked_slopes(self, slope_of_weights: Array, number: int) -> Array:
+        if not np.isfinite(slope_of_weights).all():
+            raise ValueError(f"the slopes of {int((~np.isfinite(slope_of_weights)).sum()):,} weights are not finite")
+        if number == 0 and not slope_of_weights.any():
             raise ValueError(
                 "expected a validation measurement that changes with the weights, but all slopes are 0: training does "
                 "not see these examples (batches=?), or the validation examples do not depend on it"
             )
-        return uphill
+        return slope_of_weights
 
     def _report(self, done: int) -> None:
         assert self.settings.retraining is not None

@@ -11,7 +11,7 @@ MEMORY = (0.9, 0.999)  # of Adam's two moving means
 
 
 class WeightSteps:
-    """Adam (Kingma & Ba 2015) uphill, with weights between `FLOOR` and `largest`.
+    """Adam (Kingma & Ba 2015) for a maximum, with weights between `FLOOR` and `largest`.
 
     The constant in Adam's denominator is the root mean square slope of the first step: examples whose slopes are small
     beside it keep their weights, instead of drifting as far as all others.

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-DIGESTED_ROWS = 1000  # that are read at a time for a digest
-READ_TWICE = 4  # rows of a data set with a transform of the user's
+DIGESTED_ROWS = 1000  # rows read at a time for a digest
+READ_TWICE = 4  # rows that are read twice, of a data set with the user's own transform
 
 
 def is_dataset(x: Any) -> bool:

@@ -76,10 +76,10 @@ def statistics_without_each(model: LinearModel, train: Examples, gradient: Array
     leverage, problem = curvature.leverage(), curvature.problem
     shifts = curvature.solve(corrected).rows.dense()
     solved = curvature.solve(DenseRows(gradient[None])).rows.dense()[0]
-    bends = problem.weights * problem.family.expected().at(problem.outputs, problem.targets).diagonal[:, 0]
+    second_derivatives = problem.weights * problem.family.expected().at(problem.outputs, problem.targets).diagonal[:, 0]
     spread = residuals_without(model, train, curvature, shifts, leverage).dispersion_without
     with np.errstate(divide="ignore", invalid="ignore"):
-        variances = solved @ gradient + bends * (problem.features.dense() @ solved) ** 2 / (1.0 - leverage)
+        variances = solved @ gradient + second_derivatives * (problem.features.dense() @ solved) ** 2 / (1.0 - leverage)
         statistics = (model.parameters @ gradient + shifts @ gradient) / np.sqrt(spread * variances)
     statistics[list(curvature.undetermined())] = np.nan
     return np.asarray(statistics)

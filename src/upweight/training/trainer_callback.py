@@ -166,7 +166,7 @@ class TrajectoryCallback(TrainerCallback):
         self._record.facts.loop_steps.setdefault(str(self._step), int(state.global_step))
 
     def _resume(self, net: nn.Module, loop_step: int, facts: RunFacts) -> None:
-        """Go on from the Trainer's checkpoint. Raises ValueError if the trajectory has none of that step."""
+        """Continue from the Trainer's checkpoint. Raises ValueError if the trajectory has none of that step."""
         before = self._record.facts
         if not self.trajectory.shards:
             facts.note(f"its recording began at step {loop_step}, where the optimiser had moments already")
