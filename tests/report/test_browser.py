@@ -240,15 +240,14 @@ def test_a_text_among_the_columns_of_a_row_can_be_read(visit, digits):
         assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
-def test_sixty_thousand_rows_stay_fast_and_left_out_scores_are_reported(visit):
+def test_of_sixty_thousand_rows_a_page_is_drawn_and_left_out_scores_are_reported(visit):
     random = np.random.default_rng(0)
     train, queries = Examples(np.zeros((60_000, 1)), np.arange(60_000) % 10), Examples(np.zeros((2, 1)), [0, 1])
     scores = Scores(random.normal(size=(2, 60_000)), queries.ids, train.ids, Unit.EFFECT)
     with visit(scores, train, queries) as page:
-        spent = page.evaluate(
-            "() => { const t = performance.now(); sortBy('id'); choose(1); return performance.now() - t; }"
-        )
-        assert spent < 1500 and "of 60,000" in page.inner_text("#table-count")
+        page.evaluate("() => { sortBy('id'); choose(1); }")
+        assert "of 60,000" in page.inner_text("#table-count")
+        assert page.locator("#table-body tr").count() <= 1000  # a page of the table: what makes large ones fast
     with visit(scores, train, queries, None, None, PageLimits(scores=1000)) as page:
         assert "125 highest and the 125 lowest" in page.inner_text("#table-notes")
         page.click("#column-rank button")

@@ -43,7 +43,7 @@ def copied(finished, tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
-def test_a_build_killed_at_random_moments_ends_with_the_same_bytes_and_repeats_one_file_per_kill(finished, tmp_path):
+def test_a_build_killed_at_random_moments_ends_with_the_same_bytes_and_repeats_one_file_per_kill(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     run = [sys.executable, "-m", "support.killed_builds"]
     arguments = [str(tmp_path / "killed"), "coordinates", "5"]
@@ -51,7 +51,6 @@ def test_a_build_killed_at_random_moments_ends_with_the_same_bytes_and_repeats_o
     made, needed, killed, are_equal = counts.decode().split()
     assert int(killed) == 5 and are_equal == "True"
     assert int(needed) <= int(made) <= int(needed) + int(killed)
-    assert files(tmp_path / "killed") == files(finished)
     assert uw.Store(tmp_path / "killed").check() == []
 
 

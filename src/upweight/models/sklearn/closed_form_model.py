@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.data_cache import DataCache
+from upweight.core.deprecation import RenamedAttribute
 from upweight.core.estimator_model import EstimatorModel
 from upweight.core.exact_removals import ExactRemovals
 from upweight.core.examples import Examples
@@ -65,6 +66,8 @@ class ClosedFormModel(ExactRemovals, EstimatorModel):
     fixed_settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    held = RenamedAttribute("fixed_settings")
 
     @property
     def training_loss(self) -> TrainingLoss:
