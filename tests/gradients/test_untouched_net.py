@@ -11,11 +11,26 @@ from support.small_nets import Case, Patches, TinyGPT, batch_norm, cross_entropy
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.network import Network
 
+
+class Shared(nn.Module):
+    """A layer that is registered twice, and a parameter that hooks miss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.Linear(5, 5)
+        self.layers = nn.Sequential(layer, nn.Tanh(), layer, nn.Tanh(), nn.Linear(5, 3))
+        self.scale = nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, x):
+        return self.scale * self.layers(x)
+
+
 CASES = [
     Case("mlp", mlp, (5,)),
     Case("batch norm", batch_norm, (2, 6, 6)),
     Case("transformer", TinyGPT, 11, next_token),
     Case("class token", Patches, (4, 4)),
+    Case("layer registered twice", Shared, (5,)),
 ]
 
 

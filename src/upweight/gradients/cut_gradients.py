@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from upweight.core.examples import Examples
-from upweight.gradients.functional import LossModule, gradient
+from upweight.gradients.functional import LossModule, call_with, gradient
 from upweight.gradients.network import Network, Quantity
 
 DIRECTIONS = 3
@@ -32,6 +32,8 @@ def cut_share(network: Network, quantity: Quantity, sample: Examples, factors: T
     slopes = gradient(values @ factors, list(parameters.values()), network.names)
     moving = {name: p for name, p in parameters.items() if bool(slopes[name].any())}
     generator = torch.Generator().manual_seed(0)
+    if not moving:
+        return 0.0
     directions = [{name: _direction(p, generator) for name, p in moving.items()} for _ in range(DIRECTIONS)]
     predicted = torch.stack([sum((slopes[n] * d).sum() for n, d in z.items()) for z in directions])  # type: ignore[misc]
     share = 0.0
@@ -62,6 +64,6 @@ def _slope(
     ends: list[Tensor] = []
     for sign in (step, -step):
         moved = {f"net.{name}": (parameters[name] + sign * d).detach() for name, d in direction.items()}
-        values = torch.func.functional_call(module, moved, (network.batch(sample),))
+        values = call_with(module, moved, network.batch(sample))
         ends.append(values.detach().double() @ factors.double())
     return (ends[0] - ends[1]) / (2 * step)

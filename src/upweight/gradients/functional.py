@@ -40,6 +40,22 @@ class LossModule(nn.Module):
         return self._sign * self._function(self.net, batch)
 
 
+def call_with(module: nn.Module, tensors: Mapping[str, Tensor], batch: Any) -> Any:
+    """`module(batch)` with these parameters and buffers, by the names of `named_parameters` and `named_buffers`.
+
+    `torch.func.functional_call` alone puts tensors in place of the parameters of a module that is registered twice, and
+    leaves them there. So every tensor is replaced once in each module that has it.
+    """
+    places: dict[int, list[str]] = {}
+    for prefix, part in module.named_modules():
+        for name, tensor in (*part._parameters.items(), *part._buffers.items()):
+            if tensor is not None:
+                places.setdefault(id(tensor), []).append(f"{prefix}.{name}" if prefix else name)
+    same = {names[0]: names for names in places.values()}
+    replaced = {place: tensor for name, tensor in tensors.items() for place in same.get(name, [name])}
+    return torch.func.functional_call(module, replaced, (batch,), tie_weights=False)
+
+
 def gradient_rows(
     network: Network, quantity: Quantity, examples: Examples, names: Sequence[str], sliced: Sequence[bool] | None
 ) -> dict[str, Tensor]:
@@ -129,7 +145,7 @@ def _by_vmap(
     def value(parameters: dict[str, Tensor], tensors: Sequence[Tensor]) -> Tensor:
         remaining = iter(t[None] if is_sliced else t for t, is_sliced in zip(tensors, sliced, strict=True))
         example = map_tensors(lambda _: next(remaining), batch)
-        values: Tensor = torch.func.functional_call(module, {**fixed, **parameters}, (example,))
+        values: Tensor = call_with(module, {**fixed, **parameters}, example)
         return values.sum()
 
     axes = [0 if is_sliced else None for is_sliced in sliced]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from upweight.gradients.functional import no_word_of_slow_operators
+from upweight.gradients.functional import call_with, no_word_of_slow_operators
 from upweight.gradients.gradient_terms import DenseTerm, GradientTerm, LookupTerm, OuterTerm
 from upweight.gradients.patches import PatchTerm, grouped_gradients, output_shape
 
@@ -130,7 +130,7 @@ class LeafKind(LayerKind):
 
         def gradients(x: Tensor, s: Tensor) -> dict[str, Tensor]:
             def scalar(parameters: dict[str, Tensor]) -> Tensor:
-                output: Tensor = torch.func.functional_call(module, parameters, (x[None],))
+                output: Tensor = call_with(module, parameters, x[None])
                 return (output * s[None]).sum()
 
             return dict(torch.func.grad(scalar)(frozen))

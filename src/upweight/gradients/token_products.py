@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from upweight.core.examples import Examples
 from upweight.core.token_scoring import Split, TokenProducts
-from upweight.gradients.functional import gradient_rows
+from upweight.gradients.functional import call_with, gradient_rows
 from upweight.gradients.hooks import HookedCall, HookedPass
 from upweight.gradients.inspection import inspect, inspections_of
 from upweight.gradients.layers import LeafKind
@@ -181,7 +181,7 @@ def _forward_mode(network: Network, loss: TokenLoss, batch: Any, vector: Blocks)
     tangents = {f"net.{name}": vector[name].to(p) for name, p in network.parameters().items()}
 
     def parts(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        split: SplitLoss = torch.func.functional_call(module, parameters, (batch,))
+        split: SplitLoss = call_with(module, parameters, batch)
         return split.parts, split.targets
 
     with torch.no_grad():

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from upweight.gradients.functional import LossModule, plain_attention
+from upweight.gradients.functional import LossModule, call_with, plain_attention
 from upweight.training.batch_statistics import BatchStatistics, followed_norms, require_no_synchronised_norm
 from upweight.training.initial_network import preserve_random_state
 from upweight.training.module_modes import copy_modes
@@ -154,7 +154,7 @@ class SecondOrderProducts:
                 self.statistics.start(statistics, self._passes_before[t] + number)
                 copy_modes(run.network.net, self.statistics.network.net)
                 named |= {f"net.{name}": buffer for name, buffer in run.network.net.named_buffers()}
-            values: Tensor = torch.func.functional_call(self._whole, named, (batch,))
+            values: Tensor = call_with(self._whole, named, batch)
             return values, statistics if self.statistics is None else self.statistics.finish()
 
         return losses

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from upweight.core.forecast import counted
 from upweight.core.stackable import Stack
 from upweight.gradients.batches import map_tensors
-from upweight.gradients.functional import LossModule, batch_tensors, plain_attention
+from upweight.gradients.functional import LossModule, batch_tensors, call_with, plain_attention
 from upweight.gradients.matrices import flatten_each
 from upweight.training.initial_network import preserve_random_state, seed_torch
 from upweight.training.optimiser_step import CLIP_EPSILON, StepFactors, initial_state, trained_parameters, update
@@ -112,7 +112,7 @@ class StackedRuns:
             batch = map_tensors(lambda _: next(following), self._batch) if tensors else self._batch
             named = dict(zip(self._names, parameters, strict=True))
             with StackedOperations():
-                losses: Tensor = torch.func.functional_call(self._whole, named, (batch,))
+                losses: Tensor = call_with(self._whole, named, batch)
             return losses
 
         if not self.shared:
