@@ -288,7 +288,7 @@ def test_what_cannot_be_split_is_refused_in_a_sentence():
         uw.token_scores(model, QUERIES)
     with pytest.raises(TypeError, match="no fitted method"):
         uw.token_scores(replace(uw.explain(model, TRAIN, QUERIES, uw.GradDot(), removals=0), fitted=None))
-    with pytest.raises(ValueError, match='by="position"'):
+    with pytest.raises(ValueError, match='by="target" or "position"'):
         uw.token_scores(fitted, QUERIES, by="word")
     for span in ((3, 3), 3, slice(3, 5)):
         with pytest.raises(ValueError, match="start < stop"):
