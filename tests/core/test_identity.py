@@ -306,7 +306,7 @@ FORMS: dict[str, tuple[Any, Any]] = {
     "one hot": (lambda: np.eye(4), swapped_rows),
     "sparse": (lambda: sparse.csr_matrix(DATA), lambda x: x.data.__setitem__(0, 7.0)),
     "texts": (lambda: ["a", "b", "c", "d"], lambda x: x.__setitem__(2, "z")),
-    "frame": (lambda: pd.DataFrame(DATA), lambda x: x.iloc.__setitem__((0, 0), 9.0)),
+    "frame": (lambda: pd.DataFrame(DATA.copy()), lambda x: x.iloc.__setitem__((0, 0), 9.0)),
     "frame of texts": (lambda: pd.DataFrame({"a": list("abcd")}), lambda x: x.iloc.__setitem__((0, 0), "z")),
     "tensor": (lambda: torch.tensor(DATA), lambda x: x[0].mul_(2.0)),
     "dicts of tensors": (lambda: [{"v": torch.ones(1200)} for _ in range(4)], lambda x: x[1]["v"][600].zero_()),
