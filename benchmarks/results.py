@@ -31,6 +31,7 @@ ORDER = (
     "stores",
     "tokens",
     "recorded trainer",
+    "language models",
     "viewer",
     "mislabeled",
     "tables",

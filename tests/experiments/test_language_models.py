@@ -1,0 +1,97 @@
+"""The table of fine-tunes: retrainings are made once, methods are ordered, and a missed target is written as missed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+from benchmarks import language_models, replayed
+from benchmarks.language_models import DEFAULT, is_above, rises, table_of
+from benchmarks.language_tasks import FineTune, label_losses
+
+import upweight as uw
+
+KEPT = (DEFAULT, "GradDot", "BM25", "loss", "chance")
+
+
+def small_net(seed: int) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return torch.nn.Linear(3, 2)
+
+
+@pytest.fixture
+def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FineTune:
+    """Softmax regression in place of the encoder."""
+    monkeypatch.setattr(replayed, "FOLDER", tmp_path)
+    monkeypatch.setattr(language_models, "METHODS", {name: language_models.METHODS[name] for name in KEPT})
+    monkeypatch.setattr(language_models, "BASELINES", ("BM25", "loss", "chance"))
+    monkeypatch.setattr(language_models, "TOP", 0.1)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(56, 3)).astype(np.float32)
+    y = (x[:, 0] + rng.normal(size=56) > 0).astype(np.int64)
+    words = [" ".join(rng.choice(["good", "bad", "film", "plot"], 3)) for _ in x]
+    train = uw.Examples(x[:40], y[:40], shown=words[:40])
+    queries = uw.Examples(x[40:46], y[40:46], [f"q{i}" for i in range(6)], shown=words[40:46])
+    training = uw.Training(lr=0.3, epochs=6, batch_size=8)
+    held = uw.Examples(x[46:], y[46:])
+    parts = tuple(words[:40]), tuple(words[40:46]), held
+    return FineTune(
+        "small", "a small net", training, small_net, label_losses, None, train, queries, 12, (0.1, 0.5), 0, *parts
+    )
+
+
+def test_the_table_orders_methods_and_says_what_missed(task: FineTune, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = table_of(task)
+    halves = [float(row[2].split()[0].replace("−", "-")) for row in table.rows[1:]]
+    assert [row[0] for row in table.rows][:1] == ["another seed's retraining"]
+    assert {row[0] for row in table.rows[1:]} == set(KEPT) and halves == sorted(halves, reverse=True)
+    ours = next(row for row in table.rows if row[0] == DEFAULT)
+    target = next(note for note in table.notes if note.startswith("The target is"))
+    assert ("missed" in ours[-1]) == ("missed" in target)
+    monkeypatch.setattr(language_models, "BASELINES", (DEFAULT,))  # nothing is above itself
+    again = table_of(task)
+    assert any(f"missed: Influence() is not clearly above {DEFAULT} at 10%" in note for note in again.notes)
+    assert any(row[0] == DEFAULT and "missed" in row[-1] for row in again.rows)
+
+
+def test_a_retraining_is_made_once_and_belongs_to_its_weights_and_seed(
+    task: FineTune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = task.removed(0.5)[:3]
+    first, other = task.retrained(weights), task.retrained(weights, 1)
+    direct = task.model.retrain(task.train, weights[2], 0).measure(task.queries)
+    np.testing.assert_allclose(first[:, 2], direct, rtol=1e-6)
+    assert np.abs(first - other).max() > 1e-4
+
+    def no_more(*_: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(uw.TorchModel, "retrain", no_more)
+    np.testing.assert_array_equal(task.retrained(weights[::-1]), first[:, ::-1])
+    with pytest.raises(AssertionError, match="trained again"):
+        task.retrained(1 - weights)
+
+
+def test_the_rise_removes_each_query_s_strongest_texts(task: FineTune) -> None:
+    best = language_models.scored(task, "GradDot")[0]
+    expected = []
+    for query, values in enumerate(best[: language_models.ASKED]):
+        weights = np.ones(40)
+        weights[np.argsort(values)[-4:]] = 0.0
+        after = task.model.retrain(task.train, weights, 0)
+        expected.append((task.model.measure(task.queries) - after.measure(task.queries))[query])
+    assert np.mean(expected) > 0
+    assert rises(task, "GradDot").split(" ±")[0] == f"{np.mean(expected):+.4f}"
+
+
+def test_only_a_clear_lead_counts() -> None:
+    rng = np.random.default_rng(1)
+    actual = rng.normal(size=(4, 40))
+    near, noise = actual + 0.1 * rng.normal(size=actual.shape), rng.normal(size=actual.shape)
+    assert is_above(near, noise, actual) and not is_above(noise, near, actual) and not is_above(near, near, actual)
