@@ -25,9 +25,8 @@ from upweight.core.weights import weighted_positions
 
 Array = NDArray[np.float64]
 Positions = NDArray[np.intp]
-SMALLEST_SCALE = (
-    1e-3  # of the median root of self-influence; smaller ones, of examples that hardly count, are taken as this
-)
+# Of the median root of self-influence; smaller roots, of examples that hardly count, are taken as this.
+SMALLEST_SCALE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,13 +21,8 @@ LEVEL = 0.9  # of intervals
 BOOTSTRAP_SAMPLES = 2000
 LEARNED, UNIFORM, DROPPED, RANDOM, SINGLE = "learned", "uniform", "highest losses dropped", "random", "one weight"
 RANDOM_DRAWS = 5  # of random weights, if the model has one run
-SINGLE_WEIGHTS = (
-    0.0,
-    0.1,
-    0.3,
-    1.0,
-    2.0,
-)  # one for all unlabelled examples; the best on the validation examples is taken
+# One for all unlabelled examples; the best on the validation examples is taken.
+SINGLE_WEIGHTS = (0.0, 0.1, 0.3, 1.0, 2.0)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from upweight.core.examples import Examples
 from upweight.gradients.functional import LossModule, call_with, gradient
+from upweight.gradients.interaction import random_factors
 from upweight.gradients.network import Network, Quantity
 
 DIRECTIONS = 3
@@ -19,8 +20,8 @@ SHORTER = 0.1  # factor of the step that is tried if the first one gives other s
 ROUNDING = 50.0  # errors of a value in units of its precision
 
 
-def cut_share(network: Network, quantity: Quantity, sample: Examples, factors: Tensor) -> float:
-    """Difference of gradients and derivatives of Σ factorᵢ · valueᵢ, relative to the derivatives; 0 within rounding.
+def cut_share(network: Network, quantity: Quantity, sample: Examples) -> float:
+    """Difference of gradients and derivatives of a random sum of values, relative to these; 0 within rounding.
 
     Parameters without a gradient are held fixed, as training holds them. Call it inside `network.preserved()`. A net
     in half precision, or one whose parameters cannot be replaced, is not tried: 0.
@@ -29,11 +30,12 @@ def cut_share(network: Network, quantity: Quantity, sample: Examples, factors: T
     if eps > torch.finfo(torch.float32).eps or any(p.dtype != network.dtype for p in parameters.values()):
         return 0.0
     values = network.values(quantity, network.batch(sample), sample.ids)
+    factors = random_factors(len(sample), values.detach())
     slopes = gradient(values @ factors, list(parameters.values()), network.names)
     moving = {name: p for name, p in parameters.items() if bool(slopes[name].any())}
-    generator = torch.Generator().manual_seed(0)
     if not moving:
         return 0.0
+    generator = torch.Generator().manual_seed(0)
     directions = [{name: _direction(p, generator) for name, p in moving.items()} for _ in range(DIRECTIONS)]
     predicted = torch.stack([sum((slopes[n] * d).sum() for n, d in z.items()) for z in directions])  # type: ignore[misc]
     share = 0.0

@@ -231,8 +231,7 @@ def _inspect_examples(network: Network, quantity: Quantity, sample: Examples) ->
             rows = gradient_rows(network, quantity, sample, fallback, sliced)
             if differing_parameters(alone, lambda i: {name: block[i] for name, block in rows.items()}):
                 sliced = None
-        values = network.values(quantity, network.batch(sample), sample.ids).detach()
-        cut = cut_share(network, quantity, sample, random_factors(len(sample), values))
+        cut = cut_share(network, quantity, sample)
     missing = sum(prod(network.shapes[name]) for name in fallback)
     return Inspection(layouts, fallback, 1 - missing / network.size, sliced, floats + missing, cut)
 

@@ -20,9 +20,7 @@ from upweight.testing.copies import expand_weights
 from upweight.testing.model_case import ModelCase
 
 Array = NDArray[np.float64]
-RETRAIN_TOLERANCE = (
-    1e-3  # largest distance of the retrained from the given model, as a share of the largest measurement
-)
+RETRAIN_TOLERANCE = 1e-3  # distance of the retrained from the given model, relative to the largest measurement
 OPTIMUM_GRADIENT_NORM = 1e-3  # up to this gradient norm, relative to random data's, a model is at its optimum
 EFFECT_TOLERANCE = 0.01  # largest error of a weight of 0 (absence) or 2 (a copy), as a share of its effect
 TRAINED_EXAMPLES = 3  # number of examples that are tried if each costs a training

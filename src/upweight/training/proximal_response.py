@@ -31,10 +31,8 @@ LBFGS_HISTORY = 30  # steps that L-BFGS remembers
 RUNAWAY_GRADIENT = 1e6  # relative to the first: there is no minimum that the search approaches
 STEPS_OF_A_METRIC = 25  # steps after which the metric is computed anew, at the point that was reached
 SMALLEST_RIDGE = 1e-4  # on the diagonal of the metric at least, relative to its largest entry
-GRADIENT = {
-    True: 1e-7,
-    False: 1e-8,
-}  # gradient norm at the end of the search, relative to the first: with a metric, without one
+# The gradient norm at the end of the search, relative to the first: with a metric, without one.
+GRADIENT = {True: 1e-7, False: 1e-8}
 
 
 @dataclass(frozen=True, eq=False)
