@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
 import re
 import runpy
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 from typer.main import get_command
 
 import upweight as uw
+from support.warm_python import output_of
 from upweight.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,7 +91,7 @@ PAGES = [page for page in pages_of("docs") if "```python" in page.read_text(enco
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_code_on_a_page_runs(page: Path, tmp_path: Path) -> None:
     code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    output_of(code, tmp_path)
 
 
 def test_a_training_loop_needs_fewer_than_fifteen_more_lines_for_a_verified_report() -> None:
@@ -105,8 +105,7 @@ def test_a_training_loop_needs_fewer_than_fifteen_more_lines_for_a_verified_repo
 def test_the_readme_prints_what_its_code_prints(tmp_path: Path) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     code, output = re.search(r"```python\n(.*?)```\s*```text\n(.*?)```", text, re.DOTALL).groups()
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert ran.stdout.strip() == output.strip()
+    assert output_of(code, tmp_path).strip() == output.strip()
 
 
 # The README's figures: what it says, where benchmarks/RESULTS.md has it, and the column there.
@@ -162,8 +161,7 @@ def section(title: str) -> str:
 
 def files_after(code: str, folder: Path) -> list[str]:
     """The files that this program leaves in an empty folder."""
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # threads that spin take minutes on a busy machine
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, env=environment)
+    output_of(code, folder)
     return [path.name for path in folder.iterdir()]
 
 
