@@ -222,6 +222,37 @@ def test_poisoned(task):
     assert "of 40 queries flagged" in output and "DeepKNN(" in output
 
 
+def test_poisoned_compares_queries_with_those_that_are_known_to_be_clean(task):
+    (task / "clean.txt").write_text("\n".join(f"q{i}" for i in range(30)) + "\n")
+    of_file = ["task.py", "--clean", "clean.txt", "--level", "0.04", "--targets", "0", "-o", "poison.html"]
+    answer = answer_of("poisoned", *of_file)
+    space: dict = {}
+    exec(TASK, space)
+    train, queries = space["train"], space["queries"]
+    model = uw.explainable(space["model"], train)
+    fit = uw.FIT(level=0.04, clean=queries.take(range(30)))
+    search = uw.poisoned(model, train, queries.take(range(30, 40)), fit=fit, targets=0)
+    assert [(row["id"], row["p"]) for row in answer["queries"]] == [(s.id, s.p) for s in search.suspects]
+    assert answer["flagged_by_chance"] == pytest.approx(0.4)
+    unclean = run("poisoned", "task.py", "--targets", "0").output
+    assert "(--clean on the command line)" in words(unclean)
+
+
+def test_poisoned_refuses_clean_queries_that_it_cannot_use(task):
+    for name, text in {"empty": "\n", "other": "q1\nnobody\n", "all": "\n".join(f"q{i}" for i in range(40))}.items():
+        (task / f"{name}.txt").write_text(text)
+    for name, message in {
+        "empty": "empty.txt lists no query",
+        "other": "no query has the id 'nobody'",
+        "all": "all queries are known to be clean",
+    }.items():
+        result = run("poisoned", "task.py", "--clean", f"{name}.txt")
+        assert result.exit_code == 2 and message in words(result.output)
+    (task / "same.txt").write_text("q1")
+    both = run("poisoned", "task.py", "--clean", "same.txt", "--query", "q1")
+    assert both.exit_code == 2 and "'q1' is named by --query too" in words(both.output)
+
+
 def test_local_models_growing_spheres_and_global_explanations(task):
     of_q3 = ["task.py", "--query", "q3", "--samples", "200"]
     local = answer_of("local-model", *of_q3, "--influential", "20", "-o", "l.html")

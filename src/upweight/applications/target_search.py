@@ -34,6 +34,7 @@ from upweight.methods.relatif import RelatIF
 
 Array = NDArray[np.float64]
 MAX_NAMED = 5  # ids or labels in a warning
+CLEAN = "FIT(clean=…) (--clean on the command line)"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -178,7 +179,7 @@ def _warnings(tails: Tails, queries: Examples, p: Array, fit: FIT) -> list[str]:
             if len(queries) < MIN_QUERIES
             else "most queries are equally heavy"
         )
-        warnings.append(f"No query can be flagged: {cause}; pass more queries, or FIT(clean=…), or name targets=.")
+        warnings.append(f"No query can be flagged: {cause}; pass more queries, or {CLEAN}, or name targets=.")
     if fit.clean is not None and len(fit.clean) + 1 < 1 / fit.level:
         warnings.append(
             f"No query can be flagged at level {fit.level:g} with {len(fit.clean)} clean queries; pass at least "
@@ -199,7 +200,7 @@ def _chance_note(flagged: NDArray[np.bool_], p: Array, by_chance: float | None, 
         return []
     if by_chance is None:
         share = rough(fit.level * queries)
-        return [f"If all {queries:,} queries were clean, about {share} would be flagged; FIT(clean=…) holds the level."]
+        return [f"If all {queries:,} queries were clean, about {share} would be flagged; {CLEAN} holds the level."]
     source = "the upper tail of all queries" if fit.clean is None else "the clean queries"
     text = f"If all {queries:,} queries were clean, about {rough(by_chance)} would be flagged, by {source}"
     if 0 < count <= by_chance + 2.0 * by_chance**0.5:

@@ -18,7 +18,7 @@ from upweight.cli.evaluation_tables import (
     verdicts,
 )
 from upweight.cli.further_evaluations import GAP_REMOVALS, MAX_FURTHER_QUERIES, FurtherEvaluations
-from upweight.cli.inputs import Source, named_queries, recipe_for, train_id
+from upweight.cli.inputs import Source, ids_in_file, named_queries, recipe_for, train_id
 from upweight.cli.option_groups import expand_options
 from upweight.cli.options import (
     Folder,
@@ -183,8 +183,7 @@ def _select(queries: Examples, requested: list[str] | None) -> tuple[Examples, l
 
 def _read_ids(path: Path, train: Examples) -> list[Any]:
     """The training ids listed in the file, one per line."""
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    texts = [line for line in lines if line]
+    texts = ids_in_file(path)
     if not texts:
         raise typer.BadParameter(f"{path.name} lists no training example", param_hint="--planted")
     return [train_id(train, text, "--planted") for text in texts]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from upweight.cli.app import app, show_progress
-from upweight.cli.inputs import Source, train_id
+from upweight.cli.inputs import Source, ids_in_file, train_id
 from upweight.cli.option_groups import expand_options
 from upweight.cli.options import Out, PrintOptions, Seed, Task, require_output
 from upweight.cli.output import print_application
@@ -49,7 +49,7 @@ def forget(  # noqa: PLR0913 - every option of the command is a parameter
     require_output(out, task)
     require_output(certificate, task, contents=CERTIFICATE)
     require_output(save, task, contents=ESTIMATOR)
-    texts = [*(example or []), *_lines(ids)]
+    texts = [*(example or []), *ids_in_file(ids)]
     if not texts:
         raise typer.BadParameter("say which training examples to forget", param_hint="--example / --ids")
     import upweight
@@ -83,13 +83,6 @@ def forget(  # noqa: PLR0913 - every option of the command is a parameter
         _save(result.estimator, save)
         lines.append(f"Estimator: {save}")
     print_application(result, inputs, out, printing, [*lines, *result.diagnostics["notes"]])
-
-
-def _lines(path: Path | None) -> list[str]:
-    """The lines of a text file that are not empty."""
-    if path is None:
-        return []
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def _save(estimator: Any, path: Path) -> None:

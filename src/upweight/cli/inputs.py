@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from upweight.core.progress import Progress
 
 MAX_LABELS_LISTED = 12
+MAX_IDS_LISTED = 12
 
 
 class Inputs(NamedTuple):
@@ -80,14 +81,19 @@ class Source:
         if self.at not in (None, "model", "optimum"):
             raise typer.BadParameter(f"expected model or optimum, got {self.at}", param_hint="--at")
 
-    def read(self, progress: Progress, held_out: list[str] | None = None, seed: int = 0) -> Inputs:
-        """Run the Python file, or fit a default model to the table. Rows of the table in `held_out` become queries."""
+    def read(
+        self, progress: Progress, held_out: list[str] | None = None, seed: int = 0, option: str = "--query"
+    ) -> Inputs:
+        """Run the Python file, or fit a default model to the table.
+
+        Rows of the table in `held_out`, which `option` named, become queries.
+        """
         target = self.table.target
-        inputs = self._task(progress) if target is None else self._table(target, progress, held_out, seed)
-        self._refuse_training_rows(inputs, held_out or [])
+        inputs = self._task(progress) if target is None else self._table(target, progress, held_out, seed, option)
+        self._refuse_training_rows(inputs, held_out or [], option)
         return inputs
 
-    def _refuse_training_rows(self, inputs: Inputs, requested: list[str]) -> None:
+    def _refuse_training_rows(self, inputs: Inputs, requested: list[str], option: str) -> None:
         """Raise a usage error if a requested query is a training example and no query."""
         trained = {str(i) for i in inputs.train.ids.tolist()} - {str(i) for i in inputs.queries.ids.tolist()}
         for text in requested:
@@ -98,7 +104,7 @@ class Source:
                 if self.table.target is None
                 else f"row {text!r} has to stay in the training set, because no other row has its {self.table.target}"
             )
-            raise typer.BadParameter(because, param_hint="--query")
+            raise typer.BadParameter(because, param_hint=option)
 
     def read_table(self) -> Table:
         """The table as it stands in the file. The index of its frame has the ids of the rows."""
@@ -143,7 +149,7 @@ class Source:
     def _at(self) -> Literal["model", "optimum"] | None:
         return "optimum" if self.at == "optimum" else None
 
-    def _table(self, target: str, progress: Progress, held_out: list[str] | None, seed: int) -> Inputs:
+    def _table(self, target: str, progress: Progress, held_out: list[str] | None, seed: int, option: str) -> Inputs:
         from upweight.cli.fitted_table import fit_table
         from upweight.cli.row_ids import ids_in_words
 
@@ -160,7 +166,8 @@ class Source:
         measure = measurement(self.measure, fitted.train)
         model = upweight.explainable(fitted.estimator, fitted.train, measure, at=self._at)
         named = [text for text in dict.fromkeys(held_out or ()) if text in set(map(str, fitted.held_out.ids.tolist()))]
-        note = f"The rows of --query ({', '.join(named)}) are left out of training: the model has not seen them."
+        listed = ", ".join(named[:MAX_IDS_LISTED]) + (", …" if len(named) > MAX_IDS_LISTED else "")
+        note = f"The rows of {option} ({listed}) are left out of training: the model has not seen them."
         notes = (*table.notes, *fitted.notes, *([note] if named else []))
         return Inputs(model, fitted.train, fitted.held_out, notes, fitted)
 
@@ -198,10 +205,17 @@ def choose_queries(
     return chosen, [note] if note else []
 
 
-def named_queries(queries: Examples, requested: list[str]) -> list[Id]:
-    """The ids of the requested queries, in that order and each once."""
+def named_queries(queries: Examples, requested: list[str], option: str = "--query") -> list[Id]:
+    """The ids of the queries that `option` requests, in that order and each once."""
     by_text = {str(i): i for i in queries.ids.tolist()}
-    return [_by_text(by_text, text, "query", "--query") for text in dict.fromkeys(requested)]
+    return [_by_text(by_text, text, "query", option) for text in dict.fromkeys(requested)]
+
+
+def ids_in_file(path: Path | None) -> list[str]:
+    """The ids in a text file, one per line; none without a file."""
+    if path is None:
+        return []
+    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def one_query(model: Any, queries: Examples, requested: str | None) -> Examples:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from upweight.cli.app import app, show_progress
-from upweight.cli.inputs import Source, named_queries, recipe_for
+from upweight.cli.inputs import Inputs, Source, ids_in_file, named_queries, recipe_for
 from upweight.cli.option_groups import expand_options
 from upweight.cli.options import Method, Out, PrintOptions, Seed, Task, require_output
 from upweight.cli.output import print_application
 from upweight.cli.table_options import TableOptions
+
+if TYPE_CHECKING:
+    from upweight.applications.poisoned import Poisoned
+    from upweight.core.examples import Examples
 
 QUERIES_PRINTED = 20
 
@@ -35,6 +40,14 @@ def poisoned(  # noqa: PLR0913 - every option of the command is a parameter
         typer.Option(min=1, help="A query is judged by its k-th strongest training example; not above the poisons."),
     ] = 3,
     level: Annotated[float, typer.Option(help="The share of clean queries that may be flagged.")] = 0.01,
+    clean: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="A text file with one id per line: queries known to be clean, with which the others are compared.",
+        ),
+    ] = None,
     out: Out = Path("poisoned.html"),
     method: Method = None,
     seed: Seed = 0,
@@ -43,7 +56,9 @@ def poisoned(  # noqa: PLR0913 - every option of the command is a parameter
     """Flag predictions that look like targets of poisoned training examples, and retrain without these to check it."""
     source = Source(task, table)
     require_output(out, task)
-    recipe = None if method is None else recipe_for(method, seed)
+    recipe, known = None if method is None else recipe_for(method, seed), ids_in_file(clean)
+    if clean is not None and not known:
+        raise typer.BadParameter(f"{clean.name} lists no query", param_hint="--clean")
     import upweight
 
     fit = upweight.FIT(k=k, level=level)
@@ -54,7 +69,11 @@ def poisoned(  # noqa: PLR0913 - every option of the command is a parameter
         "retrain": "Retraining without attackers",
     }
     with show_progress(stages, printing) as progress:
-        inputs = source.read(progress, query, seed)
+        option = "--query / --clean" if known else "--query"
+        inputs = source.read(progress, [*(query or []), *known] or None, seed, option)
+        if known:
+            inputs, reference = _set_apart(inputs, known, query or [])
+            fit = replace(fit, clean=reference)
         result = upweight.poisoned(
             inputs.model,
             inputs.train,
@@ -64,6 +83,23 @@ def poisoned(  # noqa: PLR0913 - every option of the command is a parameter
             targets=named_queries(inputs.queries, query) if query else targets,
             retraining=upweight.Retraining(seeds=[seed], progress=progress),
         )
+    print_application(result, inputs, out, printing, [*_lines(result), *result.diagnostics["notes"]])
+
+
+def _set_apart(inputs: Inputs, known: list[str], query: list[str]) -> tuple[Inputs, Examples]:
+    """(the inputs without the queries that are known to be clean, these)."""
+    clean = named_queries(inputs.queries, known, "--clean")
+    both = [text for text in query if text in set(known)]
+    if both:
+        raise typer.BadParameter(f"{both[0]!r} is named by --query too; name it once", param_hint="--clean")
+    others = [i for i in inputs.queries.ids.tolist() if i not in set(clean)]
+    if not others:
+        raise typer.BadParameter("all queries are known to be clean; none is left to be judged", param_hint="--clean")
+    return inputs._replace(queries=inputs.queries.select(others)), inputs.queries.select(clean)
+
+
+def _lines(result: Poisoned) -> list[str]:
+    """What is printed: the queries that are flagged or were tried, the filter, and the accuracy after removal."""
     shown = [suspect for suspect in result.suspects if suspect.flagged or suspect.mitigation is not None]
     lines = [f"{result!r}."]
     lines += [f"{s.id} (predicted {s.predicted}): {s.sentence}" for s in shown[:QUERIES_PRINTED]]
@@ -77,4 +113,4 @@ def poisoned(  # noqa: PLR0913 - every option of the command is a parameter
             f"{len(result.removed):,} training examples removed: accuracy on queries that are not flagged "
             f"{before:.3f} before, {after:.3f} after."
         )
-    print_application(result, inputs, out, printing, [*lines, *result.diagnostics["notes"]])
+    return lines
