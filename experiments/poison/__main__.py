@@ -32,7 +32,8 @@ ATTACKS: dict[str, dict[str, Any]] = {
     },
     "mails": {
         "title": "Label flips in mails",
-        "claim": "New labels of the twelve spam mails most like a target let it pass as ham; they are found.",
+        "claim": "New labels of the twelve spam mails most like a target let it pass as ham; by cosines they are found "
+        "if the target is named, and the target is not found among other mails.",
         "settings": "Enron-Spam, 1,000 mails, TF-IDF of 3,000 words, logistic regression with C = 10; GradCos, "
         "because a linear model has no checkpoints. 10 targets, each among 1,000 clean queries; k = 3.",
         "method": "GradCos",
@@ -51,7 +52,10 @@ ATTACKS: dict[str, dict[str, Any]] = {
         "inert": WITHOUT_EFFECT,
         "notes": [
             "AUPRC counts all twelve poisons. The lowest is of a target of three words: six of its poisons are empty "
-            "mails, like it in the word Subject alone, and two others have no effect on it by retraining.",
+            "mails, like it in the word Subject alone, and two others have no effect on it by retraining. Influence "
+            "estimates these effects, so it cannot rank poisons without any first.",
+            "Once a target is found, cosines rank its poisons higher (.95, label flips in mails): influence to find "
+            "targets, then cosines for the targets that are named, have both numbers above their aims.",
         ],
     },
     "polytope": {
