@@ -23,6 +23,11 @@ ATTACKS: dict[str, dict[str, Any]] = {
         "settings": "Free Spoken Digit Dataset, 1,900 recordings, of which 190 have the tone (1 kHz, 0.1 s, as loud as "
         "the recording's peak) and the next label; a network of two convolutions on spectrograms, 10 epochs. 12 "
         "targets among 1,000 clean queries; k = 3.",
+        "notes": [
+            "At the edge of success: an earlier run of the same attack turned 8 of 12 targets, with an AUPRC of .94 "
+            "for its poisons. 500 steps of training amplify rounding, and 12 targets are few. After removal none of "
+            "the 5 that this run turned still is; 4 others are.",
+        ],
     },
     "pictures": {
         "title": "Backdoor in pictures",
