@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from experiments.recommenders import ncf
 from numpy.typing import NDArray
-
-import upweight as uw
 
 Array = NDArray[np.float64]
 DAMPING = 1e-6
@@ -46,23 +44,43 @@ class Case:
     seconds: tuple[float, float]
 
 
-def explain(model: uw.TorchModel, train: uw.Examples, user: int, curvature: object = None) -> Case:
-    """The recommendation to one user and the influences on it, without retraining."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    items = ncf.unrated(train, user)
-    candidates = uw.Examples(np.stack([np.full(len(items), user), items], axis=1))
-    scores = model.measure(candidates)
-    best = np.argsort(-scores, kind="stable")[: max(SIZES)]
-    recipe = uw.Influence(modules={"user_*": [user]}, damping=DAMPING, curvature=curvature)  # type: ignore[arg-type]
-    values = recipe.fit(model, train).attribute(candidates.take(best)).values
-    mine = np.flatnonzero(train.x[:, 0] == user)
-    seconds = time.perf_counter() - wall, time.process_time() - cpu
-    return Case(user, items[best], scores[best], values[:, mine], mine, seconds)
+class Recommender(ABC):
+    """A recommender under explanation: its training set, its explanations, and its retraining without some ratings."""
+
+    methods: ClassVar[tuple[str, ...]]
+    rivals: ClassVar[tuple[str, ...]]  # the methods that ACCENT is claimed to be better than
+
+    @abstractmethod
+    def users(self) -> NDArray[np.int64]:
+        """The users that may be chosen."""
+
+    @abstractmethod
+    def cases(self, users: NDArray[np.int64], seed: int) -> Sequence[Any]:
+        """One case for every user, of the recommender that is trained with this seed."""
+
+    @abstractmethod
+    def chosen(self, case: Any, method: str, k: int) -> Chosen | None:
+        """The set that a method finds among the first k items; None if it finds none."""
+
+    @abstractmethod
+    def retrained_scores(
+        self, cases: Sequence[Any], removals: list[tuple[int, tuple[int, ...]]], seed: int
+    ) -> list[Array]:
+        """The scores of the 20 items of cases[c] after retraining without these ratings, for every (c, ratings)."""
 
 
-def chosen(case: Case, method: str, k: int) -> Chosen | None:
-    """The set that a method finds among the first k items; None if it finds none."""
-    return {"ACCENT": _accent, "FIA": _fia, "pure FIA": _pure_fia}[method](case.scores[:k], case.influence[:k])
+def by_influence(case: Case, method: str, k: int) -> Chosen | None:
+    """The set of ACCENT, FIA or pure FIA among the first k items; None if it finds none."""
+    scores, influence = case.scores[:k], case.influence[:k]
+    if method == "ACCENT":
+        return _accent(scores, influence)
+    order = np.argsort(-influence[0], kind="stable").tolist()
+    return one_by_one(
+        order,
+        scores,
+        lambda removed: scores - influence[:, removed].sum(axis=1),
+        only_shrinking=method == "FIA",
+    )
 
 
 def _accent(scores: Array, influence: Array) -> Chosen | None:
@@ -81,45 +99,30 @@ def _accent(scores: Array, influence: Array) -> Chosen | None:
     return None if best is None else best[2]
 
 
-def _fia(scores: Array, influence: Array) -> Chosen | None:
-    """By influence on the recommended item, but only ratings that bring it nearer to the best other item."""
-    return _one_by_one(scores, influence, only_shrinking=True)
+def one_by_one(
+    order: Sequence[int], scores: Array, after: Callable[[list[int]], Array], only_shrinking: bool
+) -> Chosen | None:
+    """Removal of ratings in this order, until another item than the first is predicted to have the highest score.
 
-
-def _pure_fia(scores: Array, influence: Array) -> Chosen | None:
-    """By influence on the recommended item alone."""
-    return _one_by_one(scores, influence, only_shrinking=False)
-
-
-def _one_by_one(scores: Array, influence: Array, only_shrinking: bool) -> Chosen | None:
-    left, removed = scores.copy(), []
-    for rating in np.argsort(-influence[0], kind="stable").tolist():
-        after = left - influence[:, rating]
-        if only_shrinking and after[0] - after[1:].max() >= left[0] - left[1:].max():
+    Args:
+        order: the ratings, the first to be removed first.
+        scores: of the items, the recommended one first.
+        after: the predicted scores without these ratings.
+        only_shrinking: put back ratings whose removal does not bring the best other item nearer.
+    """
+    gap, removed = scores[0] - scores[1:].max(), list[int]()
+    for rating in order:
+        predicted = after([*removed, rating])
+        left = predicted[0] - predicted[1:].max()
+        if only_shrinking and left >= gap:
             continue
-        left = after
+        gap = left
         removed.append(rating)
-        if left[1:].max() > left[0]:
-            return Chosen(tuple(removed), 1 + int(left[1:].argmax()))
+        if gap < 0:
+            return Chosen(tuple(removed), 1 + int(predicted[1:].argmax()))
     return None
 
 
 def random_removals(case: Case, size: int, seed: int) -> tuple[int, ...]:
     """As many ratings of the user, chosen at random."""
     return tuple(np.random.default_rng([seed, case.user]).choice(len(case.mine), size, replace=False).tolist())
-
-
-def retrained_scores(
-    train: uw.Examples, cases: list[Case], removals: list[tuple[int, tuple[int, ...]]], seed: int
-) -> list[Array]:
-    """The scores of the 20 items of cases[c] after retraining without these ratings, for every (c, ratings)."""
-    nets = []
-    for start in range(0, len(removals), ncf.TOGETHER):
-        part = removals[start : start + ncf.TOGETHER]
-        weights = np.ones((len(part), len(train)))
-        for row, (c, removed) in zip(weights, part, strict=True):
-            row[cases[c].mine[list(removed)]] = 0.0
-        nets += ncf.train_nets(train, weights, seed)
-    models = [uw.TorchModel(net, ncf.squared_error, ncf.rating) for net in nets]
-    queries = [np.stack([np.full(len(cases[c].items), cases[c].user), cases[c].items], axis=1) for c, _ in removals]
-    return [model.measure(uw.Examples(pairs)) for model, pairs in zip(models, queries, strict=True)]
