@@ -28,6 +28,14 @@ def test_a_long_factorisation_has_a_price_and_a_short_one_has_none(monkeypatch):
     assert model.forecast(uw.Influence(), train, 5) is None
 
 
+def test_what_is_left_of_rare_columns_is_announced_when_it_is_known(monkeypatch):
+    model, train = fitted_model()
+    monkeypatch.setattr(forecast, "SMALL_OPERATIONS", 0.0)
+    assert model.forecast(uw.Influence(), train) is not None
+    monkeypatch.setattr(forecast, "is_eliminable", lambda problem: True)
+    assert model.forecast(uw.Influence(), train) is None
+
+
 def test_scores_and_their_verification_take_one_factorisation(monkeypatch):
     factored, factor = [], HessianSolver._cholesky
     monkeypatch.setattr(HessianSolver, "_cholesky", lambda self, make: factored.append(self) or factor(self, make))

@@ -55,11 +55,12 @@ class FeatureSpace:
         centre = 0.0 if is_sparse(train) else np.asarray(train, dtype=np.float64)[present].mean(axis=0)
         self.train = _centred(train, centre)[present]
         self.queries = _centred(queries, centre)
+        self._columns = self.train.T.tocsr() if is_sparse(self.train) else self.train.T
         self._squares = _squares(self.train)
 
     def distances(self, rows: Any) -> Array:
         """Squared distances of these rows to the training examples that are present, (rows, present)."""
-        inner = rows @ self.train.T
+        inner = rows @ self._columns
         squares: Array = inner.toarray() if is_sparse(inner) else np.asarray(inner)
         squares *= -2.0
         squares += _squares(rows)[:, None]

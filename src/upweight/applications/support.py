@@ -212,7 +212,7 @@ def _ranks(squares: Array, strongest: Positions, ground: Ground) -> Array:
     ranks = np.empty(len(strongest))
     for stratum in np.unique(strata[place]):
         inside, chosen = squares[strata == stratum], strata[place] == stratum
-        values = squares[place[chosen]]
-        nearer = (inside < values[:, None]).sum(axis=1) + (inside <= values[:, None]).sum(axis=1)
-        ranks[chosen] = nearer / 2 / len(inside)
+        values = squares[place[chosen]].tolist()
+        nearer = [np.count_nonzero(inside < value) + np.count_nonzero(inside <= value) for value in values]
+        ranks[chosen] = np.array(nearer) / 2 / len(inside)
     return ranks

@@ -77,6 +77,8 @@ class LinearCurvature(ExactCurvature):
             size = np.linalg.norm(probe.reshape(len(probe), -1), axis=1)
             residual = float((error / np.where(size > 0, size, 1.0)).max(initial=0.0))
         steps = x.reshape(len(x), -1)
+        if self.problem.features.sparse:
+            steps = np.asfortranarray(steps)  # else every product with a block of sparse rows would copy them
         if self.null_space is not None:
             steps = self.null_space.shortened(steps)
         return Solved(DenseRows(steps), residual, self.solver.steps, self.solver.converged)
@@ -206,7 +208,7 @@ class LinearCurvature(ExactCurvature):
         n, counted = len(self.problem.features), np.count_nonzero(self.problem.weights)
         entries = float(self.problem.features.entries) * (counted / n)  # without rows of weight 0
         pairs = outputs * (outputs + 1) / 2 if self.problem.family.coupled else outputs
-        once = pairs * entries * (entries / counted) + self.problem.size**3 / 3
+        once = pairs * entries * (entries / counted) + self.solver.factorisation_cost
         return once, 14.0 * entries * outputs + 300.0 * counted * outputs + 6.0 * outputs * width * self.solver.height
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 from typing import Any
 
@@ -12,10 +12,11 @@ from scipy import sparse
 from scipy.linalg import blas
 
 from upweight.core.blocks import blocks
+from upweight.linear.row_pairs import MAX_PAIRS, row_pairs
 
 Array = NDArray[np.float64]
+Entries = Callable[[NDArray[np.integer], NDArray[np.integer]], Array]  # of a matrix, at pairs of columns
 ROW_CHUNK = 1024  # rows (or columns) of a dense scratch block: large enough for the BLAS, small beside the features
-MAX_PAIRS = 4_000_000  # products of two nonzeros of one row in memory at a time
 FINITE_CHECK_CHUNK = 65_536  # values checked for NaN at a time
 
 
@@ -144,7 +145,7 @@ class Features:
     def quadratic(self, upper: Array) -> Array:
         """xᵢᵀ M xᵢ for every row and a symmetric M (d, d). Reads the upper triangle only: half the work of X M."""
         if self.sparse:
-            return self._sparse_quadratic(upper)
+            return self.quadratic_of(lambda i, j: upper[i, j])
         upper, diagonal = np.asfortranarray(upper), np.diagonal(upper)
         out = np.empty(len(self))
         for where, rows in self._chunks():
@@ -174,26 +175,23 @@ class Features:
             gram[-1, -1] = self.intercept**2 * weights.sum()
         return gram
 
-    def _sparse_quadratic(self, upper: Array) -> Array:
-        """Gather M at all pairs of nonzeros of each row: Σ nnz²/2 work instead of n·nnz·d."""
-        pointers, columns, data = self.x.indptr, self.x.indices, self.x.data.astype(np.float64)
-        counts = np.diff(pointers).astype(np.int64)
+    def quadratic_of(self, entries: Entries) -> Array:
+        """xᵢᵀ M xᵢ for every row of sparse features and a symmetric M, whose entries at pairs of columns are given.
+
+        Only pairs of nonzeros of a row are asked for: Σ nnz²/2 work instead of n·nnz·d.
+        """
+        columns, data = self.x.indices, self.x.data.astype(np.float64)
         out = np.zeros(len(self))
-        edges = np.concatenate([[0], np.cumsum(counts * (counts + 1) // 2)])
-        start = 0
-        while start < len(self):
-            stop = max(start + 1, int(np.searchsorted(edges, edges[start] + self._max_pairs, side="right")) - 1)
-            first = np.arange(pointers[start], pointers[stop])
-            partners = np.repeat(pointers[start + 1 : stop + 1], counts[start:stop]) - first  # itself and those after
-            left = np.repeat(first, partners)
-            right = left + np.arange(len(left)) - np.repeat(np.cumsum(partners) - partners, partners)
-            products = upper[columns[left], columns[right]] * data[left] * data[right]
-            products[left != right] *= 2.0
-            rows = np.repeat(np.arange(stop - start), counts[start:stop] * (counts[start:stop] + 1) // 2)
-            out[start:stop] = np.bincount(rows, products, minlength=stop - start)
-            start = stop
+        for pairs in row_pairs(self.x.indptr, self._max_pairs):
+            products = entries(columns[pairs.left], columns[pairs.right]) * data[pairs.left] * data[pairs.right]
+            products[pairs.left != pairs.right] *= 2.0
+            size = pairs.rows.stop - pairs.rows.start
+            out[pairs.rows] = np.bincount(pairs.row, products, minlength=size)
         if self.intercept:
-            out += 2.0 * self.intercept * (self.x @ upper[:-1, -1]) + self.intercept**2 * upper[-1, -1]
+            used, last = np.unique(columns), np.array([self.columns])
+            to_last = np.zeros(self.columns)
+            to_last[used] = entries(used, np.repeat(last, len(used)))
+            out += 2.0 * self.intercept * (self.x @ to_last) + self.intercept**2 * entries(last, last)[0]
         return out
 
 

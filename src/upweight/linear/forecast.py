@@ -12,6 +12,7 @@ from upweight.core.curvature_recipes import Hessian
 from upweight.core.forecast import Forecast
 from upweight.linear.problem import Problem
 from upweight.linear.solver_choice import is_factored
+from upweight.linear.sparse_cholesky import is_eliminable
 
 SMALL_OPERATIONS = 2e10  # operations that take a second or two at most: no forecast
 PROBED = 768  # rows of the matrix that is factored to know the speed
@@ -20,8 +21,11 @@ INVERSION = 2.0  # operations of inverting a factor, in factorisations
 
 
 def forecast_fit(problem: Problem, recipe: Hessian | None, with_leverages: bool) -> Forecast | None:
-    """Time and memory of Hessian, factorisation and leverages; None if that is short, or nothing is factored."""
-    if not is_factored(problem, recipe):
+    """Time and memory of Hessian, factorisation and leverages; None if that is short, or nothing is factored.
+
+    None also if rare columns are eliminated first: what is left to factor is known, and announced, only then.
+    """
+    if not is_factored(problem, recipe) or is_eliminable(problem):
         return None
     features, outputs = problem.features, problem.family.outputs
     is_joint = problem.family.coupled and outputs > 1

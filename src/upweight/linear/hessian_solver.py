@@ -17,6 +17,10 @@ from upweight.linear.problem import Problem
 Array = NDArray[np.float64]
 ROUNDING = 1e-13  # a pivot below this share of its diagonal entry is a rounding error
 JITTER = 1e-10  # what is added to a singular Hessian, relative to its mean diagonal
+NOT_POSITIVE = (
+    "the Hessian is not positive definite: the loss is not convex at these parameters; pass a larger damping, "
+    "e.g. Influence(damping=1e-3)"
+)
 
 
 class HessianSolver(ABC):
@@ -68,6 +72,11 @@ class HessianSolver(ABC):
         """Rows of the largest factored matrix: a solve costs 2·height floating-point operations per parameter."""
         return self.problem.features.width
 
+    @property
+    def factorisation_cost(self) -> float:
+        """Floating-point operations of the factorisation."""
+        return self.problem.size**3 / 3
+
     def matvec(self, vectors: Array) -> Array:
         """(H + λ) v by two products with the features; it does not use the factorisation."""
         problem = self.problem
@@ -104,7 +113,4 @@ class HessianSolver(ABC):
                 if jitter or (np.diagonal(factor) ** 2 / np.where(diagonal > 0, diagonal, 1.0)).min() > ROUNDING:
                     self.jitter = max(self.jitter, added)
                     return np.asarray(factor)
-        raise np.linalg.LinAlgError(
-            "the Hessian is not positive definite: the loss is not convex at these parameters; pass a larger damping, "
-            "e.g. Influence(damping=1e-3)"
-        )
+        raise np.linalg.LinAlgError(NOT_POSITIVE)

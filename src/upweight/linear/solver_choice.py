@@ -7,6 +7,7 @@ from upweight.linear.cholesky import BlockCholesky, JointCholesky
 from upweight.linear.conjugate_gradients import ConjugateGradients
 from upweight.linear.hessian_solver import HessianSolver
 from upweight.linear.problem import Problem
+from upweight.linear.sparse_cholesky import SparseCholesky, is_eliminable
 
 MAX_CHOLESKY = 15_000  # rows of a matrix up to which it is factored
 
@@ -24,6 +25,8 @@ def solver_for(problem: Problem, recipe: Hessian | None, damping: float) -> Hess
         solver = None if recipe is None else recipe.solver
         settings = solver if isinstance(solver, CG) else CG()
         return ConjugateGradients(problem, damping, settings.tolerance, settings.steps)
+    if is_eliminable(problem):
+        return SparseCholesky(problem, damping)
     return (
         JointCholesky(problem, damping)
         if problem.family.coupled and problem.family.outputs > 1
