@@ -168,7 +168,7 @@ def _values(x: Any, position: int) -> list[Any]:
         return [x.iloc[position, j] for j in range(x.shape[1])]
     if columns_of(x) is not None:
         return list(x.row(position))
-    row = x.tocsr()[position].toarray() if is_sparse(x) else np.asarray(x[position])
+    row = x.tocsr()[[position]].toarray() if is_sparse(x) else np.asarray(x[position])
     return [value.item() if isinstance(value, np.generic) else value for value in row.ravel()]
 
 
