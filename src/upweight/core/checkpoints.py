@@ -148,9 +148,12 @@ class Checkpointed(Differentiable):
         Raises ValueError if a batch holds examples that `train` does not have.
         """
 
-    def contradictions(self, train: Examples) -> tuple[int, Sequence[str]]:
-        """(Number of recorded steps that were checked, sentences about what training did and segments do not model)."""
-        return 0, ()
+    def contradictions(self, steps: Stepwise | None) -> Sequence[str]:
+        """Sentences about what the training did and segments do not model.
+
+        `steps`: the recorded steps; None if they are not known or cannot be followed.
+        """
+        return ()
 
 
 class Layered(Differentiable):

@@ -24,11 +24,21 @@ from upweight.core.rows import Rows
 from upweight.core.scores import Scores, Unit
 from upweight.core.token_scoring import LinearScores, ScoreDirection, Span, measuring
 from upweight.methods.parts.checkpoint_state import checkpoint_state, require_same_checkpoints
-from upweight.methods.parts.repeated_removals import Effects, RepeatedRemovals, removal_facts
+from upweight.methods.parts.repeated_removals import (
+    COARSE_SEGMENTS,
+    NO_STEPS,
+    REMOVALS_OF_FEW,
+    ROUGH_TRAINING,
+    SOME_MODULES,
+    RepeatedRemovals,
+    not_compared,
+    removal_facts,
+)
 
 Array = NDArray[np.float64]
 TRAIN_BLOCK = 4096  # training examples whose scores are held in memory at once
 SELF_BLOCK = 64  # training examples whose self-influence is computed at once
+SELF_QUERIES = 16  # training examples whose scores are compared with repeated trainings, of self-influence
 DEFAULT_SEGMENTS = 3
 
 
@@ -79,14 +89,14 @@ class SOURCE(Attributor):
 
     def fit(self, model: Any, train: Examples) -> FittedSOURCE | FittedSteps:
         """Read the recorded steps, or compute the curvature of every segment."""
-        if self.segments is None and self.curvature is None and self.modules is None:
-            steps = model.stepwise(train)
-            if steps is not None:
-                return FittedSteps(self, model, train, steps)
+        follows_steps = self.segments is None and self.curvature is None and self.modules is None
+        steps = model.stepwise(train) if follows_steps else _known_steps(model, train)
+        if follows_steps and steps is not None:
+            return FittedSteps(self, model, train, steps)
         count = DEFAULT_SEGMENTS if self.segments is None else self.segments
         narrowed = model if self.modules is None else _narrowed(model, self.modules)
         segments = narrowed.segments(train, self.curvature, count)
-        return FittedSOURCE(self, (narrowed, model), train, segments, *model.contradictions(train))
+        return FittedSOURCE(self, (narrowed, model), train, segments, steps)
 
     def restore(
         self, model: Any, train: Examples, state: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
@@ -109,7 +119,7 @@ class FittedSteps(Fitted[SOURCE, Checkpointed]):
         values = self.steps.gradients(self.steps.outcome_rows(self.model, queries))
         ended_early = Counter(self.steps.lost)
         yield slice(0, len(self.train)), values
-        return _facts(ended_early, self.removals.effects(queries, values, len(values)))
+        return self._facts(ended_early, queries, values @ self.removals.left_out.T)
 
     def self_values(self) -> Array:
         """The score of each training example on itself, from a backward pass for every example."""
@@ -119,14 +129,29 @@ class FittedSteps(Fitted[SOURCE, Checkpointed]):
     def self_influence(self) -> Scores:
         """One row, `self`, and warnings if the backward pass of an example ended early or predicts no removal."""
         self.require_unchanged()
-        values, effects, ended_early = np.empty(len(self.train)), [], Counter[int]()
+        values, predicted, ended_early = np.empty(len(self.train)), [], Counter[int]()
         with self.announced_self_influence():
-            for block, examples, of_block in self._self_blocks():
+            for block, _, of_block in self._self_blocks():
                 values[block] = np.diagonal(of_block[:, block.start :])
                 ended_early.update(self.steps.lost)
-                effects.append(self.removals.effects(examples, of_block, len(values)))
-        facts = _facts(ended_early, Effects.joined(effects))
+                predicted.append(of_block @ self.removals.left_out.T)
+            facts = self._facts(ended_early, self.train, np.concatenate(predicted))
         return self.scores(values[None, :], np.array(["self"]), self.train.ids, facts=facts)
+
+    def _facts(self, ended_early: Counter[int], queries: Examples, predicted: Array) -> AnswerFacts:
+        """How far scores predict the effects of removals, and warnings about passes that ended early.
+
+        `ended_early`: step → number of queries whose backward pass ended there.
+        """
+        facts = removal_facts(self.removals.effects(queries, predicted), ROUGH_TRAINING)
+        if ended_early:
+            warning = (
+                f"The backward pass ended early for {ended_early.total()} queries (the first at step "
+                f"{max(ended_early)}): between these checkpoints the derivative grows without bound, as it can if "
+                "training is at the edge of stability. Record more checkpoints, or pass segments=3."
+            )
+            facts = {**facts, "warnings": [warning, *facts.get("warnings", ())]}
+        return AnswerFacts(diagnostics=facts)
 
     def _self_blocks(self) -> Iterator[tuple[slice, Examples, Array]]:
         """(block of training examples, these as queries, their scores (block, n))."""
@@ -160,21 +185,36 @@ class FittedSOURCE(LinearScores[SOURCE, Checkpointed]):
         models: tuple[Checkpointed, Checkpointed],  # the one whose gradients count, and the original one
         train: Examples,
         segments: Sequence[Segment],
-        checked: int = 0,
-        contradictions: Sequence[str] = (),
+        steps: Stepwise | None,
     ) -> None:
         super().__init__(recipe, models[0], train, Unit.RANK, models[1])
-        self.segments, self.checked, self.contradictions = segments, checked, contradictions
+        self.segments, self.contradictions = segments, models[1].contradictions(steps)
+        self.checked = 0 if steps is None else steps.checked
+        is_whole = recipe.modules is None
+        self.removals = RepeatedRemovals(models[1], train, steps) if steps is not None and is_whole else None
 
-    def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
+    def blocks(self, queries: Examples) -> Blocks:
         """The responses of all segments once, then their products with the gradients at every checkpoint."""
-        responses, count = self._responses(queries), self.model.mean_over(self.train)
+        responses, predicted = self._responses(queries), np.zeros((len(queries), REMOVALS_OF_FEW))
         for block in blocks(len(self.train), TRAIN_BLOCK):
-            examples = self.train.take(np.arange(block.start, block.stop))
-            scores = np.zeros((len(queries), len(examples)))
-            for response, share, rows in self._checkpoint_gradients(responses, examples):
-                scores -= share * response.dot(rows)
-            yield block, scores / count
+            scores = self._scores(responses, np.arange(block.start, block.stop))
+            if self.removals is not None:
+                predicted += scores @ self.removals.left_out[:, block].T
+            yield block, scores
+        return self._facts(queries, predicted)
+
+    def _scores(self, responses: Sequence[Rows], positions: NDArray[np.intp]) -> Array:
+        """Scores of the training examples at these positions, (queries, positions)."""
+        scores = np.zeros((len(responses[0]), len(positions)))
+        for response, share, rows in self._checkpoint_gradients(responses, self.train.take(positions)):
+            scores -= share * response.dot(rows)
+        return scores / self.model.mean_over(self.train)
+
+    def _facts(self, queries: Examples, predicted: Array) -> AnswerFacts:
+        """How far scores predict the effects of removals (m, removals), or why they are not compared."""
+        if self.removals is not None:
+            return AnswerFacts(diagnostics=removal_facts(self.removals.effects(queries, predicted), COARSE_SEGMENTS))
+        return AnswerFacts(diagnostics=not_compared(NO_STEPS if self.recipe.modules is None else SOME_MODULES))
 
     def score_directions(self, queries: Examples, tokens: Span | None = None) -> list[ScoreDirection]:
         """The responses of the segments, at each of their checkpoints with its share."""
@@ -197,6 +237,15 @@ class FittedSOURCE(LinearScores[SOURCE, Checkpointed]):
                 for response, share, rows in self._checkpoint_gradients(self._responses(examples), examples)
             )
         return values / self.model.mean_over(self.train)
+
+    def self_facts(self) -> AnswerFacts:
+        """How far the scores of some training examples as queries predict the effects of removals on these."""
+        queries, predicted = self.train.take(np.arange(min(SELF_QUERIES, len(self.train)))), np.empty((0, 0))
+        if self.removals is not None:
+            left_out = self.removals.left_out
+            positions = np.flatnonzero(left_out.any(axis=0))
+            predicted = self._scores(self._responses(queries), positions) @ left_out[:, positions].T
+        return self._facts(queries, predicted)
 
     @property
     def diagnostics(self) -> Mapping[str, Any]:
@@ -241,17 +290,9 @@ def _narrowed(model: Any, modules: Modules) -> Any:
     return model.narrowed(parts)
 
 
-def _facts(ended_early: Counter[int], effects: Effects) -> AnswerFacts:
-    """How far scores predict the effects of removals, with warnings about these and passes that ended early.
-
-    `ended_early`: step → number of queries whose backward pass ended there.
-    """
-    facts = removal_facts(effects)
-    if ended_early:
-        warning = (
-            f"The backward pass ended early for {ended_early.total()} queries (the first at step {max(ended_early)}): "
-            "between these checkpoints the derivative grows without bound, as it can if training is at the edge of "
-            "stability. Record more checkpoints, or pass segments=3."
-        )
-        facts = {**facts, "warnings": [warning, *facts.get("warnings", ())]}
-    return AnswerFacts(diagnostics=facts)
+def _known_steps(model: Any, train: Examples) -> Stepwise | None:
+    """The recorded steps; None too if they cannot be followed (dampening, ids of other examples)."""
+    try:
+        return cast("Stepwise | None", model.stepwise(train))
+    except ValueError:
+        return None

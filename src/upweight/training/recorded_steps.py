@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, final
 
 import numpy as np
@@ -23,6 +23,7 @@ from upweight.gradients.network import BATCH_NORMS, Network
 from upweight.training.adjoint import TrainingStep, pull_back
 from upweight.training.batch_statistics import statistic_gradients
 from upweight.training.checkpoint_file import STATE
+from upweight.training.initial_network import preserve_random_state
 from upweight.training.module_modes import set_modes
 from upweight.training.optimiser_step import OptimiserState, initial_state, state_names
 from upweight.training.recorded_batches import Batch, positions_of
@@ -150,9 +151,10 @@ class RecordedSteps(Stepwise):
         theta, _, buffers = self._read(0)
         _load_buffers(run.network.net, buffers)
         state = initial_state(run.training, theta)
-        for t in range(self.steps):
-            shares = self._shares(run, t) * torch.from_numpy(weights[run.positions[t]]).to(theta)
-            theta, state = run.take_step(theta, state, self._check.gradient(t, theta, shares=shares), t)
+        with preserve_random_state(run.network.device):
+            for t, shares in enumerate(self._all_shares):
+                left = shares * torch.from_numpy(weights[run.positions[t]]).to(theta)
+                theta, state = run.take_step(theta, state, self._check.weighted_gradient(t, theta, run, left), t)
         trained = dict(zip(run.network.names, run.split(theta), strict=True))
         return trained | {name: buffer.clone() for name, buffer in run.network.net.named_buffers()}
 
@@ -223,6 +225,11 @@ class RecordedSteps(Stepwise):
         """The factor of each loss in the objective of step t, (batch,)."""
         shares = self._sample_weights[run.positions[t]] * self._factors(run, t)
         return torch.from_numpy(shares).to(run.network.device, run.network.dtype)
+
+    @cached_property
+    def _all_shares(self) -> list[Tensor]:
+        """Those of every step, for trainings that are repeated."""
+        return [self._shares(self._run, t) for t in range(self.steps)]
 
     def _read_checkpoint(self, position: int) -> tuple[Tensor, OptimiserState, dict[str, Tensor]]:
         """Parameters (p,), second moments and buffers of a checkpoint, and Adam's first; adjoints need no momentum."""

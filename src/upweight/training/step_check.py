@@ -148,14 +148,11 @@ class StepCheck:
         """The relative precision of the parameters."""
         return torch.finfo(self.run.network.dtype).eps
 
-    def gradient(self, t: int, theta: Tensor, run: Run | None = None, shares: Tensor | None = None) -> Tensor:
-        """Gradient (p,) of the batch of step t at θ, in the net's mode and before clipping.
-
-        `shares`: the factor of each loss, (batch,); None for those of the training.
-        """
+    def gradient(self, t: int, theta: Tensor, run: Run | None = None) -> Tensor:
+        """Gradient (p,) of the batch of step t at θ, in the net's mode and before clipping."""
         run = self.run if run is None else run
         with preserve_random_state(run.network.device):
-            return self._gradient_of(t, theta, run, self.shares(run, t) if shares is None else shares)
+            return self.weighted_gradient(t, theta, run, self.shares(run, t))
 
     def _example_scale(self, t: int, theta: Tensor) -> float:
         """About the mean length of the gradients of the examples in step t, which rounding errors are relative to."""
@@ -163,11 +160,11 @@ class StepCheck:
         # With random signs, the squared length of the sum is on average the sum of the squared lengths.
         signs = torch.randint(0, 2, shares.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
         with preserve_random_state(self.run.network.device):
-            gradient = self._gradient_of(t, theta, self.run, shares * signs.to(shares))
+            gradient = self.weighted_gradient(t, theta, self.run, shares * signs.to(shares))
         return _norm(gradient) * float(np.sqrt(len(shares)))
 
-    def _gradient_of(self, t: int, theta: Tensor, run: Run, coefficients: Tensor) -> Tensor:
-        """∇ Σ cᵢ ℓᵢ of step t at θ, (p,)."""
+    def weighted_gradient(self, t: int, theta: Tensor, run: Run, coefficients: Tensor) -> Tensor:
+        """∇ Σ cᵢ ℓᵢ of step t at θ, (p,); it may draw random numbers."""
         parameters = list(run.network.parameters().values())
         set_parameter_views(parameters, theta)
         total = torch.zeros_like(theta)

@@ -103,20 +103,15 @@ class CheckpointedNetwork(Checkpointed, Layered):
         weights = sample_weights(train)
         return RecordedSteps(self.trajectory, batches, self.network, train, weights, checkpoints, fixed)
 
-    def contradictions(self, train: Examples) -> tuple[int, list[str]]:
-        """(How many recorded steps were compared with a replay, what the training did that SOURCE does not model)."""
+    def contradictions(self, steps: Any) -> list[str]:
+        """What the training did that SOURCE by segments does not model, with the steps of `stepwise`."""
         from upweight.training.segment_check import training_mode_warnings, unfollowed_modes, unmodelled_settings
 
         assert self.trajectory is not None
         unmodelled = [*self.rate_notes, *unmodelled_settings(self.trajectory)]
-        try:
-            steps = self.stepwise(train)
-        except ValueError:  # segments do not need steps that can be replayed (dampening, ids of other examples)
-            steps = None
         if steps is not None and steps.checked:
-            modes = unfollowed_modes(steps.training_modules)
-            return steps.checked, [*unmodelled, *steps.contradictions, *modes]
-        return 0, [*unmodelled, *training_mode_warnings(self.trajectory, self.network.net)]
+            return [*unmodelled, *steps.contradictions, *unfollowed_modes(steps.training_modules)]
+        return [*unmodelled, *training_mode_warnings(self.trajectory, self.network.net)]
 
     @property
     def layers(self) -> tuple[str, ...]:
