@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from upweight.core.scores import Unit
+from upweight.evaluate.verdict import Verdict
 from upweight.report.document import rendered
-from upweight.report.wording import significant
+from upweight.report.wording import UNCONFIRMED, significant
 
 MAX_ROWS = 200  # of one table
 MAX_TABLES = 20  # of one page
@@ -114,8 +115,10 @@ def application_page(
     )
 
 
-def unit_text(unit: Unit) -> str:
-    """The meaning of numbers of this unit."""
+def unit_text(unit: Unit, verdict: Verdict | None = None) -> str:
+    """The meaning of numbers of this unit, after this verdict of retraining."""
+    if verdict is Verdict.FAILS:
+        return UNCONFIRMED
     return "sizes in the measurement’s own unit" if unit == Unit.EFFECT else "sign and order, not size"
 
 

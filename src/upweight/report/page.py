@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from upweight.core.examples import Examples
-from upweight.core.scores import Scores, Unit
+from upweight.core.scores import Scores
 from upweight.report.document import rendered, written
 from upweight.report.inputs_page import inputs_section
 from upweight.report.page_limits import PageLimits
 from upweight.report.payload import payload
 from upweight.report.verification import LEVEL, headline, judged, same_scores, trust
-from upweight.report.wording import count, settings, wording
+from upweight.report.wording import UNCONFIRMED, Wording, count, settings, wording
 
 if TYPE_CHECKING:
     from upweight.applications.explain import Explanation
@@ -126,7 +126,7 @@ def page_facts(scores: Scores, check: Check | None, warnings: Sequence[dict[str,
     words = wording(scores)
     return {
         "words": words,
-        "unit": _unit_sentence(scores.unit, words.unit),
+        "unit": _unit_sentence(words),
         "method": method_name(scores),
         "size": f"{count(len(scores.query_ids), 'query')} × {count(len(scores.train_ids), 'training example')}",
         "warnings": [*_warnings(scores, check), *warnings],
@@ -145,10 +145,10 @@ def method_name(scores: Scores) -> str:
     return str(scores.recipe.get("method", "unnamed method"))
 
 
-def _unit_sentence(unit: Unit, name: str) -> str:
-    if unit == Unit.EFFECT:
-        return f"EFFECT: the size of scores is in {name or 'the unit of the measurement'}"
-    return "RANK: scores give sign and order, not size"
+def _unit_sentence(words: Wording) -> str:
+    if words.calibrated:
+        return f"EFFECT: the size of scores is in {words.unit or 'the unit of the measurement'}"
+    return f"RANK: {UNCONFIRMED if words.refuted else 'scores give sign and order, not size'}"
 
 
 def _warnings(scores: Scores, check: Check | None) -> list[dict[str, str]]:

@@ -87,6 +87,7 @@ def words_data(scores: Scores) -> dict[str, Any]:
         "unit": words.unit,
         "loss": words.is_loss,
         "effect": words.calibrated,
+        "refuted": words.refuted,
     }
 
 

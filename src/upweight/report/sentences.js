@@ -9,6 +9,10 @@ function withUnit(text) {
 // What removing a training example with this score would do, in a sentence that suits the measurement.
 function removal(score) {
   if (score === 0) return `Removing it would not change the ${WORDS.quantity}.`;
+  if (WORDS.refuted) {
+    const direction = (score > 0) === WORDS.loss ? "raise" : "lower";
+    return `By its score, removing it would ${direction} the ${WORDS.quantity}, but such scores do not predict retraining here.`;
+  }
   if (WORDS.loss) {
     const direction = score > 0 ? "raise" : "lower";
     return WORDS.effect

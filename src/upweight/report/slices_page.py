@@ -33,7 +33,7 @@ def slices_page(slices: Slices, description: Sequence[str] = ()) -> str:
             count(len(slices.groups.names), "group"),
             count(len(slices.slices), "slice"),
             slices.measurement,
-            unit_text(slices.unit),
+            unit_text(slices.unit, slices.verdict),
             f"checked by retraining: {result_words(slices.judgement)}"
             if slices.judgement
             else "not checked by retraining",

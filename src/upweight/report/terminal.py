@@ -22,7 +22,7 @@ from upweight.evaluate.verify import Check
 from upweight.report.page_limits import PageLimits
 from upweight.report.table_cells import Cells
 from upweight.report.terminal_overview import overview_summary
-from upweight.report.wording import significant
+from upweight.report.wording import significant, wording
 
 MAX_WIDTH = 78  # columns, so that lines fit the narrowest usual terminal
 COLOURS = ("cyan", "magenta")  # of proponents, of opponents
@@ -180,6 +180,8 @@ def _titles(explanation: Explanation, noun: str) -> tuple[str, str]:
 def _meaning(explanation: Explanation, position: int, sides: Sequence[Sequence[Attribution]]) -> Text:
     """The strongest score in a sentence that explains its sign and unit."""
     strongest = max((a for side in sides for a in side), key=lambda a: abs(a.score), default=None)
+    if wording(explanation.scores).refuted:
+        return Text("These scores do not predict retraining here: neither order nor size is confirmed (RANK).", "dim")
     if explanation.scores.unit == Unit.RANK or strongest is None:
         return Text("These scores have a sign and an order, but their size means nothing (RANK).", "dim")
     measurement, unit = explanation.scores.measurement, ""

@@ -62,7 +62,7 @@ def what_if_page(result: WhatIf, description: Sequence[str] = ()) -> str:
             count(len(result.changes), "change"),
             count(len(result.queries), "query"),
             result.measurement,
-            unit_text(result.unit),
+            unit_text(result.unit, result.verdict),
             checked,
             method,
         ],

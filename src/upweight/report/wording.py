@@ -12,8 +12,10 @@ import numpy as np
 
 from upweight.core.example_columns import is_missing
 from upweight.core.scores import Scores, Unit
+from upweight.evaluate.verdict import Verdict
 
 MINUS = "−"
+UNCONFIRMED = "retraining confirms neither order nor size"
 MAX_EXACT_INTEGER = 2**53  # floats, and the numbers of a browser, hold all whole numbers up to it
 
 
@@ -23,6 +25,7 @@ class Wording:
 
     For `−loss (nats)`, `quantity` is `loss`, `sign` is −1 because a higher measurement is a lower loss, and `unit` is
     `nats`. `calibrated`: scores are EFFECT, so that the unit follows their number; RANK scores have no unit.
+    `refuted`: retraining says that the scores predict neither sizes nor order.
     """
 
     measurement: str
@@ -30,6 +33,7 @@ class Wording:
     sign: int
     unit: str
     calibrated: bool
+    refuted: bool = False
 
     @property
     def is_loss(self) -> bool:
@@ -42,8 +46,9 @@ def wording(scores: Scores) -> Wording:
     match = re.fullmatch(r"(.*?)\s*\(([^()]*)\)\s*", scores.measurement, flags=re.DOTALL)
     quantity, unit = (match[1], match[2]) if match else (scores.measurement.strip(), "")
     is_loss = quantity.startswith((f"{MINUS}loss", "-loss"))
-    calibrated = scores.unit == Unit.EFFECT
-    return Wording(scores.measurement, quantity[1:] if is_loss else quantity, -1 if is_loss else 1, unit, calibrated)
+    calibrated, refuted = scores.unit == Unit.EFFECT, scores.diagnostics.get("verdict") == Verdict.FAILS
+    name, sign = (quantity[1:], -1) if is_loss else (quantity, 1)
+    return Wording(scores.measurement, name, sign, unit, calibrated, refuted)
 
 
 def label_text(value: Any) -> str | None:
