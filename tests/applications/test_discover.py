@@ -190,6 +190,21 @@ def test_a_model_that_cannot_be_retrained_gives_unconfirmed_groups_with_a_warnin
     assert "none of them is confirmed" in result.diagnostics["warnings"][0]
 
 
+@pytest.mark.parametrize(("share", "is_told"), [(0.04, False), (0.5, True)])
+def test_queries_that_the_model_was_trained_on_have_a_warning(share, is_told):
+    model, train, queries = problem(False)
+    copies = round(share * len(queries))
+    mixed = uw.Examples(
+        np.vstack([train.x[:copies], queries.x[copies:]]),
+        np.r_[train.y[:copies], queries.y[copies:]],
+        names=train.names,
+    )
+    warnings = uw.discover(model, train, mixed).diagnostics["warnings"]
+    assert [f"{copies} of {len(queries)} queries have the inputs of training" in each for each in warnings] == [
+        True
+    ] * is_told
+
+
 def test_bad_requests_are_refused_in_a_sentence(found):
     _, model, train, queries = found
     with pytest.raises(ValueError, match="at least 20 queries"):

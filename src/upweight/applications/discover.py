@@ -11,18 +11,21 @@ from numpy.typing import NDArray
 from upweight.applications.conditions import conditions_of
 from upweight.applications.discovery import Discovery, UnsupportedRegion
 from upweight.applications.group_rounds import GroupDiscovery, GroupRounds
+from upweight.applications.nearest_copies import equal_rows
 from upweight.applications.query_support import support_of
 from upweight.core.attributor import Attributor
 from upweight.core.capability_checks import require
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable
 from upweight.core.progress import Progress, no_progress
+from upweight.core.weights import weighted_positions
 from upweight.methods.registry import first_choice
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 FEW_SUPPORTERS_SHARE = 0.01  # share of training examples that are as far away, up to which a query is unsupported
 FEWEST_QUERIES = 20
+FEW_COPIES = 0.05  # largest share of queries with the inputs of training examples that has no warning
 
 
 def discover(
@@ -72,6 +75,7 @@ def discover(
         report("search", len(state.groups), search.most)
     report("search", search.most, search.most)
     support = support_of(model, train, queries)
+    warnings = [*_warnings_of_copies(train, queries), *state.warnings()]
     return Discovery(
         groups=tuple(state.groups),
         rejected=tuple(state.rejected),
@@ -87,8 +91,20 @@ def discover(
         model=state.model,
         train=train,
         queries=queries,
-        diagnostics={"warnings": state.warnings(), "notes": list(model.notes), "method": recipe.described()},
+        diagnostics={"warnings": warnings, "notes": list(model.notes), "method": recipe.described()},
     )
+
+
+def _warnings_of_copies(train: Examples, queries: Examples) -> list[str]:
+    """A warning if the model was trained on more than a few of the queries."""
+    is_copy = np.array([copy is not None for copy in equal_rows(train, queries, weighted_positions(train))[0]])
+    if is_copy.mean() <= FEW_COPIES:
+        return []
+    return [
+        f"{is_copy.sum():,} of {len(queries):,} queries have the inputs of training examples, such as "
+        f"{queries.ids[is_copy][0]!r}: the model was trained on them, so that a group with their copies looks helpful, "
+        "whatever it does to others. Ask about queries that the model has not seen."
+    ]
 
 
 def _unsupported(model: Measurable, queries: Examples, share: Array, seed: int) -> UnsupportedRegion | None:
