@@ -65,6 +65,6 @@ def _gradients_after(summed: SummedObjective, plain: CapturedRows, places: NDArr
     for place, step in zip(places, steps, strict=True):
         network.write(start + step)
         weights = np.where(np.arange(len(summed.weights)) == place, 0.0, summed.weights)
-        moved = total_gradient(replace(summed, network=network, weights=weights))
+        moved = total_gradient(replace(summed, network=network, weights=weights), summed.network)
         left.append(moved - at_start - summed.weights[place] * share)
     return np.array(left)

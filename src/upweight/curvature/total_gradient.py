@@ -9,15 +9,19 @@ from numpy.typing import NDArray
 from upweight.core.blocks import blocks
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.inspection import inspect
+from upweight.gradients.network import Network
 
 MAX_BATCH_EXAMPLES = 4096
 
 
-def total_gradient(summed: SummedObjective) -> NDArray[np.float64]:
-    """Σ wᵢ∇ℓᵢ + ridge θ, (parameters,)."""
+def total_gradient(summed: SummedObjective, original: Network | None = None) -> NDArray[np.float64]:
+    """Σ wᵢ∇ℓᵢ + ridge θ, (parameters,).
+
+    `original`: the network of which that of the objective is a copy with other parameters, and which was inspected.
+    """
     network, train = summed.network, summed.train
     total = summed.ridge * network.vector()
-    size = min(MAX_BATCH_EXAMPLES, 8 * inspect(network, "loss", train).batch_size)
+    size = min(MAX_BATCH_EXAMPLES, 8 * inspect(original or network, "loss", train).batch_size)
     parameters = list(network.parameters().values())
     for where in blocks(len(train), size):
         part = train.take(np.arange(where.start, where.stop))

@@ -181,9 +181,10 @@ class Network:
 
     def write(self, vector: NDArray[np.float64]) -> None:
         """Overwrite the trainable parameters with a vector (size,). Only for a `writable_copy`."""
+        parameters = self.parameters()
         with torch.no_grad():
             for name, block in self.split(np.asarray(vector)[None]).items():
-                self.parameters()[name].copy_(block[0])
+                parameters[name].copy_(block[0])
 
     @property
     def precision(self) -> torch.dtype:
