@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import upweight as uw
+from support.scikit_learn_versions import PERCEPTRON_TAKES_WEIGHTS
 from upweight.evaluate.agreement import agreement
 from upweight.models.pytorch import layered_perceptrons
 
@@ -66,6 +67,7 @@ def test_the_network_measures_what_the_perceptron_does_and_is_retrained_like_it(
         np.testing.assert_allclose(again.measure(queries), -loss(refit, steps.transform(x[N:]), y[N:]), rtol=1e-6)
 
 
+@pytest.mark.skipif(not PERCEPTRON_TAKES_WEIGHTS, reason="this scikit-learn trains perceptrons without weights")
 def test_scores_of_a_smooth_perceptron_agree_with_refits_and_weights_count() -> None:
     x, y = rows(load_diabetes)
     y, weights = y / 100, 1.0 + np.arange(N) % 2

@@ -7,6 +7,7 @@ from typing import Any
 
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, PassiveAggressiveClassifier
 from sklearn.multioutput import ClassifierChain
+from sklearn.neural_network import MLPRegressor
 
 # The first argument of chains, which had another name before 1.7.
 CHAINED = "estimator" if "estimator" in signature(ClassifierChain).parameters else "base_estimator"
@@ -14,6 +15,8 @@ CHAINED = "estimator" if "estimator" in signature(ClassifierChain).parameters el
 L1: dict[str, Any] = {"l1_ratio": 1.0} if LogisticRegression().penalty == "deprecated" else {"penalty": "l1"}
 # Since 1.7 passive-aggressive learners are trained with weights.
 PASSIVE_AGGRESSIVE_TAKES_WEIGHTS = "sample_weight" in signature(PassiveAggressiveClassifier.fit).parameters
+# And perceptrons with layers.
+PERCEPTRON_TAKES_WEIGHTS = "sample_weight" in signature(MLPRegressor.fit).parameters
 
 
 def logistic_regression_cv(**settings: Any) -> LogisticRegressionCV:
