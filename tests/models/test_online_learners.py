@@ -98,6 +98,8 @@ def passive_aggressive(estimator: Any, x: Any, y: Any, queries: Any, skipped: in
 def test_scores_of_passive_aggressive_learners_equal_those_of_their_rule_without_the_example(
     loss: str, intercept: bool, shuffle: bool
 ) -> None:
+    if shuffle and not PASSIVE_AGGRESSIVE_TAKES_WEIGHTS:
+        pytest.skip("without weights, an example is taken out before the order is drawn")
     is_classifier = loss.endswith("hinge")
     x, y = rows(load_breast_cancer if is_classifier else load_diabetes)
     y = y if is_classifier else y / 100
@@ -116,7 +118,8 @@ def test_a_passive_aggressive_learner_is_trained_again_with_the_strength_that_it
     estimator = PassiveAggressiveClassifier(random_state=0).set_params(C=0.05).fit(x[:N], y[:N])
     model = uw.explainable(estimator, train, measure=first)
     np.testing.assert_allclose(model.measure(queries), estimator.decision_function(x[N:])[:, 0])
-    assert ("trained with C=1, not 0.05" in " ".join(model.notes)) == (estimator.eta0 != estimator.C)
+    is_followed = PASSIVE_AGGRESSIVE_TAKES_WEIGHTS and estimator.eta0 != estimator.C
+    assert ("trained with C=1, not 0.05" in " ".join(model.notes)) == is_followed
 
 
 SEEDED = {
