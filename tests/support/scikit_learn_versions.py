@@ -5,7 +5,7 @@ from __future__ import annotations
 from inspect import signature
 from typing import Any
 
-from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, PassiveAggressiveClassifier
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, SGDClassifier
 from sklearn.multioutput import ClassifierChain
 from sklearn.neural_network import MLPRegressor
 
@@ -13,8 +13,8 @@ from sklearn.neural_network import MLPRegressor
 CHAINED = "estimator" if "estimator" in signature(ClassifierChain).parameters else "base_estimator"
 # How a logistic regression is given an l1 penalty: since 1.8 by its ratio alone.
 L1: dict[str, Any] = {"l1_ratio": 1.0} if LogisticRegression().penalty == "deprecated" else {"penalty": "l1"}
-# Since 1.7 passive-aggressive learners are trained with weights.
-PASSIVE_AGGRESSIVE_TAKES_WEIGHTS = "sample_weight" in signature(PassiveAggressiveClassifier.fit).parameters
+# Since 1.8 SGDClassifier has the steps of passive-aggressive learners, and so they can be trained with weights.
+PASSIVE_AGGRESSIVE_TAKES_WEIGHTS = any("pa1" in str(r) for r in SGDClassifier._parameter_constraints["learning_rate"])
 # And perceptrons with layers.
 PERCEPTRON_TAKES_WEIGHTS = "sample_weight" in signature(MLPRegressor.fit).parameters
 
