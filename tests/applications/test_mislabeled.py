@@ -243,3 +243,22 @@ def test_the_second_round_ends_after_a_fold_that_shows_that_it_does_not_help():
     _, train, _, _, _ = cancer(0.3, 0)
     trainings, suspects = trainings_on_folds(train)
     assert trainings == 10 and suspects.held_out.helps and np.isfinite(suspects.held_out.loss).all()
+
+
+@pytest.mark.parametrize("absent", [0, 1, 3])
+def test_a_class_whose_only_example_has_weight_0_shifts_no_other_class(absent):
+    """Copies of the estimator that do not see the class have fewer outputs."""
+    x = np.random.default_rng(0).normal(size=(80, 4))
+    order = [label for label in range(4) if label != absent]
+    y = np.array(order)[np.digitize(x[:, 0], [-0.4, 0.4])]
+    y[0] = absent
+    weights = np.ones(80)
+    weights[0] = 0.0
+    estimator = LogisticRegression(tol=1e-8, max_iter=9999).fit(x, y, sample_weight=weights)
+    train = uw.Examples(x, y, weights=weights)
+    suspects = uw.mislabeled(uw.explainable(estimator, train), train)
+    x, y = x[1:], y[1:]
+    others = uw.Examples(x, y, ids=range(1, 80))
+    model = uw.explainable(LogisticRegression(tol=1e-8, max_iter=9999).fit(x, y), others)
+    agreed = np.intersect1d(suspects.ids[:10], uw.mislabeled(model, others).ids[:10])
+    assert len(agreed) >= 7

@@ -275,12 +275,17 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
         self._cache.features.get_or_make(examples, lambda: self.design.features_of(matrix))
 
     def retrain_roughly(self, train: Examples, weights: Array, seed: int = 0) -> LinearModel:
-        """Retrain with the estimator's own solver and tolerance, if it works on the columns."""
+        """Retrain with the estimator's own solver and tolerance, if it works on the columns and knows all classes.
+
+        It does not know a class all of whose examples have weight 0: its outputs are those of the others.
+        """
         if self.fit_copy is None:
             return self.retrain(train, weights, seed)
         require_classes(train, weights, self.family)
         remaining = np.flatnonzero(weights * sample_weights(train))
         design, theta = self.fit_copy(train.take(remaining), weights[remaining])
+        if theta.shape != self.theta.shape:
+            return self.retrain(train, weights, seed)
         return replace(self, design=design, theta=theta, is_original=False).hypothetical()
 
     def _features(self, examples: Examples) -> Features:
