@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import upweight as uw
 from support.layer_nets import LAYER_NETS, REFUSED
@@ -176,3 +177,23 @@ def test_gradients_that_are_all_zero_give_scores_of_zero_or_are_named(recipe: An
         assert "gradient" in str(error) or "curvature" in str(error)
     else:
         assert not scores.any()
+
+
+class WeightedLoss(nn.Module):
+    """Cross-entropy with a factor for every class."""
+
+    def __init__(self, trained: bool) -> None:
+        super().__init__()
+        self.factors = nn.Parameter(torch.ones(3), requires_grad=trained)
+
+    def forward(self, net: nn.Module, batch: Any) -> torch.Tensor:
+        return nn.functional.cross_entropy(net(batch.x) * self.factors, batch.y, reduction="none")
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_trainable_parameters_of_a_loss_are_named(trained):
+    train = uw.Examples(np.random.default_rng(0).normal(size=(12, 4)).astype("float32"), np.arange(12) % 3)
+    warnings = uw.GradDot().fit(uw.TorchModel(nn.Linear(4, 3), WeightedLoss(trained)), train).diagnostics["warnings"]
+    assert ["parameters of the loss (3 numbers, e.g. factors) are held fixed" in w for w in warnings] == [
+        True
+    ] * trained

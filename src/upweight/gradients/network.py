@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from upweight.core.examples import Examples
 from upweight.gradients.batches import Batch, describe, is_integer_input, to_device
 from upweight.gradients.batches import collate as stack
+from upweight.gradients.loss_parameters import notes_of_loss
 from upweight.gradients.matrices import flatten_each
 from upweight.gradients.preserve_model import preserve_model
 
@@ -66,7 +67,7 @@ class Network:
         self._refuse(named)
         self.shapes = {name: tuple(named[name].shape) for name in self.names}
         self.device, self.dtype = named[self.names[0]].device, named[self.names[0]].dtype
-        self.notes = (*self._notes(named), *getattr(loss, "notes", ()))
+        self.notes = (*self._notes(named), *notes_of_loss(loss, net), *getattr(loss, "notes", ()))
 
     def _refuse(self, named: Mapping[str, Tensor]) -> None:
         if not self.names:
