@@ -177,3 +177,34 @@ def test_the_chord_method_gives_way_if_its_steps_gain_too_little():
     moved = Newton(problem, overdamped, chord_share=1.0).newton_steps(weights, None, 50)
     assert (moved.residual <= 1e-10).all()
     np.testing.assert_allclose(moved.shifts, newton(problem, weights).shifts, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["logistic", "softmax"])
+def test_loose_systems_far_from_the_optimum_take_fewer_products_to_the_same_one(name, monkeypatch):
+    rough = problem_of(name, n=400)
+    problem = replace(rough, theta=rough.theta + newton(rough, np.ones((1, 400))).shifts.reshape(rough.shape))
+    weights, products = masks(400, (20, 40, 120)), []
+    matvec = Newton._matvec
+    monkeypatch.setattr(Newton, "_matvec", lambda self, *given: products.append(1) or matvec(self, *given))
+    solver, moved, counts = LinearCurvature(problem, None, 0.0).solver, [], []
+    for loosest in (0.1, 0.0):
+        products.clear()
+        moved.append(Newton(problem, solver, loosest=loosest).newton_steps(weights, None, 50, forcing=1e-6))
+        counts.append(len(products))
+    assert counts[0] < counts[1] and (moved[0].residual <= 1e-10).all()
+    np.testing.assert_allclose(moved[0].shifts, moved[1].shifts, atol=1e-9)
+
+
+def test_a_retraining_solves_loosely_and_a_single_step_does_not(monkeypatch):
+    problem, exactness = problem_of("logistic", n=100), []
+    step = Newton._step
+
+    def watched(self, gradient, derivatives, factors, forcing):
+        exactness.append(float(forcing.max()))
+        return step(self, gradient, derivatives, factors, forcing)
+
+    monkeypatch.setattr(Newton, "_step", watched)
+    newton(problem, masks(100, (30,)), steps=1)
+    assert exactness == [1e-6]
+    newton(problem, masks(100, (30,)), steps=50)
+    assert exactness[1] == 0.1 and exactness[-1] < 0.1

@@ -177,6 +177,19 @@ def test_few_texts_have_the_same_model_in_gram_coordinates():
     np.testing.assert_allclose(model.retrain(train, weights).measure(queries), expected, atol=1e-5)
 
 
+def test_gram_coordinates_of_some_texts_do_not_stand_for_all():
+    written, y = texts(26)
+    weights = np.ones(20)
+    weights[::4] = 0.0
+    train, queries = uw.Examples(written[:20], y[:20], weights=weights), uw.Examples(written[20:], y[20:])
+    final = LogisticRegression(**TIGHT)
+    estimator = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), final)
+    estimator.fit(train.x, train.y, logisticregression__sample_weight=weights)
+    model = uw.explainable(estimator, train, measure=mixed)
+    for examples in (train, queries):
+        np.testing.assert_allclose(model.measure(examples), mixed(outputs(estimator, examples.x)), atol=1e-9)
+
+
 def test_an_empty_text_is_an_empty_row():
     written, y = texts(60)
     written[3] = written[17] = "nothing known"

@@ -82,9 +82,11 @@ class ConjugateGradients(HessianSolver):
 
 
 def conjugate_gradients(
-    matvec: Map, precondition: Map, b: Array, tolerance: float, max_steps: int
+    matvec: Map, precondition: Map, b: Array, tolerance: float | Array, max_steps: int
 ) -> tuple[Array, float, int]:
     """Solve A x = b for b of shape (k, K, d), all k at once: (x, largest relative residual, steps).
+
+    `tolerance` is the relative residual, of all or of each (k,).
 
     Preconditioned conjugate gradients (Hestenes & Stiefel 1952). A solution that has converged stays fixed while the
     others continue.

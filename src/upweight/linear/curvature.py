@@ -33,6 +33,7 @@ MAX_FACTORISATIONS = 20  # on the way to the optimum
 MANY_STEPS = 20  # allowed steps from which a retraining tries the chord method: more steps, but cheaper ones
 MANY_STEPS_CHORD_SHARE = 0.02  # largest share of changed examples with which it does
 RETRAINING_TOLERANCE = 1e-10  # at a looser one, Newton's last step ends far below it and the chord method's does not
+RETRAINING_LOOSEST = 0.1  # relative residual of the first Newton systems of a retraining, whose steps are many
 SAME_HESSIAN = 1e-3  # root mean square change of the outputs up to which the Hessian is taken to be the same
 
 
@@ -195,7 +196,8 @@ class LinearCurvature(ExactCurvature):
         forcing = 0.03 if start is not None else 1e-6
         is_retraining = steps >= MANY_STEPS and tolerance <= RETRAINING_TOLERANCE
         share = MANY_STEPS_CHORD_SHARE if is_retraining else CHORD_SHARE
-        newton = Newton(self.problem, self.solver, chord_share=share)
+        loosest = RETRAINING_LOOSEST if is_retraining else 0.0
+        newton = Newton(self.problem, self.solver, chord_share=share, loosest=loosest)
         moved = newton.newton_steps(factors, start, steps, tolerance, forcing)
         if self.null_space is None:
             return moved

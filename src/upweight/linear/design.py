@@ -69,6 +69,12 @@ class Design:
             return features
         return Features(self.coordinates.transform(features.x), self.intercept, self.penalised_intercept)
 
+    def training_features(self, matrix: Any) -> Features:
+        """Features of the training matrix; its Gram coordinates are known, unless they leave out rows of weight 0."""
+        if self.coordinates is None or len(self.coordinates.features) != matrix.shape[0]:
+            return self.features_of(matrix)
+        return Features(self.coordinates.features, self.intercept, self.penalised_intercept)
+
     def shifted(self, offset: Array) -> Design:
         """The same design with an offset of the columns."""
         return replace(self, offset=offset)

@@ -271,8 +271,8 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
         return f"there is no estimator behind this {self.name}" if has_none else None
 
     def know_features(self, examples: Examples, matrix: Any) -> None:
-        """Keep what the steps make of these examples, so that they do not run again."""
-        self._cache.features.get_or_make(examples, lambda: self.design.features_of(matrix))
+        """Keep what the steps make of the training examples, so that they do not run again."""
+        self._cache.features.get_or_make(examples, lambda: self.design.training_features(matrix))
 
     def retrain_roughly(self, train: Examples, weights: Array, seed: int = 0) -> LinearModel:
         """Retrain with the estimator's own solver and tolerance, if it works on the columns and knows all classes.

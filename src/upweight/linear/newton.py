@@ -67,6 +67,7 @@ class Newton:
         max_outputs: outputs (groups × examples × K) in memory at a time.
         features_per_output: the outputs may also take up 1/features_per_output of the features' own size.
         chord_share: the chord method is tried if at most this share of the examples changes.
+        loosest: relative residual to which Newton systems far from the optimum are solved, if there are enough steps.
     """
 
     def __init__(
@@ -77,12 +78,14 @@ class Newton:
         max_outputs: int = MAX_OUTPUTS,
         features_per_output: float = FEATURES_PER_OUTPUT,
         chord_share: float = CHORD_SHARE,
+        loosest: float = 0.0,
     ) -> None:
         self.problem = problem
         self.solver = solver
         self._max_outputs = max_outputs
         self._features_per_output = features_per_output
         self._chord_share = chord_share
+        self._loosest = loosest
 
     def newton_steps(
         self,
@@ -99,7 +102,7 @@ class Newton:
             start: first guess of the shifts, (groups, parameters).
             steps: Newton steps at most.
             tolerance: a group is done when its gradient norm is below this, relative to `Problem.noise_of_copies`.
-            forcing: relative residual to which each Newton system is solved.
+            forcing: relative residual to which each Newton system is solved near the optimum.
         """
         outputs, width = self.problem.shape
         shifts = np.zeros((len(factors), outputs * width))
@@ -144,14 +147,16 @@ class Newton:
             if use_chord:
                 step = -self.solver.solve_approximately(gradient)
             else:
-                step = self._step(gradient, state.derivatives, factors, forcing)
+                # Far from the optimum a step ends no nearer than the square of the residual, however exact it is.
+                exactness = np.clip(residual[active], forcing, max(forcing, self._loosest))
+                step = self._step(gradient, state.derivatives, factors, exactness)
             advanced = self._advance(state, step, factors)
             if advanced is None:
                 return shifts, residual, taken
             state = advanced
         raise AssertionError("unreachable")
 
-    def _step(self, gradient: Array, derivatives: Derivatives, factors: Array, forcing: float) -> Array:
+    def _step(self, gradient: Array, derivatives: Derivatives, factors: Array, forcing: Array) -> Array:
         def matvec(v: Array) -> Array:
             return self._matvec(v, derivatives, factors)
 
