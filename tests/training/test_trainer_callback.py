@@ -14,6 +14,9 @@ import upweight as uw
 from support import trainer_runs as runs
 
 pytest.importorskip("transformers")
+resumes = pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6), reason="transformers resumes no run with torch < 2.6"
+)
 
 
 def record(folder: Path, net: Any = None, collate: Any = runs.pad, ids: Any = None, **settings: Any) -> Any:
@@ -54,6 +57,7 @@ def test_a_column_of_ones_own_needs_no_attach(tmp_path: Path) -> None:
     assert sorted(itertools.chain(*steps_of(recorder)[:3])) == list(range(100, 100 + runs.N))
 
 
+@resumes
 def test_a_resumed_trainer_goes_on_in_the_trajectory(tmp_path: Path) -> None:
     saved = {"save_strategy": "steps", "save_steps": 3}
     whole, of_whole = record(tmp_path / "whole", runs.language_model(0.1), **saved)
@@ -72,6 +76,7 @@ def test_a_resumed_trainer_goes_on_in_the_trajectory(tmp_path: Path) -> None:
         assert torch.equal(*parts)
 
 
+@resumes
 def test_a_resumed_trainer_without_a_checkpoint_of_that_step_is_refused(tmp_path: Path) -> None:
     record(tmp_path, save_strategy="steps", save_steps=3)
     trainer = runs.make_trainer(runs.language_model(), tmp_path)
