@@ -152,6 +152,14 @@ def test_a_singular_hessian_is_damped_as_a_dense_one_is(name):
     np.testing.assert_allclose(solver.solve(rows), through(problem, dense, rows), atol=1e-4)
 
 
+def test_a_hessian_that_is_singular_but_for_rounding_is_damped_too():
+    x = words(n=300)
+    both = np.hstack([x, x[:, :1]])
+    both[1, -1] += 4e-6  # a column and nearly its copy: the pivot is positive, 3e-14 of its diagonal entry
+    alone, doubled = (word_problem("squared", x=design, fixed=0.0) for design in (x, both))
+    assert SparseCholesky(alone, 0.0).jitter == 0 < SparseCholesky(doubled, 0.0).jitter
+
+
 @pytest.mark.parametrize("name", ["logistic", "softmax"])
 def test_an_ill_conditioned_hessian_is_solved_to_the_same_residual_as_by_a_dense_factor(name):
     x = words(n=200) * np.logspace(4, -4, 40)
