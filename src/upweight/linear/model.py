@@ -271,8 +271,14 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
         return f"there is no estimator behind this {self.name}" if has_none else None
 
     def know_features(self, examples: Examples, matrix: Any) -> None:
-        """Keep what the steps make of the training examples, so that they do not run again."""
-        self._cache.features.get_or_make(examples, lambda: self.design.training_features(matrix))
+        """Keep what the steps make of the training examples, so that they do not run again.
+
+        Copies of an example have to reach a kink of the loss together: their features are computed one by one then,
+        and equal to the last bit.
+        """
+        has_kinks = self.refit is not None
+        of_design = self.design.features_of if has_kinks else self.design.training_features
+        self._cache.features.get_or_make(examples, lambda: of_design(matrix))
 
     def retrain_roughly(self, train: Examples, weights: Array, seed: int = 0) -> LinearModel:
         """Retrain with the estimator's own solver and tolerance, if it works on the columns and knows all classes.
