@@ -58,7 +58,7 @@ def _claims(outcomes: Outcomes, rival: str) -> list[Row]:
             f"ACCENT's sets are no larger than those of {rival}, for every k",
             "yes",
             "; ".join(f"{name} {sizes}" for name, sizes in means.items()),
-            max(differences) <= 0,
+            bool(max(differences) <= 0),
         ),
         Row(
             f"cases in which ACCENT's set alone holds / that of {rival} alone, k = 5, 10, 20",
