@@ -89,7 +89,7 @@ def of_words(task: str, case: Case) -> Result:
     """Masked words, and training texts that share the salient word."""
     scores = case.influence.attribute(case.queries).values
     words = han.masked(case, scores)
-    rows = [*_masks(task, words, "gradient"), *_masks(task, words, "erasure")]
+    rows = [*_masks(task, words, "gradient"), *_masks(task, words, "erasure"), saliencies(words)]
     heavy = uw.Influence(curvature=uw.EKFAC(), damping=LAMBDA).fit(case.model, case.train)
     dots = uw.GradDot().fit(case.model, case.train).attribute(case.queries).values
     for what, values in (("λ = 30, the paper's", heavy.attribute(case.queries).values), ("automatic λ", scores)):
@@ -107,10 +107,18 @@ def of_words(task: str, case: Case) -> Result:
         notes=[
             "The paper takes the top .1 % of 10,000 texts; of 2,000 that would be two. Gradient: the gradient times "
             "the word's embedding, as in the paper; erasure: what the measurement loses if the word is masked.",
+            "Where the gradient misses the target, the row of both saliencies says why: it ranks words unlike what "
+            "masking them does to the prediction.",
             WRONG_THERE,
         ],
         numbers={"words": [{k: v.tolist() for k, v in of.items()} for of in words], "sharing": shared.tolist()},
     )
+
+
+def saliencies(words: list[dict[str, Array]]) -> Row:
+    """Whether the gradient says of words what masking them does to the prediction."""
+    alike = np.nanmean([spearmanr(of["gradient"], of["erasure"])[0] for of in words])
+    return Row("rank correlation over words of saliency by gradient and by erasure", "–", f"{alike:+.3f}")
 
 
 def _masks(task: str, words: list[dict[str, Array]], kind: str) -> list[Row]:
