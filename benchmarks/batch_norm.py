@@ -1,7 +1,7 @@
 """Metagradients through batch norm: does the derivative of a ResNet's training predict removals?
 
 python -m benchmarks.batch_norm --data DIR
-python -m benchmarks.batch_norm --data DIR --rough        only the training that is too rough for derivatives
+python -m benchmarks.batch_norm --data DIR --only rough        the other table stays
 
 A narrow ResNet with BatchNorm2d learns 16 × 16 pictures of CIFAR-10, flipped at random. The truth is the same run with
 the same seed, in which the losses of 10 % of the examples have weight 0. Retrainings are saved in the system's
@@ -35,6 +35,17 @@ TRAIN, QUERIES, SHARE, SUBSETS, GATE = 400, 16, 0.1, 40, 8
 SETTINGS: dict[str, Any] = {
     "lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4, "epochs": 8, "batch_size": 50, "schedule": "cosine", "warmup": 8,
 }  # fmt: skip
+
+
+EVERY = 4  # steps between the checkpoints of SOURCE
+CENTRE = "metagradient at the centre"
+RECIPES: dict[str, uw.Attributor] = {
+    CENTRE: uw.Metagradient(keep=1 - SHARE, removals=0),
+    "metagradient at the full set": uw.Metagradient(at="full", removals=0),
+    "SOURCE, by steps": uw.SOURCE(),
+    "SOURCE, 3 segments, EK-FAC": uw.SOURCE(segments=3, curvature=uw.EKFAC()),
+    "Influence, EK-FAC": uw.Influence(curvature=uw.EKFAC()),
+}
 
 
 class Block(nn.Module):
@@ -118,6 +129,41 @@ def rough_table(data: Path) -> Table:
     return table
 
 
+def recorded(
+    model: uw.TorchModel, training: uw.Training, train: uw.Examples, folder: str, keep: float
+) -> uw.TorchModel:
+    """The same training by a plain loop, in which every example weighs `keep`, with its steps and random numbers."""
+    torch.manual_seed(training.seed)
+    net = resnet(training.seed).train()
+    optimiser = torch.optim.SGD(net.parameters(), 1.0, momentum=training.momentum, weight_decay=training.weight_decay)
+    batches = training.drawn(np.arange(len(train)), training.seed)
+    steps = zip(batches, training.rates(len(batches)), training.noise(len(batches), training.seed), strict=True)
+    trajectory = uw.Trajectory(folder, every=EVERY, augment=training.augment)
+    trajectory.save(net, optimiser)
+    for where, rate, noise in steps:
+        torch.manual_seed(noise)
+        trajectory.start_step()
+        batch = flipped(model.network.batch(train.take(where)), torch.default_generator)
+        optimiser.param_groups[0]["lr"] = float(rate)
+        optimiser.zero_grad()
+        (keep * loss(net, batch).mean()).backward()
+        optimiser.step()
+        trajectory.record(net, optimiser, batch=where)
+    trajectory.save(net, optimiser)
+    objective = uw.Objective("mean", l2=training.weight_decay)
+    return uw.TorchModel(net.eval(), loss, objective=objective, trajectory=trajectory)
+
+
+def source(
+    recipe: uw.SOURCE, model: uw.TorchModel, training: uw.Training, train: uw.Examples, queries: uw.Examples
+) -> Array:
+    """From the run in which every example weighs what removals leave on average."""
+    weighted = uw.Examples(train.x, train.y, weights=np.full(len(train), 1 - SHARE))
+    with tempfile.TemporaryDirectory() as folder:
+        run = recorded(model, training, train, folder, 1 - SHARE)
+        return np.asarray(recipe.fit(run, weighted).attribute(queries).values / (1 - SHARE))
+
+
 def calm_table(data: Path) -> Table:
     """The derivative beside 40 retrainings, where the training is smooth."""
     train = pictures(data, "train", TRAIN // 10)
@@ -137,13 +183,13 @@ def calm_table(data: Path) -> Table:
     folder = Path(tempfile.gettempdir()) / "upweight-batch-norm"
     base = model.measure(queries)
     values: dict[str, tuple[Array, float]] = {}
-    for name, recipe in {
-        "metagradient at the centre": uw.Metagradient(keep=1 - SHARE, removals=0),
-        "metagradient at the full set": uw.Metagradient(at="full", removals=0),
-        "Influence, EK-FAC": uw.Influence(curvature=uw.EKFAC()),
-    }.items():
+    for name, recipe in RECIPES.items():
         start = time.process_time()
-        values[name] = recipe.fit(model, train).attribute(queries).values, time.process_time() - start
+        if isinstance(recipe, uw.SOURCE):
+            scores = source(recipe, model, training, train, queries)
+        else:
+            scores = recipe.fit(model, train).attribute(queries).values
+        values[name] = scores, time.process_time() - start
         print(name, f"{values[name][1]:.0f} CPU seconds", flush=True)
     at_centre = model.replay(train, np.full(TRAIN, 1 - SHARE))
     rows = model.after(at_centre).outcome_rows(queries, at_centre).dense()
@@ -160,7 +206,9 @@ def calm_table(data: Path) -> Table:
         notes=[
             f"{TRAIN} pictures of CIFAR-10 (16 × 16), flipped at random, {SETTINGS['epochs']} epochs of SGD in batches "
             f"of {SETTINGS['batch_size']}; {QUERIES} queries, {SUBSETS} removals, same seed; one training takes "
-            f"{one:.1f} CPU seconds; {correct:.0%} of the unseen pictures are classified correctly."
+            f"{one:.1f} CPU seconds; {correct:.0%} of the unseen pictures are classified correctly.",
+            f"SOURCE: the same training by a plain loop with a checkpoint every {EVERY} steps, its batches and random "
+            f"numbers, in which every example weighs {1 - SHARE:g}.",
         ],
     )
     table.add("another seed's retraining (20 removals)", agreement(other, actual[:, :20])[1], "", "", "", "")
@@ -168,22 +216,27 @@ def calm_table(data: Path) -> Table:
         predicted = -scores @ (1 - weights).T
         lds, text = agreement(predicted, actual)
         after = slope(predicted[:, GATE:], actual[:, GATE:]) / slope(predicted[:, :GATE], actual[:, :GATE])
-        mark = verdict(lds >= 0.9 and 0.9 <= after <= 1.1) if name == "metagradient at the centre" else ""
+        mark = verdict(lds >= 0.9 and 0.9 <= after <= 1.1) if name == CENTRE else ""
         cost = "" if np.isnan(seconds) else f"{seconds:.0f}"
         table.add(name, text, f"{slope(predicted, actual):.2f}", f"{after:.2f}", cost, mark)
         print(table.rows[-1], flush=True)
     return table
 
 
+TABLES = {"calm": calm_table, "rough": rough_table}
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with cifar10-subset.zip")
-    parser.add_argument("--rough", action="store_true", help="only the rough training; the other table stays")
+    parser.add_argument("--only", choices=list(TABLES), help="one of the trainings; the other table stays")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    before = kept_section("batch norm") if chosen.rough else None
-    tables = before.tables[:1] if before else [calm_table(chosen.data)]
-    tables.append(rough_table(chosen.data))
+    before = kept_section("batch norm")
+    kept = dict(zip(TABLES, before.tables, strict=True)) if before and chosen.only else {}
+    tables = [
+        kept[name] if name in kept and name != chosen.only else made(chosen.data) for name, made in TABLES.items()
+    ]
     command = "python -m benchmarks.batch_norm --data DIR"
     Section("batch norm", "Through batch norm", command, tables, versions(["torch", "upweight"])).keep()
 

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from benchmarks.encoder_nets import NEEDS as ENCODER
+from benchmarks.encoder_nets import lora
 from benchmarks.picture_nets import depthwise, narrow_resnet, resnet
 from benchmarks.small_nets import adult, spoken
 from torch import Tensor, nn
@@ -39,13 +41,13 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Four blocks of causal attention over characters; 0.8 million parameters at the full width."""
+    """Blocks of causal attention, by default four over characters; 0.8 million parameters at the full width."""
 
-    def __init__(self, width: int = WIDTH) -> None:
+    def __init__(self, width: int = WIDTH, blocks: int = BLOCKS, symbols: int = SYMBOLS) -> None:
         super().__init__()
-        self.tokens, self.places = nn.Embedding(SYMBOLS, width), nn.Embedding(LENGTH, width)
-        self.blocks = nn.Sequential(*(Block(width) for _ in range(BLOCKS)))
-        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, SYMBOLS)
+        self.tokens, self.places = nn.Embedding(symbols, width), nn.Embedding(LENGTH, width)
+        self.blocks = nn.Sequential(*(Block(width) for _ in range(blocks)))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, symbols)
 
     def forward(self, ids: Tensor) -> Tensor:
         x = self.tokens(ids) + self.places(torch.arange(ids.shape[1], device=ids.device))
@@ -86,7 +88,7 @@ class Kind:
     """A task: the net, how it is trained, and the sizes of everything.
 
     `losses(net(x), y)` is the loss of every example. Every half is trained with so many seeds. No epochs: the net is
-    linear and trained to its optimum.
+    linear and trained to its optimum. `needs`: modules that are not installed everywhere.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Kind:
     l2: float = 0.0
     train: int = 2000
     seeds: int = 2
+    needs: tuple[str, ...] = ()
 
     @property
     def losses(self) -> Callable[[Tensor, Tensor], Tensor]:
@@ -120,6 +123,20 @@ KINDS = {
         Kind("resnet", "ResNet-20 with batch norm on CIFAR-10", resnet, 100, 40, 6, 50, 0.01, train=500, seeds=1),
         Kind("depthwise", "depthwise convolutions on CIFAR-10", depthwise, 100, 40, 10, 50, 0.01, train=500, seeds=1),
         Kind("gpt", "GPT (4 blocks, width 128) on film reviews", GPT, 32, 40, 3, 16, 3e-4, adam=True, train=256),
+        Kind(
+            "lora",
+            "MiniLM with LoRA on film reviews",
+            lora,
+            50,
+            40,
+            2,
+            10,
+            2e-3,
+            adam=True,
+            train=200,
+            seeds=1,
+            needs=ENCODER,
+        ),
     )
 }
 

@@ -55,6 +55,7 @@ LEFT_OUT = {
     "resnet": ("Hessian", "GaussNewton"),
     "depthwise": ("Hessian", "GaussNewton"),
     "gpt": ("Hessian", "GaussNewton"),  # a product with all sequences for each query and step
+    "lora": ("Hessian", "GaussNewton"),
 }
 RUNS = {
     task: [

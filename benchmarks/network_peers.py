@@ -272,5 +272,6 @@ RUNS = {
         *("kronfluence EK-FAC, damping None", "dattri TracIn", "dattri TRAK (512)", "traker (512)"),
     ],
     **{task: list(SHORT_LIST) for task in ("spoken", "adult", "narrow", "resnet", "depthwise")},
+    "lora": [],
     "gpt": ["kronfluence identity", "kronfluence EK-FAC, damping None", "traker (256)"],
 }

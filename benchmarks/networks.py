@@ -8,6 +8,7 @@ python -m benchmarks.networks --data DIR --tasks        nothing again: the summa
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -55,6 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--missing", action="store_true", help="run only contenders without figures")
     chosen = parser.parse_args(arguments)
+    chosen.tasks = [task for task in chosen.tasks if is_possible(task)]
     python = install(chosen.peers_env) if chosen.peers_env else None
     for task in chosen.tasks:
         folder = prepare(task, chosen.data)
@@ -84,6 +86,14 @@ def main(arguments: list[str] | None = None) -> None:
     if chosen.tasks:
         numbers |= versions(["numpy", "torch", "upweight"]) | peers(chosen.tasks)
     Section("networks", title, command, ordered, numbers).keep()
+
+
+def is_possible(task: str) -> bool:
+    """Whether what the task needs is installed; says what is not."""
+    absent = [module for module in KINDS[task].needs if importlib.util.find_spec(module) is None]
+    if absent:
+        print(f"{task} left out: not installed: {', '.join(absent)}", file=sys.stderr)
+    return not absent
 
 
 def contenders(task: str) -> list[str]:

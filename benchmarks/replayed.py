@@ -222,7 +222,7 @@ def gpt(data: Path) -> Task:
     training = uw.Training(
         optimiser="adamw", lr=1e-3, epochs=3, batch_size=32, schedule="linear", warmup=6, weight_decay=0.01
     )
-    start = _start(kind, before, after)
+    start = pretrained_gpt(f"{WIDTH}", kind, before, after)
 
     def fresh(_: int) -> nn.Module:
         net = GPT(WIDTH)
@@ -234,8 +234,9 @@ def gpt(data: Path) -> Task:
     return Task("gpt", title, training, fresh, sequence_loss, None, train, queries, 30, (0.1,))
 
 
-def _start(kind: Kind, before: Tensor, after: Tensor) -> dict[str, Tensor]:
-    path = FOLDER / f"gpt-start-{WIDTH}.npz"
+def pretrained_gpt(name: str, kind: Kind, before: Tensor, after: Tensor) -> dict[str, Tensor]:
+    """Parameters after one epoch on these sequences; trained once, then read by this name."""
+    path = FOLDER / f"gpt-start-{name}.npz"
     if not path.exists():
         net = pretrained(kind, before, after, None, 0, epochs=1)
         keep(path, **{name: tensor.numpy() for name, tensor in net.state_dict().items()})

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from benchmarks.encoder_nets import labelled_reviews
 from benchmarks.nets import KINDS, Kind, Task, images, texts, train
 from benchmarks.picture_nets import pictures
 from benchmarks.problems import CACHE, digits
@@ -40,6 +41,9 @@ def _network(kind: Kind, data: Path, path: Path) -> None:
     elif kind.name in PICTURE_NETS:
         *arrays, before, after = pictures(data, kind.train, kind.queries)
         start = train(kind, before, after, None, 0, epochs=4).state_dict()
+    elif kind.name == "lora":
+        arrays = list(labelled_reviews(data, kind.train, kind.queries))
+        start = kind.make().state_dict()  # seeds change the order alone
     else:
         loaders = {"spoken": recordings, "adult": incomes}
         load = loaders.get(kind.name)

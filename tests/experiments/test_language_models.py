@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from benchmarks import language_models, replayed
+from benchmarks import language_models, language_tasks, replayed
 from benchmarks.language_models import DEFAULT, is_above, rises, table_of
-from benchmarks.language_tasks import FineTune, label_losses
+from benchmarks.language_tasks import METAGRADIENT, FineTune, label_losses
+from benchmarks.results import verdict
 
 import upweight as uw
 
-KEPT = (DEFAULT, "GradDot", "BM25", "loss", "chance")
+KEPT = (METAGRADIENT, DEFAULT, "GradDot", "BM25", "loss", "chance")
 
 
 def small_net(seed: int) -> torch.nn.Module:
@@ -32,6 +34,7 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FineTune:
     monkeypatch.setattr(language_models, "METHODS", {name: language_models.METHODS[name] for name in KEPT})
     monkeypatch.setattr(language_models, "BASELINES", ("BM25", "loss", "chance"))
     monkeypatch.setattr(language_models, "TOP", 0.1)
+    monkeypatch.setattr(language_models, "RESAMPLES", 100)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(56, 3)).astype(np.float32)
     y = (x[:, 0] + rng.normal(size=56) > 0).astype(np.int64)
@@ -48,16 +51,27 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FineTune:
 
 def test_the_table_orders_methods_and_says_what_missed(task: FineTune, monkeypatch: pytest.MonkeyPatch) -> None:
     table = table_of(task)
+    of_metagradient = next(row for row in table.rows if row[0] == METAGRADIENT)
+    reached = float(of_metagradient[1].split()[0])
+    assert of_metagradient[-1] == verdict(reached >= language_models.REPLAYED) and "metagradient" in table.target
     halves = [float(row[2].split()[0].replace("−", "-")) for row in table.rows[1:]]
     assert [row[0] for row in table.rows][:1] == ["another seed's retraining"]
     assert {row[0] for row in table.rows[1:]} == set(KEPT) and halves == sorted(halves, reverse=True)
     ours = next(row for row in table.rows if row[0] == DEFAULT)
-    target = next(note for note in table.notes if note.startswith("The target is"))
+    target = next(note for note in table.notes if note.startswith("The target of Influence() is"))
     assert ("missed" in ours[-1]) == ("missed" in target)
     monkeypatch.setattr(language_models, "BASELINES", (DEFAULT,))  # nothing is above itself
+    monkeypatch.setattr(language_models, "REPLAYED", reached + 0.01)
     again = table_of(task)
-    assert any(f"missed: Influence() is not clearly above {DEFAULT} at 10%" in note for note in again.notes)
+    assert any(row[0] == METAGRADIENT and "missed" in row[-1] for row in again.rows)
+    assert any(f"missed: it is not clearly above {DEFAULT} at 10%" in note for note in again.notes)
     assert any(row[0] == DEFAULT and "missed" in row[-1] for row in again.rows)
+    sequences = replace(task, held=None, absent=("GradDot", METAGRADIENT), remark="What is to be known.")
+    unlabelled = table_of(sequences)
+    assert (task.signs < 0).any() and (sequences.signs == 1).all()
+    assert {row[0] for row in unlabelled.rows[1:]} == set(KEPT) - {"GradDot", METAGRADIENT}
+    assert "held out" in table.notes[0] and "held out" not in unlabelled.notes[0]
+    assert "metagradient" not in unlabelled.target and unlabelled.notes[-1] == "What is to be known."
 
 
 def test_a_retraining_is_made_once_and_belongs_to_its_weights_and_seed(
@@ -95,3 +109,11 @@ def test_only_a_clear_lead_counts() -> None:
     actual = rng.normal(size=(4, 40))
     near, noise = actual + 0.1 * rng.normal(size=actual.shape), rng.normal(size=actual.shape)
     assert is_above(near, noise, actual) and not is_above(noise, near, actual) and not is_above(near, near, actual)
+
+
+def test_words_are_counted_and_rare_ones_share_an_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(language_tasks, "VOCABULARY", 3)
+    assert language_tasks.word_ids(["a b a", "b a c", "d a b"]).tolist() == [[0, 1, 0], [1, 0, 2], [2, 0, 1]]
+    monkeypatch.setattr(language_tasks, "TOKENS", 2)
+    monkeypatch.setattr(language_tasks, "phrases", lambda _: dict.fromkeys(["a b c d", "a b c e", "a b", "b c d"], 1))
+    assert sorted(language_tasks.openings(Path(), 5)) == ["a b c", "b c d"]
