@@ -137,6 +137,16 @@ def test_without_proof_the_set_is_that_of_accent():
     assert any("was not retrained" in warning for warning in result.diagnostics["warnings"])
 
 
+def test_without_proof_a_search_that_finds_no_set_does_not_speak_of_one():
+    model, train, queries = clouds()
+    result = uw.flip_set(model, train, queries.select(["b"]), search=uw.SetSearch(most=1, proof=False))
+    assert result.size is None and result.trainings == 0
+    assert result.sentence.startswith("By the sum of scores, with up to 1 of 12 training examples removed")
+    assert [w for w in result.diagnostics["warnings"] if "retrained" in w] == [
+        "Nothing was retrained: no set flips it by the sum of scores."
+    ]
+
+
 def regression(seed, kind="normal", n=14):
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((n, 2))
@@ -288,6 +298,8 @@ def test_bad_questions_are_refused_in_a_sentence():
         uw.flip_set(model, train, new_user, candidates="user")
     with pytest.raises(ValueError, match=r"expected ids, or the name of a column among .*, got candidates='film'"):
         uw.flip_set(model, train, queries, candidates="film")
+    with pytest.raises(ValueError, match=r"got candidates='usr'; did you mean 'user'\?"):
+        uw.flip_set(model, train, queries, candidates="usr")
     two_users = queries.replaced(x=np.c_[[1, 1, 2, 2], queries.x[:, 1:]])
     with pytest.raises(ValueError, match="expected queries with one value of 'user'"):
         uw.flip_set(model, train, two_users, candidates="user")

@@ -114,7 +114,8 @@ def flip_set(
         contest, (model, train), positions, limit, recipe, Retraining() if retraining is None else retraining
     )
     flip = sets.prove(_budget(model, search.exhaustive)) if search.proof else sets.predict()
-    return _result(contest, sets, flip, search, [*sets.warnings, *_warnings(contest, sets, search.proof)])
+    warnings = [*sets.warnings, *_warnings(contest, sets, search.proof, is_found=flip is not None)]
+    return _result(contest, sets, flip, search, warnings)
 
 
 def _contest(model: Any, train: Examples, queries: Examples | None, against: float | Significance | None) -> Contest:
@@ -152,7 +153,8 @@ def _contest(model: Any, train: Examples, queries: Examples | None, against: flo
     if model.measurement.startswith("−loss"):
         raise ValueError(
             f"expected a measurement that ranks the {len(given)} queries, e.g. the predicted rating, got "
-            f"{model.measurement}; pass TorchModel(…, measure=…) or explainable(…, measure=…), or one query alone"
+            f"{model.measurement}; pass TorchModel(…, measure=…) or explainable(…, measure=…), or one query alone "
+            "(--query ID on the command line)"
         )
     return Measured(tuple(given.ids.tolist()), given)
 
@@ -179,7 +181,7 @@ def _budget(model: Any, exhaustive: int | None) -> int:
     return AFFORDABLE_SETS if isinstance(model, LinearModel) and model.refit is None else 0
 
 
-def _warnings(contest: Contest, sets: FlipSearch, proof: bool) -> list[str]:
+def _warnings(contest: Contest, sets: FlipSearch, proof: bool, *, is_found: bool) -> list[str]:
     """Which queries could be removed themselves, and that nothing was proved."""
     warnings = []
     queries = contest.queries.take([0]) if isinstance(contest, Classes) else contest.queries
@@ -192,7 +194,8 @@ def _warnings(contest: Contest, sets: FlipSearch, proof: bool) -> list[str]:
         )
     if not proof:
         unit = "" if sets.unit == Unit.EFFECT else ", whose sizes no retraining confirmed"
-        warnings.append(f"The set was not retrained: it is the smallest one by the sum of scores{unit}.")
+        found, none = "The set was not retrained: it is the smallest one", "Nothing was retrained: no set flips it"
+        warnings.append(f"{found if is_found else none} by the sum of scores{unit}.")
     return warnings
 
 
@@ -224,4 +227,4 @@ def _result(
         diagnostics={"warnings": warnings, "method": sets.recipe.described()},
         sentence="",
     )
-    return replace(result, sentence=printable(sentence_of(contest, result)))
+    return replace(result, sentence=printable(sentence_of(contest, result, search.proof)))

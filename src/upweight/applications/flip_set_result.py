@@ -104,8 +104,13 @@ class FlipSet(Tabular):
         return f"FlipSet({size}: {self.before} → {self.after}, {self.trainings} trainings)"
 
 
-def sentence_of(contest: Contest, result: FlipSet) -> str:
-    """The result for a reader."""
+def sentence_of(contest: Contest, result: FlipSet, proof: bool) -> str:
+    """The result for a reader, who is told first if nothing was retrained."""
+    text = _sentence(contest, result)
+    return text if proof else f"By the sum of scores, {text[0].lower()}{text[1:]}"
+
+
+def _sentence(contest: Contest, result: FlipSet) -> str:
     values = result.predicted if result.retrained is None else result.retrained
     words = {
         "before": _name(contest, result.before),
@@ -119,8 +124,7 @@ def sentence_of(contest: Contest, result: FlipSet) -> str:
     size, noun = len(result.removed), result.noun
     if size:
         removed = f"this {noun.removesuffix('s')}" if size == 1 else f"these {size:,} {noun}"
-        start = "Without" if result.retrained is not None else "By the sum of scores, without"
-        return f"{start} {removed} {contest.flipped_text.format(**words)}."
+        return f"Without {removed} {contest.flipped_text.format(**words)}."
     unchanged = contest.unchanged_text.format(**words)
     if result.nearest is None:
         return (

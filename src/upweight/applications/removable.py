@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -48,10 +49,25 @@ def _column(examples: Examples, name: str) -> NDArray[Any]:
             "the training set and the queries"
         )
     if name not in examples.names:
-        raise ValueError(f"expected ids, or the name of a column among {examples.names}, got candidates={name!r}")
+        raise ValueError(
+            f"expected ids, or the name of a column among {_some(examples.names)}, got candidates={name!r}"
+            f"{_near(name, examples.names)}"
+        )
     x, place = examples.x, examples.names.index(name)
     column: NDArray[Any] = np.asarray(x[name] if hasattr(x, "columns") else x[:, place])
     return column
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - MAX_NAMED:,} more" if len(names) > MAX_NAMED else ""
+    return f"{list(names[:MAX_NAMED])}{more}"
+
+
+def _near(name: str, names: Sequence[str]) -> str:
+    """The name that was probably meant, as the end of a sentence."""
+    near = get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def copies_of(queries: Examples, train: Examples, positions: NDArray[np.intp]) -> list[Id]:
