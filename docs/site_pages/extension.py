@@ -10,6 +10,9 @@ from site_pages import api_reference, command_reference
 from site_pages.links import COPIES, DOCS, ROOT, for_site
 
 
+NAVIGATION: dict[int, str] = {}  # of source files, by the depth of their folder
+
+
 def write_pages(_app) -> None:
     """Write reference/ and project/, which are not kept in the repository."""
     reference = {f"reference/{name}": text for name, text in api_reference.pages().items()}
@@ -67,6 +70,20 @@ def dashes(_app, tree: nodes.document) -> None:
             text.parent.replace(text, nodes.Text(" – "))
 
 
+def navigation_once(_app, page: str, _template: str, context: dict, _tree) -> None:
+    """Sphinx's `html-page-context`: source files that lie equally deep have one navigation, which is made once."""
+    if page.startswith("_modules/"):
+        make = context["toctree"]
+
+        def kept(**options) -> str:
+            depth = page.count("/")
+            if depth not in NAVIGATION:
+                NAVIGATION[depth] = make(**options)
+            return NAVIGATION[depth]
+
+        context["toctree"] = kept
+
+
 def setup(app):
     """Called by Sphinx."""
     app.connect("autodoc-process-docstring", as_restructured_text, priority=400)  # before napoleon's
@@ -75,4 +92,5 @@ def setup(app):
     app.connect("builder-inited", write_pages)
     app.connect("source-read", turn_links)
     app.connect("doctree-read", dashes)
+    app.connect("html-page-context", navigation_once, priority=400)  # before the theme's
     return {"parallel_read_safe": True, "parallel_write_safe": True}

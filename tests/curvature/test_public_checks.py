@@ -23,7 +23,7 @@ L2 = 0.02
 SOLVERS = {
     "direct": Direct(),
     "cg": CG(tolerance=1e-10),
-    "lissa": LiSSA(depth=3000, batch=1000),
+    "lissa": LiSSA(depth=600, batch=1000),
     "arnoldi": Arnoldi(rank=33, steps=33),
     "nystrom": Nystrom(rank=33),
 }

@@ -14,7 +14,7 @@ from torch import Tensor, nn  # noqa: E402
 
 import upweight as uw  # noqa: E402
 
-WORDS, WIDTH = 30, 16
+WORDS, WIDTH = 12, 8
 RECIPES = [uw.EKFAC(), uw.KFAC(), uw.GaussNewton(), uw.EmpiricalFisher(), uw.DataInf()]
 HALVES = [torch.bfloat16, torch.float16]
 

@@ -25,13 +25,15 @@ CASES += candidates(uw.DataOOB, [BAGS])
 CASES += [
     case for recipe in (uw.Influence, uw.LeaveOneOut) for case in candidates(recipe, JUMPING) if not case.settings
 ]
+# What trainings record and repeat is tried on MLPs in quick runs, attention on the net that needs no training.
+LONG_TRAININGS = [*RECORDED[1:], *TRAINED[1:]]
 # A method that retrains many times takes minutes on all families; these are the families of the quick runs.
 QUICK = {
     (uw.LeaveOneOut, ""): [*PROBLEMS, *CLOSED_FORMS[:-1], *LEARNERS[1:2], *REFITS[:1], *TRAINED[:1], *BOOSTERS[:1]],
     (uw.Chance, ""): [family for family in FAMILIES if family not in ESTIMATORS[len(PROBLEMS) :]],
     (uw.LeafInfluence, "bags"): BOOSTERS[2:4],
     (uw.Metagradient, ""): TRAINED[:1],
-    (uw.Metagradient, "full"): TRAINED,
+    (uw.Metagradient, "full"): TRAINED[:1],
     (uw.Metagradient, "centre of halves"): TRAINED[:1],
     (uw.Datamodels, ""): REFITS[1:],
     (uw.DataShapley, ""): REFITS[1:],
@@ -43,7 +45,7 @@ MAX_EXCUSED = 0.1  # share of the pairs to which a law applies that may be excus
 
 def is_quick(case: Case) -> bool:
     """Whether the pair is tested in every run, not in slow runs alone."""
-    if case.family in PERCEPTRONS and type(case.recipe) is not uw.Influence:
+    if case.family in LONG_TRAININGS or (case.family in PERCEPTRONS and type(case.recipe) is not uw.Influence):
         return False
     return case.family in QUICK.get((type(case.recipe), case.settings), [*FAMILIES, BAGS, *JUMPING])
 

@@ -23,7 +23,7 @@ from upweight.training.trainer_objective import ItemsProbe, objective_shares
 from upweight.training.trajectory import Trajectory
 
 
-class TrajectoryCallback(TrainerCallback):
+class TrajectoryCallback(TrainerCallback):  # type: ignore[misc]  # what it inherits is not looked at
     """Records the training of a `transformers.Trainer` as a `Trajectory`, and so that it can be replayed.
 
         recorder = uw.TrajectoryCallback("run", every=50).attach(trainer)
