@@ -93,6 +93,7 @@ def test_every_model_is_fitted_and_can_be_explained(name, kind):
     table = frame(colour=colour).assign(size=np.exp(SIZE), other=RNG.normal(size=N))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", FutureWarning)  # boosters speak to another scikit-learn
         fitted = fit_table(table, "target" if kind == "classes" else "size", choice=ModelChoice(model=name))
         model = uw.explainable(fitted.estimator, fitted.train)
     assert MODELS[name].title in fitted.description[0]

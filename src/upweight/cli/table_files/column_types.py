@@ -79,11 +79,11 @@ def column_without(
     column, notes = column_of(name, cells, marks, False)
     needed = np.unique(cells.codes[~ignored])
     extra = [text for code, text in enumerate(cells.texts) if code not in set(needed.tolist()) and text.strip()]
-    if not extra or not pd.api.types.is_string_dtype(column):
+    if not extra or not _has_texts(column):
         return column, notes
     emptied = Cells(["" if text in extra else text for text in cells.texts], cells.codes)
     others, other_notes = column_of(name, emptied, marks, False)
-    if pd.api.types.is_string_dtype(others):
+    if _has_texts(others):
         return column, notes
     missing = f"Column {name} has {extra[0].strip()[:SHOWN]!r} in a row without a target, read as missing."
     return others, [missing, *other_notes]
@@ -118,6 +118,13 @@ def _other_column(
                 f"Column {name} was read as text, with {words[0]!r} as a value: its cells are missing only if empty."
             ]
     return _texts(cells), note or _text_note(name, cells, numbers)
+
+
+def _has_texts(column: pandas.Series) -> bool:
+    """Whether a column holds texts, some of which may be missing (pandas 2 calls such a column one of objects)."""
+    import pandas as pd
+
+    return pd.api.types.is_string_dtype(column) or pd.api.types.is_object_dtype(column)
 
 
 def _texts(cells: Cells) -> pandas.Series:
