@@ -91,7 +91,7 @@ def test_a_stopped_run_ends_everything_and_goes_on_from_its_folder(number, job, 
     process.send_signal(number)
     errors = process.communicate(timeout=LIMIT)[1]
     wait_until(lambda: not any(map(is_alive, descendants)))
-    assert process.returncode == (143 if number == signal.SIGTERM else -number)
+    assert process.returncode == (143 if number == signal.SIGTERM else -number), errors
     files = list((tmp_path / "kept").glob("*.npz"))
     assert len(files) == 3
     if number != signal.SIGKILL:
