@@ -9,7 +9,6 @@ from docutils import nodes
 from site_pages import api_reference, command_reference
 from site_pages.links import COPIES, DOCS, ROOT, for_site
 
-
 NAVIGATION: dict[int, str] = {}  # of source files, by the depth of their folder
 
 

@@ -74,7 +74,6 @@ def column_without(
     What only these rows have is missing if all other cells are numbers or dates.
     """
     import numpy as np
-    import pandas as pd
 
     column, notes = column_of(name, cells, marks, False)
     needed = np.unique(cells.codes[~ignored])
@@ -124,7 +123,7 @@ def _has_texts(column: pandas.Series) -> bool:
     """Whether a column holds texts, some of which may be missing (pandas 2 calls such a column one of objects)."""
     import pandas as pd
 
-    return pd.api.types.is_string_dtype(column) or pd.api.types.is_object_dtype(column)
+    return bool(pd.api.types.is_string_dtype(column) or pd.api.types.is_object_dtype(column))
 
 
 def _texts(cells: Cells) -> pandas.Series:
