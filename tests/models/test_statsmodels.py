@@ -32,10 +32,11 @@ TARGETS = {"Logit": BINARY, "GLM Binomial": BINARY, "Poisson": COUNTS, "GLM Gamm
 REFITTED = {
     "Probit": lambda y, x: sm.Probit(y, x).fit(disp=0),
     "RLM": lambda y, x: sm.RLM(y, x).fit(),
+    "RLM with Huber's scale": lambda y, x: sm.RLM(y, x).fit(scale_est=sm.robust.scale.HuberScale()),
     "NegativeBinomial": lambda y, x: sm.NegativeBinomial(y, x).fit(disp=0),
     "GLM": lambda y, x: GLM(y, x, family=FAMILIES.Poisson(FAMILIES.links.Sqrt())).fit(),
 }
-REFITTED_TARGETS = {"Probit": BINARY, "RLM": Y, "NegativeBinomial": COUNTS, "GLM": COUNTS}
+REFITTED_TARGETS = {"Probit": BINARY, "NegativeBinomial": COUNTS, "GLM": COUNTS}
 
 
 def output(results, x, name):
@@ -108,7 +109,7 @@ def test_weights_of_least_squares_are_those_of_the_examples_and_missed_without_t
 
 @pytest.mark.parametrize("name", REFITTED)
 def test_models_without_a_counterpart_are_fitted_anew_by_statsmodels(name):
-    y = REFITTED_TARGETS[name]
+    y = REFITTED_TARGETS.get(name, Y)
     results = REFITTED[name](y, X)
     train = uw.examples_of(results)
     model = uw.explainable(results, train)
@@ -176,6 +177,72 @@ def test_weights_of_every_family_are_those_of_statsmodels(name, kind):
     for row in (0, 3, 6):
         truth = results.params[1] - fitted(np.delete(everything, row)).params[1]
         assert scores.values[0, row] == pytest.approx(truth, rel=2e-3, abs=1e-6)
+
+
+PRECISE = np.linspace(0.5, 2, ROWS)
+COUNTED = {
+    "WLS": lambda kept: sm.WLS(Y[kept], X[kept], weights=WEIGHTS[kept]).fit(),
+    "GLS": lambda kept: sm.GLS(Y[kept], X[kept], sigma=1 / WEIGHTS[kept]).fit(),
+    "freq_weights": lambda kept: GLM(Y[kept], X[kept], freq_weights=WEIGHTS[kept]).fit(),
+    "var_weights": lambda kept: GLM(Y[kept], X[kept], var_weights=WEIGHTS[kept]).fit(),
+    "both": lambda kept: GLM(Y[kept], X[kept], freq_weights=WEIGHTS[kept], var_weights=PRECISE[kept]).fit(),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_only_freq_weights_count_observations_in_diagnostics_that_are_those_of_refits(name):
+    everything = np.arange(ROWS)
+    results = COUNTED[name](everything)
+    train = uw.examples_of(results).replaced(ids=[f"row {i}" for i in everything])
+    table = uw.Influence().fit(uw.explainable(results, train), train).summary_frame()
+    covariance = results.cov_params()
+    for row in (0, 7, 20):
+        without = COUNTED[name](np.delete(everything, row))
+        moved = results.params - without.params
+        cook = moved @ np.linalg.solve(covariance, moved) / 3
+        assert table["cooks_d"].iloc[row] == pytest.approx(cook, rel=1e-6)
+        errors = np.sqrt(np.diag(covariance) * without.scale / results.scale)
+        np.testing.assert_allclose(table.filter(like="dfb_").iloc[row], moved / errors, rtol=1e-6)
+
+
+def test_weights_in_another_order_than_the_rows_of_the_results_are_refused():
+    results = sm.WLS(Y, X, weights=WEIGHTS).fit()
+    with pytest.raises(ValueError, match=r"WLS results in their order, .*examples_of"):
+        uw.explainable(results, uw.examples_of(results).take(np.arange(ROWS)[::-1]))
+
+
+@pytest.mark.parametrize("scale", [None, "X2", "dev", 2.5])
+@pytest.mark.parametrize("name", ["Poisson", "Gamma"])
+def test_the_dispersion_is_that_of_the_results(name, scale):
+    family, y = WEIGHTED[name]
+    results = GLM(y, X, family=family()).fit(tol=1e-12, scale=scale)
+    train = uw.examples_of(results)
+    fitted = uw.Influence().fit(uw.explainable(results, train), train)
+    theirs = results.get_influence(observed=False)
+    np.testing.assert_allclose(fitted.summary_frame()["standard_resid"], theirs.resid_studentized, rtol=1e-6)
+    np.testing.assert_allclose(fitted.cooks_distance(), theirs.cooks_distance[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["Probit", "GLM"])
+def test_a_refit_without_an_optimum_is_refused(kind):
+    """Without row 3 the outcomes are separated, and the likelihood has no maximum."""
+    x = sm.add_constant(np.linspace(-1, 1, 30))
+    outcomes = (x[:, 1] > 0).astype(int)
+    outcomes[3] = 1
+    link = FAMILIES.Binomial(FAMILIES.links.Probit())
+    results = sm.Probit(outcomes, x).fit(disp=0) if kind == "Probit" else GLM(outcomes, x, family=link).fit()
+    train = uw.examples_of(results)
+    scores = uw.LeaveOneOut().fit(uw.explainable(results, train), train).attribute(train.take([0]))
+    assert np.flatnonzero(np.isnan(scores.values[0])).tolist() == [3]
+    assert "reaches the maximum of its likelihood, got one that did not" in scores.diagnostics["warnings"][0]
+
+
+def test_results_whose_solver_stopped_early_are_refused_as_such():
+    results = GLM(COUNTS, X, family=FAMILIES.Poisson()).fit(maxiter=1)
+    train = uw.examples_of(results)
+    fitted = uw.Influence().fit(uw.explainable(results, train), train)
+    with pytest.raises(ValueError, match="raise max_iter or lower tol"):
+        fitted.attribute(train.take([0, 1]))
 
 
 def test_examples_of_anything_but_results_are_refused():

@@ -10,7 +10,6 @@ from scipy.stats import norm, t
 
 from upweight.core.examples import Examples
 from upweight.core.rows import DenseRows
-from upweight.core.weights import example_counts, sample_weights
 from upweight.linear.curvature import LinearCurvature
 from upweight.linear.deletion_diagnostics import residuals_without
 from upweight.linear.model import LinearModel
@@ -100,9 +99,10 @@ def _information(model: LinearModel, train: Examples) -> LinearCurvature:
 
 
 def _dispersion(model: LinearModel, train: Examples, effective: float) -> tuple[float, float]:
-    if not model.family.has_dispersion:
-        return 1.0, np.inf
-    freedom = float(example_counts(sample_weights(train)).sum()) - round(effective)
+    if model.fixed_dispersion is not None:
+        return model.fixed_dispersion, np.inf
+    counts = model.problem(train).counts
+    freedom = float(len(train) if counts is None else counts.sum()) - round(effective)
     if freedom < 1:
         raise ValueError(f"expected more examples than parameters, got {len(train)} and {effective:.0f}")
     return model.dispersion(train, effective), freedom

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
 from upweight.core.rows import DenseRows
-from upweight.core.weights import example_counts, sample_weights
 from upweight.linear.curvature import LinearCurvature
 from upweight.linear.losses.tweedie import TweedieLoss
 from upweight.linear.model import LinearModel
@@ -85,11 +84,12 @@ def residuals_without(
     """
     problem = curvature.problem
     expected = problem.family.expected().at(problem.outputs, problem.targets)
-    weights, counts = problem.weights, example_counts(sample_weights(train))
+    weights, fixed = problem.weights, model.fixed_dispersion
+    counts = np.ones(len(train)) if problem.counts is None else problem.counts
     pearson = -np.sqrt(weights) * expected.gradient[:, 0] / np.sqrt(expected.diagonal[:, 0])
     change = np.einsum("nd,nd->n", problem.features.dense(), shifts)
-    spread = np.ones(len(train))
-    if problem.family.has_dispersion:
+    spread = np.full(len(train), 1.0 if fixed is None else fixed)
+    if fixed is None:
         with np.errstate(divide="ignore", invalid="ignore"):
             if problem.ridge or curvature.solver.damping:
                 left_out_squares = (pearson - np.sqrt(weights * expected.diagonal[:, 0]) * change) ** 2

@@ -36,6 +36,7 @@ from upweight.linear.loss_rows import input_gradients, loss_rows, movable_column
 from upweight.linear.losses.loss import LinearLoss
 from upweight.linear.missing_rows import Stopping
 from upweight.linear.model_cache import ModelCache, OptimumCurvature
+from upweight.linear.observations import Observations
 from upweight.linear.predictions import predictions_at, predictions_of_estimator
 from upweight.linear.problem import Problem
 from upweight.linear.query_measurement import CoefficientMeasurement, OutputMeasurement
@@ -78,6 +79,7 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
         is_original: `theta` are the parameters of `predictor`.
         column_names: of the columns that enter the linear model; None for x0, x1, ….
         forgetting: (model, train, remaining, seed, refit) → the estimator on these examples; None without one.
+        observations: how many observations every row stands for, and where the dispersion comes from.
     """
 
     name: str
@@ -102,6 +104,7 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
     again = RenamedAttribute("fit_copy")
     column_names: tuple[str, ...] | None = None
     forgetting: Callable[[LinearModel, Examples, NDArray[np.bool_], int, bool], Unlearned] | None = None
+    observations: Observations = field(default_factory=Observations)
     _cache: ModelCache = field(default_factory=ModelCache, repr=False)
 
     def problem(self, train: Examples) -> Problem:
@@ -110,7 +113,7 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
 
     def _make_problem(self, train: Examples) -> Problem:
         require_labels(train)
-        weighting = Weighting(self.objective, self.class_weights, self.counts_examples)
+        weighting = Weighting(self.objective, self.class_weights, self.counts_examples, self.observations)
         problem = training_problem(train, self._features(train), self.family, self.theta, weighting)
         if not self.is_hypothetical:
             accepted, has_refit = bool(self.at_optimum), self.refit is not None
@@ -179,6 +182,10 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
         is_unchanged = self.is_original and np.array_equal(theta, self.theta)
         return replace(self, theta=theta, is_original=is_unchanged, _cache=ModelCache(self._cache.features))
 
+    def with_observations(self, observations: Observations) -> LinearModel:
+        """The same model with what is known of the rows that it was fitted on."""
+        return replace(self, observations=observations, _cache=ModelCache(self._cache.features))
+
     def hypothetical(self, new_inputs: bool = False) -> LinearModel:
         """The model without the check of the training set; for new inputs, with parameters on the columns."""
         design, theta = self.design, self.theta
@@ -226,8 +233,14 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
         return self.problem(train).gradient_norm if self.refit is None else None
 
     def dispersion(self, train: Examples, effective: float) -> float:
-        """Pearson's estimate with `effective` parameters; 1 if the likelihood has no dispersion."""
-        return self.problem(train).dispersion(effective) if self.family.has_dispersion else 1.0
+        """Pearson's estimate with `effective` parameters, or what it is fixed at."""
+        fixed = self.fixed_dispersion
+        return self.problem(train).dispersion(effective) if fixed is None else fixed
+
+    @property
+    def fixed_dispersion(self) -> float | None:
+        """The dispersion if it is not estimated, such as 1 for a likelihood without one; else None."""
+        return self.observations.fixed_dispersion(self.family.has_dispersion)
 
     def curvature(self, train: Examples, recipe: Any, damping: float | None) -> ExactCurvature:
         """The exact Hessian; `recipe` is `Hessian(solver=Direct() | CG())` or None. With l2 it needs no damping."""

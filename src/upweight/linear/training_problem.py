@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
 from upweight.core.objective import Objective
-from upweight.core.weights import example_counts, sample_weights
+from upweight.core.weights import sample_weights
 from upweight.linear.features import Features
 from upweight.linear.losses.loss import LinearLoss
+from upweight.linear.observations import Observations
 from upweight.linear.problem import Problem
 
 
@@ -25,11 +26,13 @@ class Weighting:
         objective: how losses are combined, with the l2.
         class_weights: class → weight; None for ones.
         counts_examples: the objective is a mean over examples, whatever their weights (SGD); else over weights.
+        observations: how many observations every row stands for.
     """
 
     objective: Objective
     class_weights: Mapping[Any, float] | None
     counts_examples: bool
+    observations: Observations = field(default_factory=Observations)
 
 
 def training_problem(
@@ -38,7 +41,7 @@ def training_problem(
     """The objective on these examples, which have labels, at the parameters θ (K, d)."""
     assert train.y is not None
     weights = sample_weights(train)
-    counts = None if train.weights is None else example_counts(weights)
+    counts = weighting.observations.counts_of(train)
     if weighting.class_weights is not None:
         weights = weights * np.array([weighting.class_weights.get(label, 1.0) for label in train.y.tolist()])
     is_mean, l2 = weighting.objective.reduction == "mean", weighting.objective.l2

@@ -85,14 +85,14 @@ def explainable(
     """
     require_examples(train, "train")
     require_any_weight(train)
-    estimator, notes = _inside(estimator, train, isinstance(measure, PValue))
+    given, (estimator, notes) = estimator, _inside(estimator, train, isinstance(measure, PValue))
     final = last_step(estimator)
     readers = _readers_of(estimator)  # plugins are tried only if no built-in family reads it
     first = next(readers, None)
     if first is None:
         raise _unsupported(final)
-    given = {"smoothing": smoothing, "objective": objective, "loss": loss, "at": at}
-    options = {name: value for name, value in given.items() if value is not None}
+    named = {"smoothing": smoothing, "objective": objective, "loss": loss, "at": at}
+    options = {name: value for name, value in named.items() if value is not None}
     accepted = inspect.signature(first.read).parameters
     for name in options:
         if name not in accepted:
@@ -103,7 +103,8 @@ def explainable(
             break
         try:
             read: Callable[..., Retrainable] = reader.read
-            return _with_notes(read(estimator, train, as_measurement(measure), **options), notes)
+            model = _with_notes(read(estimator, train, as_measurement(measure), **options), notes)
+            return _with_observations(model, given, train)
         except UnsupportedSettingsError as error:
             if options:
                 raise
@@ -121,6 +122,15 @@ def explainable(
 def _with_notes(model: Retrainable, notes: tuple[str, ...]) -> Retrainable:
     """The model with notes about the wrappers that it was read through."""
     return replace(model, notes=(*notes, *model.notes)) if notes and is_dataclass(model) else model
+
+
+def _with_observations(model: Retrainable, given: Any, train: Examples) -> Retrainable:
+    """A linear model of results of statsmodels with what these say of their rows and their dispersion."""
+    if not _are_results(given) or not hasattr(model, "observations"):
+        return model
+    from upweight.models.statsmodels_observations import observations_of
+
+    return model.with_observations(observations_of(given, train))
 
 
 @check_changes_once

@@ -7,22 +7,25 @@ become an estimator whose `fit` fits the model of statsmodels. statsmodels itsel
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.base import clone
 from sklearn.linear_model import LinearRegression, LogisticRegression, TweedieRegressor
 
 from upweight.core.examples import Examples
-from upweight.core.parameter_measurement import Coefficients
-from upweight.models.statsmodels_checks import family_name, require_plain, require_unconstrained
+from upweight.models.statsmodels_checks import family_name, has_converged, require_plain, require_unconstrained
+from upweight.models.statsmodels_refits import (
+    MORE_COLUMNS,
+    StatsmodelsEstimator,
+    WeightedStatsmodelsEstimator,
+    fit_settings,
+)
 
 TIGHT = {"fit_intercept": False, "tol": 1e-9, "max_iter": 10_000}
 TESTED = ("OLS", "WLS", "Logit", "Poisson")  # refitted by statsmodels itself for p-values
 POWERS = {"Poisson": 1.0, "Gamma": 2.0, "InverseGaussian": 3.0}  # family with a log link → power of its variance
-MORE_COLUMNS = {"MixedLM": "groups", "PHReg": "status"}  # model → its argument in the last column of the examples
 REFITTED = (
     "Probit",
     "RLM",
@@ -30,71 +33,8 @@ REFITTED = (
     "GLM",
     *MORE_COLUMNS,
 )  # refitted by statsmodels itself if there is no estimator
-ROBUST = ("HC0", "HC1", "HC2", "HC3")  # covariances that a refit gives without more than the rows
 P_TOLERANCE = 1e-4  # absolute difference of p-values up to which a refit has those of the results
 PREDICTION_TOLERANCE = 1e-4  # relative difference of predictions up to which an estimator has the results' predictions
-
-
-class StatsmodelsEstimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """A model of statsmodels with the interface of scikit-learn; it predicts means (probabilities of 1 for Probit).
-
-    Args:
-        model_class: the class of the model, called with (targets, design matrix, **settings).
-        settings: further settings of the model.
-        fit_settings: settings of its `fit`.
-    """
-
-    def __init__(self, model_class: Any, settings: Any = None, fit_settings: Any = None) -> None:
-        self.model_class = model_class
-        self.settings = settings
-        self.fit_settings = fit_settings
-
-    def fit(self, x: Any, y: Any) -> StatsmodelsEstimator:
-        """Fit the model to a design matrix and targets."""
-        design, more = self._split(np.asarray(x))
-        model = self.model_class(np.asarray(y), design, **more, **(self.settings or {}))
-        self.results_ = model.fit(**(self.fit_settings or {}))
-        return self
-
-    def predict(self, x: Any) -> NDArray[np.float64]:
-        """The predicted means, (m,); of survival the logarithms of hazards, of mixed models means without effects."""
-        design, _ = self._split(np.asarray(x))
-        if self.model_class.__name__ in MORE_COLUMNS:
-            return np.asarray(design @ np.asarray(self.results_.params)[: design.shape[1]], dtype=np.float64)
-        return np.asarray(self.results_.predict(design, transform=False), dtype=np.float64)
-
-    @property
-    def has_no_loss(self) -> bool:
-        """Whether it predicts something else than the targets: hazards, of times."""
-        return bool(self.model_class.__name__ == "PHReg")
-
-    def _split(self, x: NDArray[Any]) -> tuple[NDArray[Any], dict[str, Any]]:
-        """The design matrix, and the other arguments of the model that stand in the last columns of the inputs."""
-        more = MORE_COLUMNS.get(self.model_class.__name__)
-        return (x, {}) if more is None else (x[:, :-1], {more: x[:, -1]})
-
-    def coefficients(self, names: Sequence[str] | None) -> Coefficients:
-        """The coefficients of the columns of the design matrix, with their p-values."""
-        width = self.results_.model.exog.shape[1]
-        values, p_values = (
-            np.asarray(part, dtype=np.float64) for part in (self.results_.params, self.results_.pvalues)
-        )
-        columns = tuple(f"x{j}" for j in range(width)) if names is None else tuple(names)[:width]
-        return Coefficients(
-            values[None, :width], np.zeros(1), columns, (0,), has_intercept=False, p_values=p_values[None, :width]
-        )
-
-
-class WeightedStatsmodelsEstimator(StatsmodelsEstimator):
-    """Weighted least squares of statsmodels. Rows of weight 0 are absent, also from the degrees of freedom."""
-
-    def fit(self, x: Any, y: Any, sample_weight: Any = None) -> WeightedStatsmodelsEstimator:
-        """Fit the model to a design matrix, targets and weights."""
-        weights = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
-        used = weights > 0
-        model = self.model_class(np.asarray(y)[used], np.asarray(x)[used], weights=weights[used])
-        self.results_ = model.fit(**(self.fit_settings or {}))
-        return self
 
 
 def are_results(candidate: Any) -> bool:
@@ -174,6 +114,8 @@ def as_estimator(results: Any, is_refitted: bool = False) -> tuple[Any, tuple[st
         warnings.simplefilter("ignore")  # the coefficients are replaced
         estimator.fit(train.x, train.y, sample_weight=train.weights)
     _take_coefficients(estimator, np.asarray(results.params, dtype=np.float64))
+    if not has_converged(results) and hasattr(estimator, "max_iter"):
+        estimator.n_iter_ = estimator.max_iter  # its solver did not stop by itself
     mean = estimator.predict_proba(train.x) if hasattr(estimator, "predict_proba") else estimator.predict(train.x)
     expected = np.asarray(results.predict(model.exog, transform=False))  # of a formula, these are its columns
     mean = mean[:, 1] if expected.ndim == 1 and mean.ndim == 2 else mean
@@ -235,7 +177,7 @@ def _refitted(results: Any, train: Examples, name: str, is_tested: bool) -> tupl
     if train.weights is not None and not is_weighted:
         raise ValueError(f"expected {name} without weights, got some, which a refit cannot pass on; fit without them")
     make = WeightedStatsmodelsEstimator if is_weighted else StatsmodelsEstimator
-    estimator = make(type(results.model), _settings(results.model, name), _fit_settings(results, name, is_tested))
+    estimator = make(type(results.model), _settings(results.model, name), fit_settings(results, is_tested))
     if is_tested:
         _require_p_values(clone(estimator), results, train, name)
     estimator.results_ = results
@@ -252,17 +194,6 @@ def _settings(model: Any, name: str) -> dict[str, Any]:
     """The settings of a model beside its data."""
     keywords = {"GLM": ("family",), "RLM": ("M",), "NegativeBinomial": ("loglike_method",), "PHReg": ("ties",)}
     return {key: getattr(model, key) for key in keywords.get(name, ()) if hasattr(model, key)}
-
-
-def _fit_settings(results: Any, name: str, is_tested: bool) -> dict[str, Any]:
-    """The settings with which a model was fitted; those of p-values only if these are measured."""
-    settings: dict[str, Any] = {"disp": 0} if "discrete" in type(results.model).__module__ else {}
-    if name == "MixedLM":
-        settings["reml"] = bool(getattr(results, "reml", True))
-    robust = getattr(results, "cov_type", None)
-    if is_tested and robust in ROBUST:
-        settings |= {"cov_type": robust, "use_t": bool(results.use_t)}
-    return settings
 
 
 def _require_p_values(estimator: Any, results: Any, train: Examples, name: str) -> None:

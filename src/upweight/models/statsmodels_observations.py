@@ -1,0 +1,42 @@
+"""What results of statsmodels say of their rows and their dispersion, which sample weights alone do not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from upweight.core.examples import Examples
+from upweight.linear.observations import Observations
+from upweight.models.statsmodels_results import examples_of
+
+SAME = 1e-6  # relative difference up to which a scale is the one of the Pearson residuals
+
+
+def observations_of(results: Any, train: Examples) -> Observations:
+    """The observations that every row of results stands for, by the ids of `train`, and their dispersion.
+
+    Only `freq_weights` count observations: weights of WLS and GLS and `var_weights` are precisions, also whole ones.
+
+    Raises ValueError if the examples have the weights of the results in another order.
+    """
+    weights = examples_of(results).weights
+    if weights is None:
+        return Observations(None, *_dispersion(results))
+    if train.weights is None or not np.allclose(train.weights, weights):
+        raise ValueError(
+            f"expected the rows of the {type(results.model).__name__} results in their order, with the weights of the "
+            "fit, got other weights; pass train=uw.examples_of(results)"
+        )
+    given = getattr(results.model, "freq_weights", None)
+    counts = np.ones(len(weights)) if given is None else np.asarray(given, dtype=np.float64)
+    present = np.where(weights > 0, counts, 0.0)
+    return Observations(dict(zip(train.ids.tolist(), present.tolist(), strict=True)), *_dispersion(results))
+
+
+def _dispersion(results: Any) -> tuple[float | None, bool]:
+    """(φ, whether it is known): φ is None if it is estimated from the Pearson residuals."""
+    if type(results.model).__name__ != "GLM":
+        return None, False
+    scale, estimated = float(results.scale), float(results.pearson_chi2 / results.df_resid)
+    return (None if abs(scale - estimated) <= SAME * estimated else scale), True
