@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import numpy as np
@@ -91,7 +92,7 @@ def test_a_reason_suggests_loss_only_if_the_library_takes_it():
     assert re.search(r"'huber' is not supported.*train with one of squared_error", note)
     assert "loss=" not in note
     with_row_bases = regressor().fit(x, y, init_score=x[:, 1])
-    with pytest.raises(ValueError, match=r"init_score, base_margin\) is not supported"):
+    with pytest.raises(ValueError, match=r"Not supported .*\(init_score, base_margin, baseline\)"):
         uw.explainable(with_row_bases, uw.Examples(x, y))
 
 
@@ -287,6 +288,38 @@ def test_a_custom_loss_is_given_by_three_derivatives():
     model = uw.explainable(booster, train, loss=loss)
     assert model.grown(train).exact
     assert np.ptp(uw.LeafRefit().fit(model, train).attribute(train.take([3])).row(3)) > 0
+
+
+def test_a_booster_of_xgboost_with_an_objective_of_ones_own_is_not_trained_with_another():
+    """It does not hold the function, and would be trained on squared errors."""
+    x, y = amounts()
+
+    def softened(margins, data):
+        residual = margins - data.get_label()
+        root = np.sqrt(1 + residual**2)
+        return residual / root, root**-3
+
+    booster = xgboost.train({"max_depth": 2, "nthread": 1}, xgboost.DMatrix(x, y), 4, obj=softened)
+    loss = Custom(
+        lambda z, t: (z - t) / np.sqrt(1 + (z - t) ** 2),
+        lambda z, t: (1 + (z - t) ** 2) ** -1.5,
+        lambda z, t: -3 * (z - t) * (1 + (z - t) ** 2) ** -2.5,
+        lambda z, t: np.sqrt(1 + (z - t) ** 2) - 1,
+    )
+    train = uw.Examples(x, y)
+    model = uw.explainable(booster, train, loss=loss)
+    assert model.grown(train).exact
+    with pytest.raises(ValueError, match=r"does not hold an objective of your own.*XGBRegressor\(objective"):
+        model.retrain(train, np.ones(len(train)))
+
+
+def test_a_base_that_xgboost_does_not_fit_to_the_best_constant_is_said_to_be_held():
+    x, y = amounts()
+    settings = {"n_estimators": 3, "objective": "reg:squaredlogerror", "min_child_weight": 0, "n_jobs": 1}
+    booster = xgboost.XGBRegressor(**settings).fit(x, np.abs(y))
+    if json.loads(booster.get_booster().save_config())["learner"]["learner_model_param"]["boost_from_average"] == "0":
+        pytest.skip("this version starts from a constant")
+    assert "held fixed when an example is removed" in uw.explainable(booster, uw.Examples(x, np.abs(y))).notes[0]
 
 
 @pytest.mark.parametrize("level", [0.2, 0.7])

@@ -173,6 +173,39 @@ def test_refit_is_what_lightgbm_refits(objective):
         assert np.abs(changes).max() > 1e-4
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings", "is_weighted"),
+    [
+        ("CatBoostRegressor", {}, True),
+        ("CatBoostClassifier", {}, True),
+        ("CatBoostClassifier", {"class_weights": [1, 4]}, False),
+        ("CatBoostClassifier", {"loss_function": "MultiClass"}, True),
+    ],
+    ids=["regression", "two classes", "weights of classes", "classes solved for jointly"],
+)
+def test_refit_is_what_catboost_trains_where_splits_stay(kind, settings, is_weighted):
+    """Its l2 is per mean weight, which a removal changes. The columns are so unlike that no removal moves a split."""
+    library = pytest.importorskip("catboost")
+    rng = np.random.default_rng(0)
+    x = np.stack([np.tile([0, 1], 30), np.tile([0, 0, 1, 1], 15), np.repeat([0, 1], 30)], axis=1).astype(float)
+    y = x @ [4.0, 1.5, 0.4] + rng.normal(size=60) * 0.3
+    is_regression = kind == "CatBoostRegressor"
+    y = y if is_regression else np.digitize(y, [1.7, 4.2] if "loss_function" in settings else [2.8])
+    plain = {"iterations": 3, "depth": 1, "learning_rate": 0.3, "leaf_estimation_iterations": 1, "thread_count": 1}
+    plain |= {"boosting_type": "Plain", "bootstrap_type": "No", "random_strength": 0, "l2_leaf_reg": 9}
+    booster = getattr(library, kind)(**plain, **settings, verbose=0, allow_writing_files=False)
+    train = uw.Examples(x, y, weights=1.0 + np.arange(60) % 5 * 0.7 if is_weighted else None)
+    model = uw.explainable(booster.fit(x, y, sample_weight=train.weights), train)
+    for row in (4, 8, 31):
+        remaining = np.arange(60) != row
+        retrained = model.retrain(train, remaining.astype(float))
+        for tree, other in zip(model.leaves(train).T, retrained.leaves(train).T, strict=True):
+            assert len(np.unique(np.stack([tree, other]), axis=1).T) == len(np.unique(tree))
+        changes = margin_changes(model.trees(), model.leaves(train), *refit(model.grown(train), [np.array([row])]))
+        expected = retrained.margins(train) - model.margins(train)
+        np.testing.assert_allclose(changes[..., 0], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("objective", ["binary:logistic", "reg:squarederror", "count:poisson"])
 def test_refit_is_what_xgboost_refreshes(objective):
     library = pytest.importorskip("xgboost")

@@ -27,8 +27,9 @@ def fitted(weights: Any) -> Any:
 def losses_without(booster: Any, weights: np.ndarray, removed: list[int]) -> np.ndarray:
     """The loss of every query after Newton steps on the other rows, tree by tree."""
     leaves = booster.calc_leaf_indexes(X).reshape(len(X), -1)
-    z, l2 = np.tile(booster.get_scale_and_bias()[1], (len(X), 1)).astype(float), L2 * weights.mean()
+    z = np.tile(booster.get_scale_and_bias()[1], (len(X), 1)).astype(float)
     rest = weights * ~np.isin(np.arange(ROWS), removed)
+    l2 = L2 * rest.sum() / (ROWS - (weights[removed] > 0).sum())  # per mean weight of the rows that are left
     for tree in range(leaves.shape[1]):
         p = np.exp(z[:ROWS]) / np.exp(z[:ROWS]).sum(1, keepdims=True)
         step = np.zeros_like(z)

@@ -81,6 +81,7 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
         # Examples beyond δ have a second derivative of 0, so that a leaf with examples can sum to 0.
         min_hessian=-1.0 if isinstance(loss, Huber) else MIN_HESSIAN,
         is_joint=_is_joint(parameters),
+        is_per_mean_weight=True,
     )
 
     def retrain_estimator(x: Any, y: Any, weights: Any, seed: int) -> Any:

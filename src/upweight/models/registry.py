@@ -126,11 +126,11 @@ def _with_notes(model: Retrainable, notes: tuple[str, ...]) -> Retrainable:
 
 def _with_observations(model: Retrainable, given: Any, train: Examples) -> Retrainable:
     """A linear model of results of statsmodels with what these say of their rows and their dispersion."""
-    if not _are_results(given) or not hasattr(model, "observations"):
+    if not _are_results(given):
         return model
-    from upweight.models.statsmodels_observations import observations_of
+    from upweight.models.statsmodels_observations import with_observations
 
-    return model.with_observations(observations_of(given, train))
+    return with_observations(model, given, train)
 
 
 @check_changes_once

@@ -7,10 +7,17 @@ from typing import Any
 import numpy as np
 
 from upweight.core.examples import Examples
+from upweight.core.model import Retrainable
+from upweight.linear.model import LinearModel
 from upweight.linear.observations import Observations
 from upweight.models.statsmodels_results import examples_of
 
 SAME = 1e-6  # relative difference up to which a scale is the one of the Pearson residuals
+
+
+def with_observations(model: Retrainable, results: Any, train: Examples) -> Retrainable:
+    """A linear model that stands for results, with what they say; any other model as it is."""
+    return model.with_observations(observations_of(results, train)) if isinstance(model, LinearModel) else model
 
 
 def observations_of(results: Any, train: Examples) -> Observations:

@@ -86,7 +86,8 @@ class WeightedStatsmodelsEstimator(StatsmodelsEstimator):
 
 def fit_settings(results: Any, is_tested: bool) -> dict[str, Any]:
     """The settings of `fit` with which a refit reaches the same kind of optimum; `is_tested` adds those of p-values."""
-    name, settings = type(results.model).__name__, {}
+    name = type(results.model).__name__
+    settings: dict[str, Any] = {}
     from_optimum = {"start_params": np.asarray(results.params, dtype=np.float64)}
     if "discrete" in type(results.model).__module__:
         settings |= {"disp": 0, **(BFGS if name == "NegativeBinomial" else {**from_optimum, **NEWTON})}

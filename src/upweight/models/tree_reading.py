@@ -131,8 +131,9 @@ def _require_margins(model: TreeModel, expected: Array, train: Examples, library
     if not difference <= MARGIN_TOLERANCE * max(largest, 1.0):
         raise ValueError(
             f"expected leaf values that give the predictions of this {model.name} ({library}), got margins that differ "
-            f"by {difference:.2g}: it uses a version or a feature that is not supported (linear leaves, a separate "
-            "base value for every row, a newer file format); train it without that feature, or with an older version"
+            f"by {difference:.2g}: it uses a version or a feature that is not supported (linear leaves, an initial "
+            "estimator, a separate base value for every row, a newer file format); train it without that feature, or "
+            "with an older version"
         )
 
 
@@ -143,8 +144,9 @@ def _with_training(model: TreeModel, train: Examples) -> TreeModel:
         raise ValueError(
             f"expected the data that {model.name} was fitted on, got examples whose leaf values differ from the "
             f"model's by {training.mismatch:.2g} of the largest. Pass the same rows, labels and sample weights as to "
-            "fit(), and no others (an evaluation set is not part of them). A model that was fitted with a separate "
-            "base value for every row (init_score, base_margin) is not supported"
+            "fit(), and no others (an evaluation set is not part of them). Not supported are models with a separate "
+            "base value for every row (init_score, base_margin, baseline), a learning rate that changed on the way, or "
+            "an objective function of your own without loss=, and models changed after training (refit, scale)"
         )
     return replace(model, notes=(*model.notes, *training.notes))
 

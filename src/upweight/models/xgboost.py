@@ -84,7 +84,7 @@ class _BoosterState:
         return list(self.tree_part["trees"][: int(self.tree_part["iteration_indptr"][self.rounds])])
 
 
-def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss | None) -> TreeSpec:
+def _read_spec(estimator: Any, train: Examples, steps: Any, own_loss: BoostingLoss | None) -> TreeSpec:
     """The trees of a fitted XGBClassifier, XGBRegressor or Booster; `steps` come before it in a pipeline."""
     import xgboost
 
@@ -95,7 +95,7 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
     library = f"XGBoost {xgboost.__version__}"
     with known_format(library):
         state = _state(booster, is_native)
-        loss = loss or _loss(state.learner, None if is_native else getattr(estimator, "classes_", None), train.y)
+        loss = own_loss or _loss(state.learner, None if is_native else getattr(estimator, "classes_", None), train.y)
         leaf_nodes = [np.flatnonzero(np.array(tree["left_children"]) == -1) for tree in state.trees]
         ensemble = _ensemble(state, leaf_nodes, loss)
         settings, threads = state.tree_settings, int(state.config["generic_param"]["nthread"])
@@ -108,6 +108,11 @@ def _read_spec(estimator: Any, train: Examples, steps: Any, loss: BoostingLoss |
         return look_up(nodes.reshape(len(nodes), -1))
 
     def retrain_estimator(x: Any, y: Any, weights: Any, seed: int) -> Any:
+        if is_native and own_loss is not None:
+            raise ValueError(
+                "an XGBoost Booster does not hold an objective of your own (obj=), so it cannot be trained again; "
+                "train an XGBRegressor(objective=…) with the same function, which holds it"
+            )
         if is_native:
             return xgboost.train(_native_settings(state, seed), data(x, label=y, weight=weights), state.rounds)
         # A random forest is one round, and its n_estimators are the trees of that round.
@@ -275,7 +280,7 @@ def _class_weights(state: _BoosterState, loss: BoostingLoss) -> Array | None:
 def _base_notes(state: _BoosterState, loss: BoostingLoss) -> tuple[str, ...]:
     """A note for objectives whose base XGBoost estimates in another way than by the best constant."""
     is_estimated = state.learner["learner_model_param"].get("boost_from_average", "0") == "1"
-    if not is_estimated or not (isinstance(loss, PseudoHuber) or _class_weights(state, loss) is not None):
+    if not is_estimated or not (isinstance(loss, PseudoHuber | SquaredLog) or _class_weights(state, loss) is not None):
         return ()
     return (
         "The base that boosting started from was estimated from the labels in one step, and is held fixed when an "

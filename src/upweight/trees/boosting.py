@@ -41,6 +41,8 @@ class LeafRule:
         newton: H sums second derivatives; otherwise H sums weights (CatBoost's "Gradient" leaves).
         is_joint: one step in all outputs of a leaf, with the full Hessian of the loss in place of its diagonal.
         min_hessian: a leaf whose H is not above it holds no example. Negative if second derivatives can be 0.
+        is_per_mean_weight: `l2` is a multiple of the mean weight of the training examples (CatBoost), so that removals
+            change it.
     """
 
     learning_rate: float
@@ -50,10 +52,14 @@ class LeafRule:
     newton: bool = True
     min_hessian: float = MIN_HESSIAN
     is_joint: bool = False
+    is_per_mean_weight: bool = False
 
-    def values(self, g: Array, h: Array, leaves: slice) -> Array:
-        """Leaf values for sums g and h, both (leaves, …). A leaf without examples takes no step."""
-        denominator = h + self._l2_like(h, leaves)
+    def values(self, g: Array, h: Array, leaves: slice, l2_factors: Array | float = 1.0) -> Array:
+        """Leaf values for sums g and h, both (leaves, …). A leaf without examples takes no step.
+
+        `l2_factors` multiply the l2: one number, or one for each of the last axis.
+        """
+        denominator = h + self._l2_like(h, leaves) * l2_factors
         if self.l1:
             g = np.sign(g) * np.maximum(np.abs(g) - self.l1, 0.0)
         step = np.divide(
@@ -63,9 +69,9 @@ class LeafRule:
             step = np.clip(step, -self.max_step, self.max_step)
         return self.learning_rate * step
 
-    def joint_values(self, g: Array, h: Array, leaves: slice) -> Array:
+    def joint_values(self, g: Array, h: Array, leaves: slice, l2_factors: Array) -> Array:
         """−learning_rate · (H + l2)⁻¹ G for g (leaves, removals, K) and h (leaves, removals, K, K)."""
-        shifted = h + self.l2[leaves][:, None, None, None] * np.eye(h.shape[-1])
+        shifted = h + (self.l2[leaves, None] * l2_factors)[..., None, None] * np.eye(h.shape[-1])
         step = -self.learning_rate * np.linalg.solve(shifted, g[..., None])[..., 0]
         is_empty = np.trace(h, axis1=2, axis2=3) <= self.min_hessian
         return np.asarray(np.where(is_empty[..., None], 0.0, step))
@@ -183,7 +189,16 @@ class Boosting:
     def joint_values(self, tree: int, margins: Array, removed: Sequence[Indices]) -> Array:
         """A tree's values (leaves, K, removals) at margins (K, n, removals), if its outputs are solved for together."""
         g, h = joint_sums(self.loss, self.leaf_matrices[tree], margins, self.targets, removed)
-        return self.rule.joint_values(g, h, self.ensemble.leaves_of(tree)).swapaxes(1, 2)
+        factors = self.l2_factors(removed) if removed else np.ones(1)
+        return self.rule.joint_values(g, h, self.ensemble.leaves_of(tree), factors).swapaxes(1, 2)
+
+    def l2_factors(self, removed: Sequence[Indices]) -> Array:
+        """What the l2 of the leaves is multiplied by without each of these sets of examples, (removals,)."""
+        if not self.rule.is_per_mean_weight:
+            return np.ones(len(removed))
+        total, rows, present = float(self.weights.sum()), len(self.weights), self.weights > 0
+        means = [(total - self.weights[out].sum()) / max(rows - int(present[out].sum()), 1) for out in removed]
+        return np.array(means) * (rows / total)
 
     @cached_property
     def mismatch(self) -> float:

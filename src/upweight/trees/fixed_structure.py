@@ -37,7 +37,7 @@ def refit(boosting: Boosting, removed: Sequence[Indices]) -> tuple[Array, Array]
     ensemble, rule, outputs = boosting.ensemble, boosting.rule, len(boosting.targets)
     rows = np.concatenate([np.asarray(r, dtype=np.intp) for r in removed])
     columns = np.repeat(np.arange(len(removed)), [len(r) for r in removed])
-    removed_weights = boosting.weights[rows]
+    removed_weights, l2_factors = boosting.weights[rows], boosting.l2_factors(removed)
     base = base_changes(boosting, removed)
     margins = np.repeat((ensemble.base[:, None] + base)[:, None, :], len(boosting.weights), axis=1)
     g, h, added = np.empty_like(margins), np.ones_like(margins), np.empty_like(margins[0])
@@ -53,7 +53,7 @@ def refit(boosting: Boosting, removed: Sequence[Indices]) -> tuple[Array, Array]
                     total = np.asarray(boosting.leaf_matrices[tree] @ per_example)
                     np.subtract.at(total, (local[rows], columns), removed_weights * per_example[rows, columns])
                     sums.append(total)
-                value_change = rule.values(sums[0], sums[1], in_tree) - old[in_tree, column, None]
+                value_change = rule.values(sums[0], sums[1], in_tree, l2_factors) - old[in_tree, column, None]
                 change[in_tree, column] = value_change
                 np.take(ensemble.values[in_tree, column, None] + value_change, local, axis=0, out=added, mode="clip")
                 margins[output] += added
