@@ -15,6 +15,10 @@ from experiments.poison.trial import Attack, outcome
 import upweight as uw
 
 WITHOUT_EFFECT = "whose own removal changes the target's log-odds by less than a tenth of the mean (by retraining)"
+TIED_WORDS = (
+    "The last of the 3,000 words are 218 of 493 that occur five times; which of them numpy's sorting takes may differ "
+    "between processors."
+)
 ATTACKS: dict[str, dict[str, Any]] = {
     "speech": {
         "title": "Backdoor in spoken digits",
@@ -47,6 +51,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
             "The targets are missed because a cosine divides the residual out: dozens of clean mails have three "
             "training mails of their label that are as alike to them as poisons to a target, and only the residual "
             "tells the poisons from these. Influence keeps it, and has all targets in the first 1 %.",
+            TIED_WORDS,
         ],
     },
     "mails-influence": {
@@ -58,7 +63,14 @@ ATTACKS: dict[str, dict[str, Any]] = {
         "notes": [
             "AUPRC counts all twelve poisons. The lowest is of a target of three words: six of its poisons are empty "
             "mails, like it in the word Subject alone, and two others have no effect on it by retraining. Influence "
-            "estimates these effects, so it cannot rank poisons without any first.",
+            "estimates these effects, so it cannot rank poisons without any first. The clean mails above poisons are "
+            "the same for most targets: long or odd ham with residuals of .2 to .4.",
+            f"At the edge of the aim: an earlier run had .898, and .919 without inert poisons. {TIED_WORDS} Two more "
+            "draws of mails, with 10 targets each, have .893 and .884.",
+            "Influence of first order (`correction=None`), which raises odd mails less, has .914, .906 and .884 on the "
+            "three draws, but its targets drop out of the first 1 %: the first two have ranks 11 and 13. Cosines have "
+            ".947, .928 and .861. On this draw, by the formulas: RelatIF .70, influence times cosine .92, inner "
+            "products of gradients .58.",
             "Once a target is found, cosines rank its poisons higher (.95, label flips in mails): influence to find "
             "targets, then cosines for the targets that are named, have both numbers above their aims.",
         ],
