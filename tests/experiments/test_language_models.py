@@ -95,7 +95,7 @@ def test_a_retraining_is_made_once_and_belongs_to_its_weights_and_seed(
 def test_the_rise_removes_each_query_s_strongest_texts(task: FineTune) -> None:
     best = language_models.scored(task, "GradDot")[0]
     expected = []
-    for query, values in enumerate(best[: language_models.ASKED]):
+    for query, values in enumerate(best[: task.alone]):
         weights = np.ones(40)
         weights[np.argsort(values)[-4:]] = 0.0
         after = task.model.retrain(task.train, weights, 0)
