@@ -129,8 +129,9 @@ def _with_observations(model: Retrainable, given: Any, train: Examples) -> Retra
     if not _are_results(given):
         return model
     from upweight.models.statsmodels_observations import with_observations
+    from upweight.models.statsmodels_results import examples_of
 
-    return with_observations(model, given, train)
+    return with_observations(model, given, examples_of(given), train)
 
 
 @check_changes_once

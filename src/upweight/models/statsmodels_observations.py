@@ -5,29 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
 from upweight.core.model import Retrainable
 from upweight.linear.model import LinearModel
 from upweight.linear.observations import Observations
-from upweight.models.statsmodels_results import examples_of
 
 SAME = 1e-6  # relative difference up to which a scale is the one of the Pearson residuals
 
 
-def with_observations(model: Retrainable, results: Any, train: Examples) -> Retrainable:
-    """A linear model that stands for results, with what they say; any other model as it is."""
-    return model.with_observations(observations_of(results, train)) if isinstance(model, LinearModel) else model
+def with_observations(model: Retrainable, results: Any, own: Examples, train: Examples) -> Retrainable:
+    """A linear model that stands for results, with what they say; any other model as it is.
+
+    `own` are the examples that the results hold. Raises ValueError if `train` has their weights in another order.
+    """
+    if not isinstance(model, LinearModel):
+        return model
+    return model.with_observations(_observations(results, own.weights, train))
 
 
-def observations_of(results: Any, train: Examples) -> Observations:
+def _observations(results: Any, weights: NDArray[np.float64] | None, train: Examples) -> Observations:
     """The observations that every row of results stands for, by the ids of `train`, and their dispersion.
 
     Only `freq_weights` count observations: weights of WLS and GLS and `var_weights` are precisions, also whole ones.
-
-    Raises ValueError if the examples have the weights of the results in another order.
     """
-    weights = examples_of(results).weights
     if weights is None:
         return Observations(None, *_dispersion(results))
     if train.weights is None or not np.allclose(train.weights, weights):
