@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures
 
 import upweight as uw
-from upweight.applications.conditions import conditions_of
-from upweight.applications.group_search import GroupSearch, t_values
+from upweight.applications.conditions import Conditions, conditions_of
+from upweight.applications.group_evidence import GroupEvidence, nat_of
+from upweight.applications.group_rounds import GroupRounds
+from upweight.applications.group_search import Candidate, GroupSearch, t_values
 from upweight.applications.query_support import support_of
 
 
@@ -114,21 +118,159 @@ def test_words_labels_and_clusters_are_conditions():
     assert {"age is missing", "age = 30"} <= set(missing.names)
 
 
+def search_over(fulfilled, of, harm=None, fine=None, columns=None):
+    """A search over conditions c0, c1, …, with the evidence that a test makes up."""
+    names = tuple(f"c{i}" for i in range(len(fulfilled)))
+    is_fine = np.zeros(len(names), dtype=bool) if fine is None else fine
+    conditions = Conditions(names, names if columns is None else columns, fulfilled, is_fine)
+    harm = np.zeros(fulfilled.shape[1]) if harm is None else harm
+    return GroupSearch(conditions, SimpleNamespace(of=of, harm=harm), 5, 100, lambda group: True)
+
+
 def test_the_search_finds_the_group_that_a_loop_over_all_pairs_finds():
     rng = np.random.default_rng(0)
     fulfilled = rng.random((12, 300)) < 0.3
     target = fulfilled[3] & fulfilled[8]
     scores = rng.normal(size=(30, 300)) * 0.01 - target * 1.0
-    conditions = uw_conditions(fulfilled)
-    search = GroupSearch(conditions, scores, lambda groups: -scores @ groups.T, 5, 100, lambda group: True)
-    best = search.candidates()[0]
+
+    def of(masks):
+        return -(masks @ scores.T), np.zeros(masks.shape)
+
+    best = search_over(fulfilled, of, -scores.sum(axis=0)).candidates(2)[0]
     assert set(best.conditions) == {3, 8}
-    pairs = [(a, b) for a in range(12) for b in range(a)]
-    effects = {pair: -scores[:, fulfilled[pair[0]] & fulfilled[pair[1]]].sum(axis=1).mean() for pair in pairs}
-    assert best.effect == pytest.approx(max(effects.values()))
+    pairs = [fulfilled[a] & fulfilled[b] for a in range(12) for b in range(a)]
+    assert best.quality == pytest.approx(max(-scores[:, pair].sum() / pair.sum() ** 0.5 for pair in pairs))
     np.testing.assert_allclose(
         t_values(-scores @ target[:, None]), [-(s := scores[:, target].sum(axis=1)).mean() / (s.std(ddof=1) / 30**0.5)]
     )
+
+
+def test_a_group_is_named_by_the_condition_of_those_that_lose_without_it():
+    source, others = np.arange(200) < 40, (np.arange(200) >= 40) & (np.arange(200) < 60)
+
+    def of(masks):  # without the others too, the members are predicted worse; the others themselves are not
+        whole = (masks & (source | others)).sum(axis=1) == 60
+        return np.ones((len(masks), 10)), np.where(whole[:, None], 2.0, 0.1) * (source & masks)
+
+    found = search_over(np.stack([source | others, source]), of).candidates(2)
+    assert [candidate.conditions for candidate in found] == [(1,)]
+    assert found[0].stands_out
+
+
+def test_thresholds_are_refined_and_a_group_that_queries_speak_for_is_left_out():
+    place = np.arange(200)
+    guilty = place < 43
+
+    def of(masks):
+        return np.full((len(masks), 10), 0.1), np.where(guilty, 1.0, -1.0) * masks
+
+    fulfilled = np.stack([place < edge for edge in (20, 40, 60, 41, 42, 43, 44)])
+    fine, same = np.arange(7) >= 3, ("c <",) * 7
+    found = search_over(fulfilled, of, fine=fine, columns=same).candidates(2)
+    assert [candidate.conditions for candidate in found] == [(5,)]
+
+    def helpful(masks):
+        rises = np.tile([-0.1, -0.2], 5)
+        return np.tile(rises, (len(masks), 1)), np.where(guilty, 1.0, -1.0) * masks
+
+    assert search_over(fulfilled, helpful, fine=fine, columns=same).candidates(2) == []
+
+
+def test_evidence_is_what_refits_say():
+    x, y = customers(0, 150, True)
+    train = uw.Examples(x, y, weights=np.r_[2.0, np.ones(149)])
+    estimator = LogisticRegression(tol=1e-10).fit(x, y, sample_weight=train.weights)
+    model, queries = uw.explainable(estimator, train), uw.Examples(*customers(1, 40, False))
+    fitted = uw.Influence().fit(model, train)
+    masks = np.stack([np.arange(150) < 12, x[:, 2] == 1])
+    rises, falls = GroupEvidence(fitted, queries, fitted.attribute(queries).values, 1.0).of(masks)
+    for mask, rise, fall in zip(masks, rises, falls, strict=True):
+        kept = train.take(~mask)
+        refit = LogisticRegression(tol=1e-10).fit(kept.x, kept.y, sample_weight=kept.weights)
+        after = uw.explainable(refit, kept)
+        np.testing.assert_allclose(rise, after.measure(queries) - model.measure(queries), atol=1e-5)
+        np.testing.assert_allclose(fall, (model.measure(train) - after.measure(train)) * train.weights, atol=1e-5)
+
+
+def test_a_nat_of_squared_errors_is_that_of_a_normal_distribution():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 2))
+    train = uw.Examples(x, x[:, 0] + 0.3 * rng.normal(size=80))
+    model = uw.explainable(LinearRegression().fit(train.x, train.y), train)
+    errors = train.y - model.predictor.predict(x)
+    other = uw.Examples(x[:1], train.y[:1] + 1.0)
+    density = -((other.y[0] - model.predictor.predict(x[:1])[0]) ** 2) / (2 * np.mean(errors**2))
+    assert model.measure(other)[0] / nat_of(model, train) == pytest.approx(density)
+    assert nat_of(SimpleNamespace(measurement="−loss (hinge)"), train) is None
+
+
+def test_the_p_of_a_group_that_stands_out_is_a_likelihood_ratio(found):
+    result, model, train, queries = found
+    group = result.groups[0]
+    without = train.without(list(group.ids))
+    refit = uw.explainable(LogisticRegression(tol=1e-8).fit(without.x, without.y), without)
+    confirming = queries.select(list(result.confirming))
+    ratio = np.exp((refit.measure(confirming) - model.measure(confirming)).sum())
+    assert group.p == pytest.approx(1 / ratio, rel=1e-4)
+
+
+def test_a_group_behind_a_rejected_one_is_tried(monkeypatch):
+    model, train, queries = problem(True, seed=1)
+    state = GroupRounds.start(model, train, queries, uw.Influence(), {}, uw.GroupDiscovery())
+    names, fulfilled = state.conditions.names, state.conditions.fulfilled
+    flag = names.index("flag = 1")
+    helpful = next(j for j, name in enumerate(names) if name.startswith("a >") and 30 <= fulfilled[j].sum() <= 60)
+    assert (fulfilled[flag] & fulfilled[helpful]).any()
+    searched = GroupRounds._searched
+
+    def of(self, model, train, present):
+        found = searched(self, model, train, present)
+        is_first = len(train) == 500
+        j, size = (helpful if is_first else flag), len(train)
+        mask = self.conditions.fulfilled[j][present]
+        candidate = Candidate((j,), mask, np.ones(len(self.searched)), np.full(size, 10.0))
+        return found._replace(candidates=[candidate])
+
+    monkeypatch.setattr(GroupRounds, "_searched", of)
+    assert state.next_group()
+    assert [group.name for group in state.groups] == ["flag = 1"]
+    assert set(state.groups[0].ids) == set(train.ids[train.x[:, 2] == 1])
+    assert [group.name for group in state.rejected] == [names[helpful]]
+
+
+def jaccard_of(group, train, planted):
+    member = np.isin(train.ids, group.ids)
+    return (member & planted).sum() / (member | planted).sum()
+
+
+def test_a_region_with_wrong_labels_is_found_with_its_borders():
+    rng = np.random.default_rng(0)
+    x, score = rng.uniform(size=(900, 2)), rng.normal(size=900)
+    y = (2 * score + 1.5 * (x[:, 0] - 0.5) + 0.4 * rng.logistic(size=900) > 0).astype(int)
+    region = (x[:, 0] > 0.73) & (x[:, 1] < 0.22)
+    data, names = np.c_[x, score], ["a", "b", "c"]
+    train = uw.Examples(data[:600], np.where(region, 1 - y, y)[:600], names=names)
+    asked = np.r_[np.flatnonzero(region[600:])[:15], np.flatnonzero(~region[600:])[:65]] + 600
+    pairs = PolynomialFeatures(2, interaction_only=True, include_bias=False)
+    estimator = make_pipeline(pairs, LogisticRegression(tol=1e-8, max_iter=2000)).fit(train.x, train.y)
+    queries = uw.Examples(data[asked], y[asked], names=names)
+    result = uw.discover(uw.explainable(estimator, train), train, queries)
+    assert jaccard_of(result.groups[0], train, region[:600]) >= 0.95
+
+
+def test_a_feed_of_texts_with_one_label_is_found_by_its_word():
+    rng = np.random.default_rng(0)
+    words = np.array([[f"{kind}{i}" for i in range(12)] for kind in ("good", "bad")])
+    y = rng.integers(0, 2, 800)
+    texts = [" ".join([*rng.choice(words[1 - label], 5), rng.choice(words[label])]) for label in y]
+    feed = rng.random(800) < 0.08
+    texts = [f"{text} via feed" if is_fed else text for text, is_fed in zip(texts, feed, strict=True)]
+    train = uw.Examples(texts[:500], np.where(feed, 0, y)[:500])
+    asked = np.r_[np.flatnonzero(feed[500:])[:20], np.flatnonzero(~feed[500:])[:40]] + 500
+    estimator = make_pipeline(CountVectorizer(), LogisticRegression(C=5, tol=1e-8, max_iter=2000))
+    model = uw.explainable(estimator.fit(train.x, train.y), train)
+    result = uw.discover(model, train, uw.Examples([texts[i] for i in asked], y[asked]))
+    assert jaccard_of(result.groups[0], train, feed[:500]) == 1.0
 
 
 def test_texts_of_another_domain_have_many_unknown_words():
@@ -141,13 +283,6 @@ def test_texts_of_another_domain_have_many_unknown_words():
     shares = [1 / (1 + len(set(text.split()[:8]))) if i % 4 == 0 else 0.0 for i, text in enumerate(texts)]
     np.testing.assert_allclose(support.factor, [0.0, 0.75 / np.mean(shares)])
     assert support.share.tolist() == [1.0, 0.0]
-
-
-def uw_conditions(fulfilled):
-    from upweight.applications.conditions import Conditions
-
-    names = tuple(f"c{i}" for i in range(len(fulfilled)))
-    return Conditions(names, names, fulfilled)
 
 
 def test_queries_of_a_missing_domain_are_far_from_the_training_examples():

@@ -20,9 +20,11 @@ from upweight.core.model import Embeddable, Measurable
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 EDGES = (0.01, 0.02, 0.03, 0.04, *(k / 20 for k in range(1, 20)), 0.96, 0.97, 0.98, 0.99)  # quantiles of a column
+FINE_EDGES = tuple(k / 100 for k in range(1, 100))  # the same, between which the best threshold is looked for
 PIXEL_EDGES = (0.5,)  # the same of one number of a picture
 FREQUENT = (0.01, 0.15)  # shares of the examples: a number this frequent is a condition of its own
 FEW_VALUES = 12  # distinct numbers: each of so few is a condition
+LABEL = "the label"  # as what conditions are about; a column may be named "label" too
 MAX_WORDS = 2000  # words and pairs of words of texts
 MOST_TEXTS = 0.3  # share of the texts from which a word is too frequent
 MAX_NUMBERS = 1024  # numbers of a picture that are looked at one by one
@@ -38,18 +40,22 @@ class Conditions:
         names: in words, e.g. "age > 40".
         columns: which column each condition is about; conditions of one group are about different sides of columns.
         fulfilled: (conditions, n) which examples fulfil it.
+        fine: (conditions,) whether it is a threshold between those that are searched, for the best one in the end.
     """
 
     names: tuple[str, ...]
     columns: tuple[str, ...]
     fulfilled: Mask
+    fine: Mask
 
     def take(self, positions: NDArray[np.intp]) -> Conditions:
         """The conditions on these examples alone."""
-        return Conditions(self.names, self.columns, self.fulfilled[:, positions])
+        return Conditions(self.names, self.columns, self.fulfilled[:, positions], self.fine)
 
 
-def conditions_of(model: Measurable, train: Examples, columns: Mapping[str, Any], seed: int) -> Conditions:
+def conditions_of(
+    model: Measurable, train: Examples, columns: Mapping[str, Any], seed: int, *, fine: bool = False
+) -> Conditions:
     """All conditions on the training examples.
 
     Args:
@@ -57,29 +63,43 @@ def conditions_of(model: Measurable, train: Examples, columns: Mapping[str, Any]
         train: the training set.
         columns: name → values (n,) that the model need not see, such as the source of an example.
         seed: of the clusters.
+        fine: with fine thresholds too.
 
     Raises ValueError for a column of another length, TypeError for columns without names.
     """
     if not isinstance(columns, Mapping):
         raise TypeError(f"expected columns as {{name: values}}, got {type(columns).__name__}")
-    rows: list[tuple[str, str, Mask]] = []
+    rows = list(_of_columns(train, columns, EDGES))
+    rows += _of_inputs(train, EDGES)
+    if train.y is not None and train.y.ndim == 1:
+        rows += [(name, LABEL, members) for name, _, members in _of_column("label", _labels(train), EDGES)]
+    if not (has_texts(train) or train.names is not None) and isinstance(model, Embeddable) and can(model, Embeddable):
+        rows += _of_clusters(model.embed(train), seed)
+    if not rows:
+        raise ValueError("expected labels, columns, texts or features to describe training examples by; pass columns=")
+    searched = len(rows)
+    if fine:
+        known = {name for name, _, _ in rows}
+        between = [
+            *_of_columns(train, columns, FINE_EDGES),
+            *([] if has_texts(train) else _of_inputs(train, FINE_EDGES)),
+        ]
+        rows += [row for row in between if row[0] not in known]
+    names, about, members = zip(*rows, strict=True)
+    return Conditions(names, about, np.stack(members), np.arange(len(rows)) >= searched)
+
+
+def _of_columns(
+    train: Examples, columns: Mapping[str, Any], edges: tuple[float, ...]
+) -> Iterator[tuple[str, str, Mask]]:
+    """Conditions on the columns that the model need not see."""
     for name, values in columns.items():
         array = np.asarray(values)
         if array.shape != (len(train),):
             raise ValueError(
                 f"expected one value of {name!r} per training example ({len(train)}), got shape {array.shape}"
             )
-        rows += _of_column(name, array, EDGES)
-    rows += _of_inputs(train)
-    if train.y is not None and train.y.ndim == 1:
-        rows += _of_column("label", _labels(train), EDGES)
-    has_words = has_texts(train) or train.names is not None
-    if not has_words and isinstance(model, Embeddable) and can(model, Embeddable):
-        rows += _of_clusters(model.embed(train), seed)
-    if not rows:
-        raise ValueError("expected labels, columns, texts or features to describe training examples by; pass columns=")
-    names, about, members = zip(*rows, strict=True)
-    return Conditions(names, about, np.stack(members))
+        yield from _of_column(name, array, edges)
 
 
 def _labels(train: Examples) -> NDArray[Any]:
@@ -88,14 +108,14 @@ def _labels(train: Examples) -> NDArray[Any]:
     return train.y if is_number or is_column else column_of(train, "label")
 
 
-def _of_inputs(train: Examples) -> Iterator[tuple[str, str, Mask]]:
+def _of_inputs(train: Examples, edges: tuple[float, ...]) -> Iterator[tuple[str, str, Mask]]:
     """Conditions on the inputs, and on what is shown of them."""
     if has_texts(train):
         yield from _of_texts(list(train.x))
         return
     for source in (train.x, train.shown):
         for name in columns_of(source) or ():
-            yield from _of_column(name, np.asarray(source[name]), EDGES)
+            yield from _of_column(name, np.asarray(source[name]), edges)
     if columns_of(train.x) is not None:
         return
     x = train.x
@@ -109,7 +129,7 @@ def _of_inputs(train: Examples) -> Iterator[tuple[str, str, Mask]]:
     is_picture = train.names is None and (len(shape) > 1 or numbers.shape[1] > 30)
     names = train.names or [index_name(index) for index in np.ndindex(*shape)][: numbers.shape[1]]
     for name, column in zip(names, numbers.T, strict=False):
-        yield from _of_column(name, column, PIXEL_EDGES if is_picture else EDGES)
+        yield from _of_column(name, column, PIXEL_EDGES if is_picture else edges)
 
 
 def _of_column(name: str, values: NDArray[Any], edges: tuple[float, ...]) -> Iterator[tuple[str, str, Mask]]:

@@ -40,11 +40,11 @@ def discover(
 ) -> Discovery:
     """Find groups of training examples, described in words, without which the queries do better.
 
-    Half of the queries are searched: over conjunctions of up to three conditions (values of columns, labels, words,
-    pixels, clusters by features), `discover` searches for the group with the best mean effect on them, by sums of
-    scores and then by Newton steps, if the method has them. The model is retrained without the group, and the queries
-    that were not searched have to do better. The next group is searched for without it. Queries to which few training
-    examples are near are listed too.
+    Half of the queries are searched: over conjunctions of up to three conditions (values of columns, words, pixels,
+    clusters by features), `discover` searches for the group without which the queries gain most and its own members
+    lose most, by Newton steps, if the method has them, or by sums of scores of what the queries gain. The model is
+    retrained without the group, and the queries that were not searched have to do better. The next group is searched
+    for without it. Queries to which few training examples are near are listed too.
 
     Args:
         model: a model that measures higher for better, such as the default −loss.

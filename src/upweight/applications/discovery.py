@@ -30,7 +30,9 @@ class DiscoveredGroup:
             not searched.
         effect: the same by retraining; NaN if nothing was retrained.
         interval: 90 % interval of the effect on other queries of this kind.
-        p: probability of such an effect on the queries that were not searched if the group had none.
+        p: probability of such an effect on the queries that were not searched if the group had none: of a group that
+            stands out in training a bound, one over the likelihood ratio of the models without and with it; of another
+            one that of a t-test.
         helped: ids of the queries that rise most without it.
         confirmed: whether retraining confirms that the queries do better without it.
     """

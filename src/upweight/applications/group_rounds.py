@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.applications.conditions import Conditions, conditions_of
 from upweight.applications.discovery import DiscoveredGroup
+from upweight.applications.group_evidence import GroupEvidence, nat_of
 from upweight.applications.group_search import Candidate, GroupSearch, t_values
 from upweight.core.attributor import Attributor, Fitted
 from upweight.core.blocks import require_count
@@ -26,8 +27,7 @@ Mask = NDArray[np.bool_]
 INTERVAL_LEVEL = 0.9  # of intervals
 CANDIDATES_RETRAINED = 2  # groups of one round that are retrained
 TYPICAL_NAMED = 8  # ids that are named
-SEARCHED_UP_TO = 3.0  # mean sizes of a measurement at which the rise of a query is cut in the search
-TESTED_UP_TO = 1.0  # the same in the test
+TESTED_UP_TO = 1.0  # mean sizes of a measurement at which the rise of a query is cut in the test
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,15 @@ class GroupDiscovery:
                 raise ValueError(f"expected {name} between 0 and 1, got {getattr(self, name)}")
         if self.smallest >= self.largest:
             raise ValueError(f"expected smallest < largest, got {self.smallest} and {self.largest}")
+
+
+class Found(NamedTuple):
+    """The groups that a search proposes, the fitted method, its scores (queries, n) and their unit."""
+
+    candidates: list[Candidate]
+    fitted: Fitted[Any, Any]
+    scores: Array
+    unit: Unit
 
 
 @dataclass(eq=False)
@@ -95,7 +104,7 @@ class GroupRounds:
         """The state before the search, with the queries split at random into halves."""
         order = np.random.default_rng(search.seed).permutation(len(queries))
         half = len(queries) // 2
-        conditions = conditions_of(model, train, columns, search.seed)
+        conditions = conditions_of(model, train, columns, search.seed, fine=True)
         searched, confirming = queries.take(np.sort(order[:half])), queries.take(np.sort(order[half:]))
         present = np.arange(len(train))
         return cls(model, train, present, conditions, searched, confirming, recipe, search, [], [])
@@ -107,41 +116,59 @@ class GroupRounds:
 
     def next_group(self) -> bool:
         """Search one more group and retrain without it. False if no group is confirmed."""
-        fitted = self.recipe.fit(self.model, self.train)
-        scores = fitted.attribute(self.searched)
-        self.unit = scores.unit
-        n = len(weighted_positions(self.train))
-        candidates = GroupSearch(
-            self.conditions.take(self.present),
-            scores.values,
-            lambda masks: self._bounded(-_effects(fitted, scores.values, masks, self.searched), SEARCHED_UP_TO),
-            max(5, round(self.search.smallest * n)),
-            round(self.search.largest * n),
-            self._allowed,
-        ).candidates()
+        found = self._searched(self.model, self.train, self.present)
+        self.unit = found.unit
         if not self.can_retrain:
-            self.groups += [self._described(c, fitted, scores.values, None) for c in candidates[: self.search.most]]
+            self.groups += [self._described(c, found, None) for c in found.candidates]
             return False
-        for candidate in candidates[:CANDIDATES_RETRAINED]:
+        for place, candidate in enumerate(found.candidates):
             retrained = self._without(candidate.mask)
             if retrained is None:
                 continue
-            group = self._described(candidate, fitted, scores.values, retrained)
-            if group.confirmed:
-                self._remove(candidate, retrained, group)
+            if self._confirms(candidate, found, retrained):
                 return True
-            self.rejected.append(group)
+            if place == 0 and candidate.stands_out:
+                return self._hidden(candidate, found, retrained)
         return False
 
-    def _bounded(self, rises: Array, sizes: float) -> Array:
-        """Rises, cut at `sizes` times the mean size of a measurement, so that a few queries do not decide alone."""
-        bound = sizes * float(np.abs(self.model.measure(self.searched)).mean())
-        return np.clip(rises, -bound, bound)
+    def _hidden(self, rejected: Candidate, found: Found, retrained: Any) -> bool:
+        """Try the best group of a search without a rejected one that stands out, which may hide others."""
+        kept = np.flatnonzero(~rejected.mask)
+        behind = self._searched(retrained, self.train.take(kept), self.present[kept]).candidates[:1]
+        for candidate in behind:
+            falls = np.zeros_like(rejected.falls)
+            falls[kept] = candidate.falls
+            rule = list(candidate.conditions)
+            mask = np.asarray(self.conditions.fulfilled[rule][:, self.present].all(axis=0))
+            alone = self._without(mask)
+            if alone is not None and self._confirms(replace(candidate, mask=mask, falls=falls), found, alone):
+                return True
+        return False
 
-    def _allowed(self, mask: Mask) -> bool:
-        """Whether some examples of every class stay."""
-        y = self.train.y
-        return y is None or y.ndim > 1 or y.dtype.kind == "f" or len(np.unique(y[~mask])) == len(np.unique(y))
+    def _searched(self, model: Any, train: Examples, present: NDArray[np.intp]) -> Found:
+        """The groups to try for this model and its training set."""
+        fitted = self.recipe.fit(model, train)
+        scores = fitted.attribute(self.searched)
+        n = len(weighted_positions(train))
+        candidates = GroupSearch(
+            self.conditions.take(present),
+            GroupEvidence(fitted, self.searched, scores.values, nat_of(model, train)),
+            max(5, round(self.search.smallest * n)),
+            round(self.search.largest * n),
+            lambda mask: _keeps_classes(train.y, mask),
+        ).candidates(CANDIDATES_RETRAINED if self.can_retrain else self.search.most)
+        return Found(candidates, fitted, scores.values, scores.unit)
+
+    def _confirms(self, candidate: Candidate, found: Found, retrained: Any) -> bool:
+        """Whether the group is confirmed, and then removed."""
+        group = self._described(candidate, found, retrained)
+        if group.confirmed:
+            self.groups.append(group)
+            self.model, self.train = retrained, self.train.take(~candidate.mask)
+            self.present = self.present[~candidate.mask]
+        else:
+            self.rejected.append(group)
+        return group.confirmed
 
     def _without(self, mask: Mask) -> Any:
         """The model without these examples; None if it cannot be trained without them."""
@@ -154,27 +181,20 @@ class GroupRounds:
         self.trainings += 1
         return unlearned.model
 
-    def _remove(self, candidate: Candidate, retrained: Any, group: DiscoveredGroup) -> None:
-        self.groups.append(group)
-        self.model, self.train = retrained, self.train.take(~candidate.mask)
-        self.present = self.present[~candidate.mask]
-
-    def _described(
-        self, candidate: Candidate, fitted: Fitted[Any, Any], scores: Array, retrained: Any
-    ) -> DiscoveredGroup:
+    def _described(self, candidate: Candidate, found: Found, retrained: Any) -> DiscoveredGroup:
         """The group in words, with its effect on the queries that were not searched."""
         from scipy.stats import t as student
 
         members = np.flatnonzero(candidate.mask)
-        strongest = members[np.argsort(scores[:, members].mean(axis=0), kind="stable")]
-        predicted = _predicted(fitted, candidate.mask, self.confirming)
+        strongest = members[np.argsort(found.scores[:, members].mean(axis=0), kind="stable")]
+        predicted = _predicted(found.fitted, candidate.mask, self.confirming)
         effect, interval, p, helped = np.nan, (np.nan, np.nan), np.nan, np.empty(0, dtype=np.intp)
         if retrained is not None:
             rises = retrained.measure(self.confirming) - self.model.measure(self.confirming)
             effect, freedom = float(rises.mean()), len(rises) - 1
             half = float(rises.std(ddof=1) / np.sqrt(len(rises)) * student.ppf(0.5 + INTERVAL_LEVEL / 2, freedom))
             interval = (effect - half, effect + half)
-            p = float(student.sf(t_values(self._bounded(rises, TESTED_UP_TO)[:, None])[0], freedom))
+            p = self._p(rises, candidate.stands_out)
             helped = np.argsort(-rises, kind="stable")[:TYPICAL_NAMED]
         scale = float(np.abs(self.model.measure(self.confirming)).mean())
         return DiscoveredGroup(
@@ -189,6 +209,20 @@ class GroupRounds:
             helped=tuple(self.confirming.ids[helped].tolist()),
             confirmed=bool(p <= self.search.level / CANDIDATES_RETRAINED and effect >= self.search.least * scale),
         )
+
+    def _p(self, rises: Array, stands_out: bool) -> float:
+        """The probability of such rises of the confirming queries if the group had no effect.
+
+        Of a group that stands out in the training set it is one over the likelihood ratio of the models without and
+        with it, a bound by Markov's inequality; of another group that of a t-test.
+        """
+        from scipy.stats import t as student
+
+        nat = nat_of(self.model, self.train) if stands_out else None
+        if nat is not None:
+            return float(np.exp(-max(0.0, rises.sum() / nat)))
+        bound = TESTED_UP_TO * float(np.abs(self.model.measure(self.confirming)).mean())
+        return float(student.sf(t_values(np.clip(rises, -bound, bound)[:, None])[0], len(rises) - 1))
 
     def _labels(self, members: NDArray[np.intp]) -> dict[Any, int]:
         y = self.train.y
@@ -207,17 +241,9 @@ class GroupRounds:
         return ["This model cannot be retrained: the groups are those of the scores, and none of them is confirmed."]
 
 
-def _effects(fitted: Fitted[Any, Any], scores: Array, masks: Mask, queries: Examples) -> Array:
-    """The measurement with each group minus without it, (queries, groups)."""
-    if isinstance(fitted, GroupRemoval) and fitted.lacks_removal() is None and not _is_slow(fitted):
-        ids = fitted.train.ids
-        return fitted.remove({str(g): ids[row].tolist() for g, row in enumerate(masks)}, queries).values
-    return np.asarray(scores @ masks.T.astype(np.float64))
-
-
-def _is_slow(fitted: Fitted[Any, Any]) -> bool:
-    """Whether groups are followed by replaying boosting, which takes a training each."""
-    return type(fitted.recipe).__name__ in ("LeafRefit", "LeafInfluence")
+def _keeps_classes(y: NDArray[Any] | None, mask: Mask) -> bool:
+    """Whether some examples of every class stay."""
+    return y is None or y.ndim > 1 or y.dtype.kind == "f" or len(np.unique(y[~mask])) == len(np.unique(y))
 
 
 def _predicted(fitted: Fitted[Any, Any], mask: Mask, queries: Examples) -> float:
