@@ -31,6 +31,9 @@ ATTACKS: dict[str, dict[str, Any]] = {
             "At the edge of success: an earlier run of the same attack turned 8 of 12 targets, with an AUPRC of .94 "
             "for its poisons. 500 steps of training amplify rounding, and 12 targets are few. After removal none of "
             "the 5 that this run turned still is; 4 others are.",
+            "The training is short for this attack. On another draw of recordings 5, 10, 15 and 20 epochs learned .30, "
+            ".71, .82 and .93 of the poisons and turned .29, .56, .69 and .79 of 1,012 recordings with the tone, at a "
+            "clean accuracy of .89, .93, .97 and .95.",
         ],
     },
     "pictures": {
