@@ -2,7 +2,7 @@
 
 import os
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # The matrices of the tests are small and test workers run in parallel, so threads would mostly wait for each other.
 # These variables are set before a test module imports numpy or torch, which read them once.
@@ -10,6 +10,12 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
 # On the server every run draws the same examples, so a failing test means that the code changed. On a developer's
-# machine every run draws new ones.
-settings.register_profile("upweight", deadline=None, max_examples=60, derandomize="CI" in os.environ)
+# machine every run draws new ones. How long it takes to draw them says how busy the machine is.
+settings.register_profile(
+    "upweight",
+    deadline=None,
+    max_examples=60,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("upweight")
