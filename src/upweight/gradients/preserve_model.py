@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
@@ -23,12 +23,13 @@ def preserve_model(net: nn.Module, trainable: frozenset[str]) -> Iterator[None]:
     restored. `.grad` is never written: passes use torch.autograd.grad, which accumulates nothing. Embeddings give dense
     gradients inside the context, because sparse ones have no second derivatives.
     """
-    modes = [(module, module.training) for module in net.modules()]
+    modules = list(net.modules())
+    modes = [(module, module.training) for module in modules]
     flags = [(name, p, p.requires_grad) for name, p in net.named_parameters()]
-    sparse = [m for m in net.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag) and m.sparse]
+    sparse = [m for m in modules if isinstance(m, nn.Embedding | nn.EmbeddingBag) and m.sparse]
     # A buffer that is restored has its old contents, so that its version counts no write.
     buffers = [(buffer, buffer.clone(), _unsafe_preserve_version_counter(buffer)) for buffer in net.buffers()]
-    assigned = [(module, dict(module._buffers)) for module, _ in modes if module._buffers]
+    assigned = [(module, dict(module._buffers)) for module in modules if module._buffers]
     devices = {p.device.index for _, p, _ in flags if p.device.type == "cuda"}
     python_state, numpy_state = random.getstate(), np.random.get_state(legacy=False)
     try:
@@ -36,10 +37,11 @@ def preserve_model(net: nn.Module, trainable: frozenset[str]) -> Iterator[None]:
             torch.random.fork_rng(devices=sorted(d for d in devices if d is not None)),
             torch.inference_mode(False),
             torch.enable_grad(),
-            _differentiable_recurrence(net),
+            _differentiable_recurrence(modules),
         ):
-            for module, _ in modes:
-                module.training = False
+            for module, is_training in modes:
+                if is_training:
+                    module.training = False
             for table in sparse:
                 table.sparse = False
             for name, p, flag in flags:
@@ -47,8 +49,9 @@ def preserve_model(net: nn.Module, trainable: frozenset[str]) -> Iterator[None]:
                     p.requires_grad_(name in trainable)
             yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        for module, was_training in modes:
+            if module.training != was_training:
+                module.training = was_training
         for table in sparse:
             table.sparse = True
         for _, p, flag in flags:
@@ -78,8 +81,8 @@ def without_graph(compute: Callable[[], T]) -> T:
         return compute()
 
 
-def _differentiable_recurrence(net: nn.Module) -> AbstractContextManager[object]:
-    """A context without cuDNN if the net has recurrent layers on a GPU: cuDNN has no backward pass for eval mode."""
-    recurrent = any(isinstance(module, nn.RNNBase) for module in net.modules())
-    on_gpu = recurrent and any(p.device.type == "cuda" for p in net.parameters())
+def _differentiable_recurrence(modules: Sequence[nn.Module]) -> AbstractContextManager[object]:
+    """A context without cuDNN if there are recurrent layers on a GPU: cuDNN has no backward pass for eval mode."""
+    recurrent = [module for module in modules if isinstance(module, nn.RNNBase)]
+    on_gpu = any(p.device.type == "cuda" for module in recurrent for p in module.parameters())
     return torch.backends.cudnn.flags(enabled=False) if on_gpu else nullcontext()
