@@ -28,7 +28,7 @@ class Witness:
         return runs.pad(items)
 
 
-def by_hand(net: nn.Module, steps: list[list[list[int]]], folder: Path, every: int) -> None:
+def by_hand(net: nn.Module, steps: list[list[list[int]]], folder: Path, every: int, is_fused: bool) -> None:
     """The Trainer's steps, with torch alone: AdamW without decay of norms and biases, warm-up, clipping."""
     from transformers import get_linear_schedule_with_warmup
     from transformers.trainer_pt_utils import get_parameter_names
@@ -39,7 +39,7 @@ def by_hand(net: nn.Module, steps: list[list[list[int]]], folder: Path, every: i
         {"params": [p for n, p in parameters.items() if n in decayed], "weight_decay": 0.1},
         {"params": [p for n, p in parameters.items() if n not in decayed], "weight_decay": 0.0},
     ]
-    optimiser = torch.optim.AdamW(groups, lr=2e-2, fused=True)
+    optimiser = torch.optim.AdamW(groups, lr=2e-2, fused=is_fused)
     scheduler = get_linear_schedule_with_warmup(optimiser, 2, len(steps))
     trajectory = uw.Trajectory(folder, every=every, clip=1.0)
     trajectory.save(net, optimiser)
@@ -77,7 +77,8 @@ def recorded(tmp_path_factory: Any) -> Any:
     trainer.train()
     fed = [ids for ids in witness.seen if len(ids) <= 3]  # evaluations have batches of five
     copy = runs.language_model()
-    by_hand(copy, micro_batches_of_steps(fed), folder / "hand", every=2)
+    is_fused = trainer.args.optim.endswith("fused")  # which it chooses by the version of torch
+    by_hand(copy, micro_batches_of_steps(fed), folder / "hand", every=2, is_fused=is_fused)
     models = [
         uw.TorchModel(n, runs.token_loss, collate=runs.collate, trajectory=uw.Trajectory(folder / name))
         for n, name in ((net, "trainer"), (copy, "hand"))

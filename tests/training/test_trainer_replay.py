@@ -131,9 +131,9 @@ def test_verify_and_metagradient_agree_on_a_recorded_trainer(tmp_path: Path) -> 
     queries = uw.Examples(runs.sequences(3, seed=2))
     scores = uw.Metagradient(at="full", removals=4).fit(model, TRAIN).attribute(queries)
     assert scores.unit == uw.Unit.EFFECT
-    check = uw.verify(model, TRAIN, queries, scores, removals={str(at): [at] for at in (0, 3, 7, 9)})
+    check = uw.verify(model, TRAIN, queries, scores, removals={str(at): [at] for at in range(runs.N)})
     assert check.diagnostics["seed_noise"] is None
-    assert check.pearson > 0.9
+    assert check.pearson > 0.75 and 0.8 < check.slope < 1.1  # steps of Adam bend the effects of single examples
     with pytest.raises(ValueError, match="seed 0 alone"):
         uw.verify(model, TRAIN, queries, scores, removals=4, retraining=uw.Retraining(seeds=2))
     with pytest.raises(ValueError, match="expected seed 0 for a recorded run, got 1"):
@@ -220,7 +220,7 @@ def smooth_loss(net: Any, batch: Any) -> Tensor:
 def test_smoothed_labels_are_counted_and_replayed(tmp_path: Path) -> None:
     kind = (lambda: runs.language_model(0.1), runs.pad, smooth_loss, runs.collate)
     _, recorder, model = recorded(tmp_path, kind, label_smoothing_factor=0.2, **TOKENS)
-    assert recorder.training().mean_over == "step"
+    assert recorder.training().mean_over in ("step", "sum")  # the Trainer of transformers 5.0 adds up means
     assert distance(model) <= 1e-6
 
 

@@ -39,9 +39,8 @@ def preserve_model(net: nn.Module, trainable: frozenset[str]) -> Iterator[None]:
             torch.enable_grad(),
             _differentiable_recurrence(modules),
         ):
-            for module, is_training in modes:
-                if is_training:
-                    module.training = False
+            for module in modules:
+                module.training = False
             for table in sparse:
                 table.sparse = False
             for name, p, flag in flags:
@@ -49,9 +48,8 @@ def preserve_model(net: nn.Module, trainable: frozenset[str]) -> Iterator[None]:
                     p.requires_grad_(name in trainable)
             yield
     finally:
-        for module, was_training in modes:
-            if module.training != was_training:
-                module.training = was_training
+        for module, mode in modes:
+            module.training = mode
         for table in sparse:
             table.sparse = True
         for _, p, flag in flags:
