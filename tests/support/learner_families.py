@@ -6,6 +6,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from sklearn.linear_model import PassiveAggressiveClassifier, PassiveAggressiveRegressor, Perceptron, SGDRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
+from support.scikit_learn_versions import PASSIVE_AGGRESSIVE_TAKES_WEIGHTS, PERCEPTRON_TAKES_WEIGHTS
 from upweight.testing import EstimatorFamily
 from upweight.testing.families import scaled
 
@@ -42,6 +43,9 @@ LEARNERS = [
         other={"alpha": 0.1},
     ),
 ]
+if not PASSIVE_AGGRESSIVE_TAKES_WEIGHTS:  # they are refitted with new random numbers, as any estimator
+    LEARNERS = [family for family in LEARNERS if not family.name.startswith("passive-aggressive")]
+NO_WEIGHTS = "" if PERCEPTRON_TAKES_WEIGHTS else "this scikit-learn trains perceptrons without weights"
 SMOOTH = {
     "hidden_layer_sizes": (4,),
     "solver": "lbfgs",
@@ -56,6 +60,7 @@ PERCEPTRONS = [
         "mlp classifier",
         scaled(load_wine, 6),
         lambda: MLPClassifier(alpha=3.0, **SMOOTH),
+        not_weighted=NO_WEIGHTS,
         other={"alpha": 5.0},
     ),
     EstimatorFamily(
@@ -63,6 +68,7 @@ PERCEPTRONS = [
         scaled(load_diabetes, 6, 100.0),
         lambda: MLPRegressor(alpha=3.0, **SMOOTH),
         is_regression=True,
+        not_weighted=NO_WEIGHTS,
         other={"alpha": 5.0},
     ),
 ]
