@@ -25,15 +25,13 @@ ATTACKS: dict[str, dict[str, Any]] = {
         "claim": "A short tone at the start of a recording makes it the next digit; the recordings that taught "
         "this are found.",
         "settings": "Free Spoken Digit Dataset, 1,900 recordings, of which 190 have the tone (1 kHz, 0.1 s, as loud as "
-        "the recording's peak) and the next label; a network of two convolutions on spectrograms, 10 epochs. 12 "
+        "the recording's peak) and the next label; a network of two convolutions on spectrograms, 20 epochs. 12 "
         "targets among 1,000 clean queries; k = 3.",
         "notes": [
-            "At the edge of success: an earlier run of the same attack turned 8 of 12 targets, with an AUPRC of .94 "
-            "for its poisons. 500 steps of training amplify rounding, and 12 targets are few. After removal none of "
-            "the 5 that this run turned still is; 4 others are.",
-            "The training is short for this attack. On another draw of recordings 5, 10, 15 and 20 epochs learned .30, "
-            ".71, .82 and .93 of the poisons and turned .29, .56, .69 and .79 of 1,012 recordings with the tone, at a "
-            "clean accuracy of .89, .93, .97 and .95.",
+            "20 epochs were chosen on another draw of recordings, where 5, 10, 15 and 20 epochs learned .30, .71, .82 "
+            "and .93 of the poisons and turned .29, .56, .69 and .79 of 1,012 recordings with the tone, at a clean "
+            "accuracy of .89, .93, .97 and .95. After 10 epochs of this draw 5 of the 12 targets were turned, and the "
+            "AUPRC of poisons was .889.",
         ],
     },
     "pictures": {

@@ -85,4 +85,4 @@ def speech(folder: Path, seed: int = 0) -> Attack:
         )
         for rows in (train, test)
     ]
-    return _attack(parts[0], parts[1], 190, rng, epochs=10, batch=38)
+    return _attack(parts[0], parts[1], 190, rng, epochs=20, batch=38)
