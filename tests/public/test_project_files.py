@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,11 @@ def test_the_citation_has_the_version_and_the_licence_of_the_package() -> None:
 def test_every_form_and_workflow_is_a_mapping(path: Path) -> None:
     yaml = pytest.importorskip("yaml")
     assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict)
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))  # pytest imports them by name alone
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_the_commands_of_the_workflow_are_those_of_the_project() -> None:
