@@ -89,7 +89,7 @@ def test_stages_are_plain_lines_where_there_is_no_terminal():
         progress("cook", 2, 2)
         progress("report", 0, 1)
         progress("report", 1, 1)
-    first, second = console.file.getvalue().splitlines()
+    first, second = console.file.getvalue().rstrip("\n").splitlines()
     assert first.startswith("  ✓ Cooking") and first.endswith(" s")
     assert second.startswith("  ✓ Writing the report")
 
@@ -101,7 +101,7 @@ def test_a_long_stage_says_elsewhere_than_on_a_terminal_how_much_time_is_left_in
         for done in range(1001):
             now[0] = float(done)
             progress("cook", done, 1000)
-    lines = console.file.getvalue().splitlines()
+    lines = console.file.getvalue().rstrip("\n").splitlines()
     assert lines[0] == "  … Cooking: 10 of 1000, about 16 min left"
     assert 5 < len(lines) < 20 and "1000.0 s" in lines[-1]
 
@@ -111,7 +111,7 @@ def test_a_short_stage_has_one_line():
     with ProgressDisplay(console, {"cook": "Cooking"}, clock=lambda: 0.0) as progress:
         for done in range(1001):
             progress("cook", done, 1000)
-    assert len(console.file.getvalue().splitlines()) == 1
+    assert len(console.file.getvalue().rstrip("\n").splitlines()) == 1
 
 
 @pytest.mark.parametrize("total", [1, 30])
@@ -126,7 +126,7 @@ def test_a_long_stage_that_counts_nothing_says_how_long_it_has_run_and_stops_whe
     display("cook", total, total)
     now[0] = 1000.0
     display.show_elapsed()
-    lines = console.file.getvalue().splitlines()
+    lines = console.file.getvalue().rstrip("\n").splitlines()
     assert lines[:2] == ["  … Cooking: 10 s so far", "  … Cooking: 15 s so far"]
     assert 5 < len(lines) < 12 and lines[-1].startswith("  ✓ Cooking")
 
