@@ -105,7 +105,7 @@ class FlipSet(Tabular):
 
 
 def sentence_of(contest: Contest, result: FlipSet, proof: bool) -> str:
-    """The result for a reader, who is told first if nothing was retrained."""
+    """The result in one sentence, which begins with "By the sum of scores" if nothing was retrained."""
     text = _sentence(contest, result)
     return text if proof else f"By the sum of scores, {text[0].lower()}{text[1:]}"
 

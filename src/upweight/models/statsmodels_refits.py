@@ -106,7 +106,9 @@ def fit_settings(results: Any, is_tested: bool) -> dict[str, Any]:
 def _require_converged(results: Any) -> None:
     """Raise ValueError for a fit that did not reach its optimum, whose coefficients mean nothing."""
     name, used = type(results.model).__name__, getattr(results, "fit_history", {}).get("iteration", 0)
-    if has_converged(results) and not (name == "RLM" and used >= ROBUST_STEPS):
+    # All probabilities above 1/2: the coefficients separate the outcomes, and larger ones are ever more likely.
+    is_separated = name in ("Logit", "Probit") and results.llf > -np.log(2)
+    if has_converged(results) and not is_separated and not (name == "RLM" and used >= ROBUST_STEPS):
         return
     raise ValueError(
         f"expected a fit of {name} that reaches the maximum of its likelihood, got one that did not on these rows: "
