@@ -1,7 +1,10 @@
 """Settings of all tests: one thread for linear algebra, and a profile for hypothesis."""
 
+import io
+import logging
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # The matrices of the tests are small and test workers run in parallel, so threads would mostly wait for each other.
@@ -19,3 +22,17 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("upweight")
+
+
+@pytest.fixture
+def logged():
+    """What the package logs during a test, from warnings on.
+
+    In place of pytest's `caplog`, whose plugin gives the sixty loggers of torch a handler in every phase of every test:
+    3 % of the time of all tests.
+    """
+    text = io.StringIO()
+    handler = logging.StreamHandler(text)
+    logging.getLogger("upweight").addHandler(handler)
+    yield text
+    logging.getLogger("upweight").removeHandler(handler)

@@ -120,7 +120,7 @@ def people(seed: int, rows: int = 1400) -> tuple[np.ndarray, np.ndarray, dict[st
     return np.column_stack([(age - 45) / 18, (education - 4) / 2.3, *indicators]).astype(float), y, groups
 
 
-@pytest.mark.parametrize("seed", [1, 4])
+@pytest.mark.parametrize("seed", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_groups_that_the_model_may_use_are_as_rarely_flagged_as_the_level_says(seed: int) -> None:
     x, y, groups = people(seed)
     made = explained(x[:1000], y[:1000], x[1000:], y[1000:])

@@ -69,11 +69,11 @@ def test_scripts_without_a_guard_use_lambdas_and_classes_of_their_own(tmp_path):
     assert process.stderr.split("\n")[:3] == ["of a task"] * 3
 
 
-def test_what_cannot_be_sent_is_trained_in_this_process_and_logged(caplog):
+def test_what_cannot_be_sent_is_trained_in_this_process_and_logged(logged):
     results = run_in_processes(where, threading.Lock(), [1, 2], 2)
     assert {pid for _, pid in results} == {os.getpid()}
-    assert "cannot be sent to other processes (TypeError: cannot pickle '_thread.lock' object)" in caplog.text
-    assert "it is trained in this process" in caplog.text
+    assert "cannot be sent to other processes (TypeError: cannot pickle '_thread.lock' object)" in logged.getvalue()
+    assert "it is trained in this process" in logged.getvalue()
 
 
 def test_a_daemonic_process_and_a_worker_train_in_themselves(monkeypatch):

@@ -127,17 +127,17 @@ def test_an_interrupted_run_resumes_where_it_stopped(tmp_path):
     assert model.log == []
 
 
-def test_a_folder_serves_more_removals_more_seeds_and_other_queries(tmp_path, caplog):
+def test_a_folder_serves_more_removals_more_seeds_and_other_queries(tmp_path, logged):
     model, train, queries, _ = game(noise=0.1)
     first = truth_of(model, train, queries, subsets(train, 5), folder=tmp_path)
     model.log.clear()
     more = truth_of(model, train, queries, subsets(train, 7), seeds=2, folder=tmp_path)
     np.testing.assert_array_equal(more.after[:1, :, :5], first.after)
     assert len(model.log) == 2 + 7  # two subsets of the first seed, seven of the second, which everything is there of
-    assert caplog.text == ""
+    assert logged.getvalue() == ""
     few = truth_of(model, train, queries.take([0, 1]), subsets(train, 5), folder=tmp_path)
     np.testing.assert_allclose(few.after, first.after[:, :2])
-    assert "belongs to this model, these data and queries: everything is retrained" in caplog.text
+    assert "belongs to this model, these data and queries: everything is retrained" in logged.getvalue()
 
 
 def test_a_refused_removal_is_refused_again_after_resuming(tmp_path):

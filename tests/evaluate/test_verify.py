@@ -127,7 +127,7 @@ def fresh(train, size, count, seed):
     return [train.ids[rng.choice(len(train), size, replace=False)].tolist() for _ in range(count)]
 
 
-@pytest.mark.parametrize("level", [0.5, 0.9])
+@pytest.mark.parametrize("level", [0.5, pytest.param(0.9, marks=pytest.mark.slow)])
 def test_intervals_cover_fresh_groups_about_as_often_as_they_say(level):
     model, train, queries, _, _ = logistic_fit()
     plain = uw.Influence(correction=None).fit(model, train).attribute(queries)  # whose errors are not small

@@ -29,7 +29,7 @@ CASES += [
 LONG_TRAININGS = [*RECORDED[1:], *TRAINED[1:]]
 # A method that retrains many times takes minutes on all families; these are the families of the quick runs.
 QUICK = {
-    (uw.LeaveOneOut, ""): [*PROBLEMS, *CLOSED_FORMS[:-1], *LEARNERS[1:2], *REFITS[:1], *TRAINED[:1], *BOOSTERS[:1]],
+    (uw.LeaveOneOut, ""): [*PROBLEMS, *CLOSED_FORMS[:-1], *REFITS[:1], *TRAINED[:1], *BOOSTERS[:1]],
     (uw.Chance, ""): [family for family in FAMILIES if family not in ESTIMATORS[len(PROBLEMS) :]],
     (uw.LeafInfluence, "bags"): BOOSTERS[2:4],
     (uw.Metagradient, ""): TRAINED[:1],
@@ -48,6 +48,8 @@ def is_quick(case: Case) -> bool:
     """Whether the pair is tested in every run, not in slow runs alone."""
     if case.family in LONG_TRAININGS or (case.family in PERCEPTRONS and type(case.recipe) is not uw.Influence):
         return False
+    if case.family in NETWORKS[1:] and case.settings and type(case.recipe) is not uw.Influence:
+        return False  # variants without a curvature of their own are tried on the MLP
     return case.family in QUICK.get((type(case.recipe), case.settings), [*FAMILIES, BAGS, *JUMPING])
 
 

@@ -17,7 +17,11 @@ ESTIMATORS = [*PROBLEMS, *JUMPING, *CLOSED_FORMS, *LEARNERS, *PERCEPTRONS]
 FAMILIES = [*ESTIMATORS, *NETWORKS, *RECORDED, *TRAINED, *BOOSTERS, *FORESTS, *REFITS, BAGS]
 
 
-@pytest.fixture(params=FAMILIES, ids=repr, scope="module")
+LONG_TRAININGS = TRAINED[1:]  # attention is tried on the net that needs no training
+PARAMETERS = [pytest.param(f, id=repr(f), marks=[pytest.mark.slow] if f in LONG_TRAININGS else []) for f in FAMILIES]
+
+
+@pytest.fixture(params=PARAMETERS, scope="module")
 def of(request: pytest.FixtureRequest) -> ModelCase:
     family: Family = request.param
     excuse = family.not_retrained_as_copies

@@ -172,6 +172,7 @@ def test_a_clip_bounds_an_adjoint_that_explodes() -> None:
     assert 0.5 < scores.diagnostics["clipped"] < 1
 
 
+@pytest.mark.slow
 def test_a_clipped_adjoint_predicts_a_long_rough_training_better() -> None:
     train, queries = data()
     rng = np.random.default_rng(3)
@@ -211,7 +212,7 @@ def test_groups_are_differentiated_in_forward_mode_without_a_clip() -> None:
     assert "clipped" not in effects.diagnostics and not effects.diagnostics["warnings"]
 
 
-@pytest.mark.parametrize("at", ["full", "centre"])
+@pytest.mark.parametrize("at", ["full", pytest.param("centre", marks=pytest.mark.slow)])
 def test_jittered_weights_are_seeded_and_small_ones_change_little(at: Any) -> None:
     train, queries = data()
     exact = uw.Metagradient(at=at, removals=0).fit(model(), train).attribute(queries).values
@@ -232,6 +233,7 @@ def test_a_wide_jitter_gives_no_example_a_weight_below_zero() -> None:
     assert np.isfinite(scores.values).all() and scores.diagnostics["spread"] > 0.1
 
 
+@pytest.mark.slow
 def test_the_random_removals_do_not_depend_on_smoothing_and_warnings_name_what_is_left_to_try() -> None:
     train, queries = data()
     settings: dict[str, Any] = {"keep": 0.5, "floor": 0.9999, "removals": 3}

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 import upweight as uw
-from support.browser import opened, running_browser, violations
+from support.browser import axe_source, opened, running_browser, violations
 
 
 @pytest.fixture(scope="module")
 def browser():
+    axe_source()  # before anything else is made
     with running_browser() as running:
         yield running
 

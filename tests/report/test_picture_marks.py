@@ -116,7 +116,8 @@ def test_report_viewer_and_review_show_marks_and_hide_them(width, tmp_path):
     report = uw.write_report(tmp_path / "report.html", scores, train, queries)
     review = uw.write_page(tmp_path / "review.html", uw.mislabeled(model, train, budget=3))
     with running_browser() as browser, uw.Viewer(scores, train, queries).serve() as server:
-        for url, place in ((report.as_uri(), "#query"), (review.as_uri(), "#suspect"), (server.url, "#query")):
+        pages = ((report.as_uri(), "#query"), (review.as_uri(), "#suspect"), (server.url, "#query"))
+        for url, place in pages:
             with opened(browser, url, width) as page:
                 until(page, f"document.querySelector('{place} .marked') !== null")
                 assert page.locator(f"{place} .marks").inner_text().split() == ["ball", "road", "without", "marks"]
@@ -128,4 +129,7 @@ def test_report_viewer_and_review_show_marks_and_hide_them(width, tmp_path):
                 page.locator(f"{place} .marks button").click()
                 assert shot.get_attribute("src") == before
                 assert page.evaluate("document.documentElement.scrollWidth") == width
+        for url, place in pages:  # last: where there is no axe-core, the test ends here
+            with opened(browser, url, width) as page:
+                until(page, f"document.querySelector('{place} .marked') !== null")
                 assert violations(page) == []

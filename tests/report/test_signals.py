@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import upweight as uw
-from support.browser import opened, running_browser, violations
+from support.browser import axe_source, opened, running_browser, violations
 from upweight.core.scores import Scores, Unit
 
 RATE = 8000
@@ -100,6 +100,7 @@ def test_a_report_draws_series_with_their_scale(tmp_path):
 
 
 def test_pages_with_players_and_lines_have_no_barriers(tmp_path):
+    axe_source()  # before anything else is made
     shown = [*uw.Audio.each([tone(300 * i + 200) for i in range(3)], RATE), *uw.Series.each([[1, 2], [2, 1], [0, 3]])]
     with running_browser() as browser, opened(browser, report_of(shown, tmp_path).as_uri()) as page:
         assert violations(page) == []

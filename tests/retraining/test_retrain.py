@@ -62,10 +62,10 @@ def test_unknown_ways_to_retrain_and_models_that_cannot_be_retrained_are_refused
         uw.retrain(object(), TRAIN, weights())
 
 
-def test_a_model_that_cannot_be_stacked_is_logged_and_trained_one_by_one(caplog):
+def test_a_model_that_cannot_be_stacked_is_logged_and_trained_one_by_one(logged):
     retrained = uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(how="stacked", processes=1))
     assert np.allclose(retrained.parameters, truth())
-    assert "trained one by one: a Mortal is trained one by one" in caplog.text
+    assert "trained one by one: a Mortal is trained one by one" in logged.getvalue()
 
 
 def test_a_killed_worker_loses_nothing(tmp_path):
@@ -102,7 +102,7 @@ def test_a_killed_job_resumes_from_its_finished_results(tmp_path):
     assert all((folder / name).stat().st_mtime_ns == when for name, when in before.items())
 
 
-def test_a_damaged_file_is_logged_and_its_training_repeated(tmp_path, caplog):
+def test_a_damaged_file_is_logged_and_its_training_repeated(tmp_path, logged):
     first = uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(processes=1, folder=tmp_path))
     files = sorted(tmp_path.glob("*.npz"))
     files[0].write_bytes(files[0].read_bytes()[:100])
@@ -111,7 +111,7 @@ def test_a_damaged_file_is_logged_and_its_training_repeated(tmp_path, caplog):
     files[1].write_bytes(content)
     second = uw.retrain(Mortal(5.5), TRAIN, weights(), retraining=uw.Retraining(processes=1, folder=tmp_path))
     assert np.array_equal(first.parameters, second.parameters)
-    assert caplog.text.count("this training is repeated") == 2
+    assert logged.getvalue().count("this training is repeated") == 2
 
 
 def test_jobs_that_share_a_folder_never_read_each_others_results(tmp_path):

@@ -7,6 +7,7 @@ the folder is the program's, as with `python -c`. Where a system cannot fork, ev
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -17,7 +18,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("sklearn.ensemble", "pandas", "torch", "transformers", "datasets", "lightgbm", "upweight")
+LIBRARIES = (
+    *("sklearn.ensemble", "sklearn.datasets", "pandas", "statsmodels.api", "matplotlib.pyplot"),
+    *("lightgbm", "xgboost", "catboost", "datasets", "peft"),
+    *("torch", "torch._dynamo", "torch.func"),  # an optimiser imports the second
+    *("transformers.trainer", "transformers.models.bert.modeling_bert", "transformers.models.gpt2.modeling_gpt2"),
+    "upweight",
+)
 
 
 def output_of(program: str, folder: Path) -> str:
@@ -48,6 +55,7 @@ def _serve() -> None:
     for library in LIBRARIES:
         with contextlib.suppress(ImportError):
             importlib.import_module(library)
+    gc.freeze()  # children share what is there, and need not copy it to look for garbage
     for line in sys.stdin:
         program, folder, *streams = json.loads(line)
         child = os.fork()

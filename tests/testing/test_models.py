@@ -195,13 +195,13 @@ def test_every_model_law_has_a_check_and_a_fault_that_it_catches():
 
 
 @pytest.mark.parametrize("small", families(), ids=repr)
-def test_the_models_of_the_package_families_keep_all_laws(small, caplog):
+def test_the_models_of_the_package_families_keep_all_laws(small, logged):
     report = check_model(
         small.trained, small.train, small.queries, others=small.other_models, not_weighted=small.not_retrained_as_copies
     )
     silent = {result.law for result in report.results if result.outcome == Outcome.SILENT}
     assert str(ModelLaw.MEASURE) not in silent and not report.broken
-    assert "is of this model" not in caplog.text
+    assert "is of this model" not in logged.getvalue()
 
 
 def test_an_estimator_in_place_of_a_model_and_arrays_in_place_of_examples_are_refused():

@@ -103,17 +103,17 @@ def _globals(function: FunctionType) -> Iterator[tuple[str, Any]]:
     """(name, value) of the globals that the code names; for a module, of the attributes that the code uses."""
     variables = function.__globals__
     for code in _codes(function.__code__):
-        instructions = list(dis.get_instructions(code))
-        for index, instruction in enumerate(instructions):
-            if instruction.opname not in ("LOAD_GLOBAL", "LOAD_NAME") or instruction.argval not in variables:
+        instructions = _instructions(code)
+        for index, (instruction, name) in enumerate(instructions):
+            if instruction not in ("LOAD_GLOBAL", "LOAD_NAME") or name not in variables:
                 continue
-            path, value = instruction.argval, variables[instruction.argval]
-            for following in instructions[index + 1 :]:
-                if not isinstance(value, ModuleType) or following.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
+            path, value = name, variables[name]
+            for following, attribute in instructions[index + 1 :]:
+                if not isinstance(value, ModuleType) or following not in ("LOAD_ATTR", "LOAD_METHOD"):
                     break
-                if not hasattr(value, following.argval):
+                if not hasattr(value, attribute):
                     break
-                path, value = f"{path}.{following.argval}", getattr(value, following.argval)
+                path, value = f"{path}.{attribute}", getattr(value, attribute)
             yield path, value
 
 
@@ -122,13 +122,19 @@ def _imports(function: FunctionType) -> Iterator[tuple[str, Any]]:
     package = function.__globals__.get("__package__") or ""
     for code in _codes(function.__code__):
         arguments: list[Any] = [None, None]  # of the instructions so far; an import is preceded by level and names
-        for instruction in dis.get_instructions(code):
-            if instruction.opname == "IMPORT_NAME":
+        for instruction, argument in _instructions(code):
+            if instruction == "IMPORT_NAME":
                 level = arguments[-2] if isinstance(arguments[-2], int) else 0
-                name = importlib.util.resolve_name("." * level + instruction.argval, package if level else None)
+                name = importlib.util.resolve_name("." * level + argument, package if level else None)
                 if not _is_installed(name):
                     yield name, importlib.import_module(name)
-            arguments.append(instruction.argval)
+            arguments.append(argument)
+
+
+@functools.lru_cache(maxsize=4096)
+def _instructions(code: CodeType) -> tuple[tuple[str, Any], ...]:
+    """(name, argument) of the instructions. Code never changes, and to take it apart is most of a digest's time."""
+    return tuple((instruction.opname, instruction.argval) for instruction in dis.get_instructions(code))
 
 
 def _is_constant(value: Any) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import upweight as uw
-from support.browser import opened, running_browser, until, violations
+from support.browser import axe_source, opened, running_browser, until, violations
 from upweight.core.scores import Scores, Unit
 
 
@@ -25,6 +25,12 @@ def served(digits):
     )
     with uw.Viewer(*digits, against=other).serve() as server:
         yield server
+
+
+@pytest.fixture
+def axe():
+    """Skips the test before anything is made, where there is no axe-core."""
+    axe_source()
 
 
 def ready(page):
@@ -130,7 +136,7 @@ def test_a_server_that_ended_is_named(browser, digits):
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_there_are_no_barriers_on_a_desktop_and_on_a_phone(browser, served, width, scheme):
+def test_there_are_no_barriers_on_a_desktop_and_on_a_phone(axe, browser, served, width, scheme):
     with opened(browser, served.url, width, color_scheme=scheme) as page:
         ready(page)
         assert page.evaluate("document.documentElement.scrollWidth") == width
