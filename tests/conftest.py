@@ -1,5 +1,6 @@
 """Settings of all tests: one thread for linear algebra, and a profile for hypothesis."""
 
+import gc
 import io
 import logging
 import os
@@ -22,6 +23,12 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("upweight")
+
+
+def pytest_collection_finish():
+    """Libraries and tests stay to the end: garbage is not looked for among them, and less often (3 % of the time)."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture
