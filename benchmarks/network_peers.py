@@ -259,6 +259,10 @@ SHORT_LIST = (
     *("captum TracInCPFast (last layer)", "kronfluence identity", "kronfluence KFAC, damping None"),
     "kronfluence EK-FAC, damping None",
 )
+PICTURE_NETS = (
+    *SHORT_LIST,
+    *("captum TracInCP", "pyDVL Nyström", "pyDVL EK-FAC", "dattri TracIn", "dattri TRAK (512)", "traker (512)"),
+)
 # What runs on which task; the rest did not end, or did not start, within the limit when it was tried.
 RUNS = {
     "softmax": [name for name in CONTENDERS if name != "traker (256)"],
@@ -271,7 +275,8 @@ RUNS = {
         *("captum TracInCP", "captum TracInCPFast (last layer)", "kronfluence identity", "kronfluence EK-FAC"),
         *("kronfluence EK-FAC, damping None", "dattri TracIn", "dattri TRAK (512)", "traker (512)"),
     ],
-    **{task: list(SHORT_LIST) for task in ("spoken", "adult", "narrow", "resnet", "depthwise")},
+    **{task: list(SHORT_LIST) for task in ("spoken", "adult")},
+    **{task: list(PICTURE_NETS) for task in ("narrow", "resnet", "depthwise")},
     "lora": [],
     "gpt": ["kronfluence identity", "kronfluence EK-FAC, damping None", "traker (256)"],
 }

@@ -241,13 +241,14 @@ def summary(tables: list[Table]) -> Table:
 
 
 def peers(tasks: list[str]) -> dict[str, str]:
-    """Versions that the workers reported."""
-    return {
-        name.split()[0]: json.loads(path.read_text()).get("version", "")
+    """Versions that the workers reported; those that failed report none."""
+    paths = {
+        result_path(prepare(task, Path()), task, name): name.split()[0]
         for task in tasks
         for name in network_peers.RUNS[task]
-        if (path := result_path(prepare(task, Path()), task, name)).exists()
     }
+    reported = [(name, json.loads(path.read_text())) for path, name in paths.items() if path.exists()]
+    return {name: figures["version"] for name, figures in reported if "version" in figures}
 
 
 if __name__ == "__main__":
