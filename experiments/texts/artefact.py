@@ -47,12 +47,16 @@ def result(encoder: Encoder, count: int, asked: int) -> Result:
         print(rate, believes, measured, flush=True)
     return Result(
         title="Inference: the planted heuristic, measured by influence",
-        claim="Influence of training pairs on wrong predictions grows with their lexical overlap: the artefact shows.",
+        claim="The planted pairs have more than their share of the positive influence on wrong predictions: the "
+        "artefact shows.",
         rows=rows,
         settings=f"{tables.DATA['inference'].replace('95 %', '50 to 95 %')}. {tables.NET} {asked} queries; the "
         "measurement is the log-probability of what the heuristic says.",
         notes=["The paper draws the relation for MNLI, with a quadratic fit; its coefficients were not at hand.",
-               "The quadratic coefficient is that of influence (in standard deviations) on overlap from 0 to 1."],
+               "The quadratic coefficient is that of influence (in standard deviations) on overlap from 0 to 1.",
+               "BM25 and embeddings with the sign of agreeing labels are nearly the definition of the planted pairs, "
+               "which they find at every rate, whatever the model learned. By influence a few planted pairs are strong: "
+               "their sum shows the artefact, their ranks hardly do."],
         numbers=numbers,
     )  # fmt: skip
 
