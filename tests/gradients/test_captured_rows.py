@@ -1,3 +1,4 @@
+import weakref
 from copy import copy
 
 import numpy as np
@@ -7,9 +8,12 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
+import upweight as uw
 from support.small_nets import CASES, Case, cross_entropy
 from upweight.core.examples import Examples
 from upweight.core.rows import DenseRows
+from upweight.gradients import captured_rows
+from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.functional import single_gradient
 from upweight.gradients.inner_products import pairwise_inner_products, per_example_inner_products
@@ -279,3 +283,22 @@ def test_directions_of_examples_that_a_net_in_single_precision_fits_almost_exact
     with torch.no_grad():
         net.bias.add_(torch.arange(4.0))
     assert not np.allclose(CapturedRows(network, examples, quantity).normalised().dense(), rows, atol=1e-3)
+
+
+def test_a_batch_is_freed_before_the_next_one_is_captured(monkeypatch):
+    rng = np.random.default_rng(0)
+    train, queries = (Examples(rng.normal(size=(n, 3)).astype(np.float32), rng.integers(0, 2, n)) for n in (12, 2))
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    fitted = uw.Influence(curvature=uw.EKFAC()).fit(uw.TorchModel(net, cross_entropy), train)
+    captured, prepare = [], CapturedBatch.prepare
+
+    def watched(batch):
+        assert all(earlier() is None for earlier in captured)
+        prepared = prepare(batch)
+        captured.append(weakref.ref(prepared))
+        return prepared
+
+    monkeypatch.setattr(captured_rows, "MAX_BATCH_EXAMPLES", 4)
+    monkeypatch.setattr(CapturedBatch, "prepare", watched)
+    fitted.attribute(queries)
+    assert len(captured) == 3

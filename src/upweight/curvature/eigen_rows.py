@@ -61,6 +61,7 @@ class EigenRows(Rows):
         out = np.empty((len(self), len(other)))
         for where, batch in other.passes(ready=True):
             out[:, where] = to_numpy(self._dot_batch(batch)).T
+            del batch  # so that memory need not hold it beside the next one
         if other.share is not None:
             common = TensorRows(self.network, {name: block[None] for name, block in other.share.items()})
             out += self._dot_vector(common.blocks)[:, None] * other.weights

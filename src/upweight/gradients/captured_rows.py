@@ -142,6 +142,7 @@ class CapturedRows(NetworkRows):
                 cotangent = torch.as_tensor(self.slopes[where] * self.weights[where, None])
                 batch = backpropagate(self.network, part, inspection, cotangent)
             yield where, batch if self.normalisation is None else batch.normalised(self.normalisation == "layer")
+            del batch  # so that memory need not hold it beside the next one
 
     def read_from(self, source: CapturedSource) -> CapturedRows:
         """The same rows of a training set, whose gradients are read instead of captured."""
