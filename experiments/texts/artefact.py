@@ -55,8 +55,8 @@ def result(encoder: Encoder, count: int, asked: int) -> Result:
         notes=["The paper draws the relation for MNLI, with a quadratic fit; its coefficients were not at hand.",
                "The quadratic coefficient is that of influence (in standard deviations) on overlap from 0 to 1.",
                "BM25 and embeddings with the sign of agreeing labels are nearly the definition of the planted pairs, "
-               "which they find at every rate, whatever the model learned. By influence a few planted pairs are strong: "
-               "their sum shows the artefact, their ranks hardly do."],
+               "which they find at every rate, whatever the model learned. By influence a few planted pairs are "
+               "strong: their sum shows the artefact, their ranks hardly do."],
         numbers=numbers,
     )  # fmt: skip
 
