@@ -33,11 +33,12 @@ class LossModule(nn.Module):
         super().__init__()
         self.net = network.net
         self._function = network.loss if quantity == "loss" or network.measure is None else network.measure
-        self._sign = -1.0 if quantity == "measure" and network.measure is None else 1.0
+        self._is_negated = quantity == "measure" and network.measure is None
 
     def forward(self, batch: Any) -> Tensor:
         """Loss or measurement of every example of a batch, (n,)."""
-        return self._sign * self._function(self.net, batch)
+        values: Tensor = self._function(self.net, batch)
+        return -values if self._is_negated else values
 
 
 def call_with(module: nn.Module, tensors: Mapping[str, Tensor], batch: Any) -> Any:

@@ -110,13 +110,14 @@ class SecondOrderProducts:
             with preserve_random_state(theta.device), plain_attention():
                 losses = self._losses(*place)
 
-                def objective(at: Tensor, statistics: Tensor, weights: Tensor, losses: Losses = losses) -> Any:
-                    # The statistics have weights of 0 here; their tangents are the cotangents.
-                    values, after = losses(at, statistics)
-                    return (shares * values).sum() + (weights * after).sum(), (values, after)
+                def slopes(at: Tensor, statistics: Tensor, weights: Tensor, losses: Losses = losses) -> Any:
+                    # A product with the shares would be one with a constant, whose tangent of 0 takes torch as long as
+                    # a small layer. The statistics have weights of 0 here; their tangents are the cotangents.
+                    answer: tuple[Any, ...] = torch.func.vjp(losses, at, statistics)
+                    (values, after), pull = answer
+                    return pull((shares.to(values.dtype), weights.to(after.dtype))), (values, after)
 
-                def products(u: Tensor, c: Tensor, d: Tensor, objective: Callable[..., Any] = objective) -> Any:
-                    slopes = torch.func.grad(objective, argnums=(0, 1), has_aux=True)
+                def products(u: Tensor, c: Tensor, d: Tensor, slopes: Callable[..., Any] = slopes) -> Any:
                     (of_theta, of_statistics), (values, after) = torch.func.jvp(
                         slopes, (theta, start, torch.zeros_like(start)), (u, d, c)
                     )[1]
