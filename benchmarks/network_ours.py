@@ -42,6 +42,7 @@ ALL_DIRECTIONS = Limits(exact_numbers=1 << 50)
 CONTENDERS = {f"upweight {name}": influence(recipe) for name, recipe in RECIPES.items()}
 CONTENDERS |= {
     "upweight EKFAC, all directions": influence(uw.EKFAC(), ALL_DIRECTIONS),
+    "upweight EKFAC, eigenvalues from 100": influence(uw.EKFAC(eigenvalue_examples=100)),
     "upweight default": influence(None),
 }
 LEFT_OUT = {
@@ -62,7 +63,7 @@ RUNS = {
         name
         for name in CONTENDERS
         if name.removeprefix("upweight ") not in left
-        and ("all directions" not in name or task in ("cnn", "narrow", "resnet", "depthwise"))
+        and ("EKFAC, " not in name or task in ("cnn", "narrow", "resnet", "depthwise"))
     ]
     for task, left in LEFT_OUT.items()
 }

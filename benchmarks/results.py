@@ -18,6 +18,7 @@ ORDER = (
     "metagradients",
     "batch norm",
     "layer costs",
+    "eigenvalue part",
     "retraining",
     "accuracy",
     "refit agreement",

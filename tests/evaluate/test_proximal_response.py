@@ -218,3 +218,11 @@ def test_coordinates_of_the_curvature_shorten_the_search_and_keep_the_minimum(di
             counts.append(len(evaluations))
         assert factor * counts[0] < counts[1], counts
         np.testing.assert_allclose(shifts[0], shifts[1], rtol=0, atol=1e-3 * np.abs(shifts[1]).max())
+
+
+def test_no_matrix_is_computed_after_the_last_step(digits, small_net, monkeypatch):
+    train, _ = digits
+    roots, compute = [], NetworkResponses._root
+    monkeypatch.setattr(NetworkResponses, "_root", lambda self, *given: roots.append(1) or compute(self, *given))
+    small_net.response_objective(train).minimise(np.array([3]), Responses.terms(bregman=True, proximity=1e-4), 1)
+    assert len(roots) == 1

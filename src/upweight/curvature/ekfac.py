@@ -23,6 +23,7 @@ from upweight.core.saved_state import NOTHING_SAVED, SavedState
 from upweight.curvature.damping import curvature_rank, damping_from_trace
 from upweight.curvature.early_stopping import earlier_gradients
 from upweight.curvature.eigen_rows import EigenRows
+from upweight.curvature.eigenvalue_sample import eigenvalue_sample
 from upweight.curvature.kfac import FactoredLayer, diagonal_warnings, kronecker_factors, with_ones
 from upweight.curvature.label_expectation import Weighted, direction_batches, label_expectation
 from upweight.curvature.leverage import SavedSlopes, correct_leverage
@@ -52,6 +53,7 @@ class FittedEKFAC(Curvature):
     eigenvalues takes the same passes again (and two matrix products a batch for layers without positions). Memory
     d_i² + d_o² + d_i·d_o per layer. With the `state` of another one as `saved`, there is nothing to compute.
     `factors` are those of this objective, with refined eigenvalues if `refined`; None to compute them.
+    `eigenvalue_examples`: as in the recipe.
     """
 
     def __init__(
@@ -60,22 +62,27 @@ class FittedEKFAC(Curvature):
         refined: bool = True,
         saved: SavedState = NOTHING_SAVED,
         factors: Factors | None = None,
+        eigenvalue_examples: int | None = None,
     ) -> None:
         self.summed, self.refined, self.damping_from = summed, refined, summed.damping_from
         self._leverage = SavedSlopes(saved)
         if saved:
             self.layers, self.unfactored = saved_layers(saved, summed.network), saved_parameters(saved, summed.network)
             self.expectation = str(saved.facts["expectation"])
+            self.eigenvalues_from = str(saved.facts.get("eigenvalues_from", ""))
             self.damping_from = str(saved.facts["damping_from"])
             self.dampings = {name: float(saved.facts["dampings"][name]) for name in [*self.unfactored, *self.layers]}
             return
-        self.expectation = label_expectation(summed)
+        self.expectation, self.eigenvalues_from = label_expectation(summed), ""
         if factors is not None:
             self.layers, self.unfactored = factors
         else:
             self.layers, self.unfactored = kronecker_factors(summed)
             if refined:
-                moments = second_moments(summed, self.layers, self.unfactored, summed.weighted)
+                sample = eigenvalue_sample(summed, eigenvalue_examples)
+                if len(sample[0]) < len(summed.train):
+                    self.eigenvalues_from = f"{len(sample[0]):,} of {len(summed.train):,} examples"
+                moments = second_moments(summed, self.layers, self.unfactored, sample)
                 self.unfactored = refine_factors(self.layers, self.unfactored, moments)
         self.dampings = dict.fromkeys([*self.unfactored, *self.layers], summed.damping)
         if not summed.damping_from:
@@ -172,6 +179,7 @@ class FittedEKFAC(Curvature):
         facts = {
             **factors.facts,
             "expectation": self.expectation,
+            "eigenvalues_from": self.eigenvalues_from,
             "dampings": self.dampings,
             "damping_from": self.damping_from,
         }
@@ -196,6 +204,7 @@ class FittedEKFAC(Curvature):
             "kronecker_share": factored / network.size,
             "damping": damping / network.size / self.summed.total,
             "damping_from": self.damping_from,
+            **({"eigenvalues_from": self.eigenvalues_from} if self.eigenvalues_from else {}),
             **self.summed.choice_diagnostics,
             "warnings": [*self.summed.notes, *diagonal_warnings(self.layers)],
         }

@@ -46,7 +46,7 @@ def _fit(pilot: Pilot, recipe: CurvatureRecipe | None) -> Forecast:
     n, size = len(pilot.summed.train), pilot.network.size
     match recipe:
         case KFAC() | EKFAC():
-            return _factored(pilot, isinstance(recipe, EKFAC))
+            return _factored(pilot, min(n, recipe.eigenvalue_examples or n) if isinstance(recipe, EKFAC) else 0)
         case Diagonal():
             return Forecast({"squares": n * pilot.capture}, 4.0 * size)
         case DataInf():
@@ -85,19 +85,19 @@ def forecast_answer(pilot: Pilot, recipe: CurvatureRecipe | None, queries: int) 
     return Forecast(steps, memory + pilot.working_bytes)
 
 
-def _factored(pilot: Pilot, refined: bool) -> Forecast:
-    """KFAC or EK-FAC: passes for the factors, eigenvectors, and passes for second moments."""
+def _factored(pilot: Pilot, refined_by: int) -> Forecast:
+    """KFAC or EK-FAC: passes for the factors, eigenvectors, and passes over so many examples for second moments."""
     summed, n = pilot.summed, len(pilot.summed.train)
     layers, _ = factor_sums(summed, (pilot.examples, summed.weights[: len(pilot.examples)]))
     widths = [len(factor) for layer in layers.values() for factor in (layer.inputs, layer.slopes) if factor.ndim == 2]
     batch = pilot.inspection.batch_size
     steps = {"factors": n * pilot.per_example(lambda part: factor_sums(summed, _weighted(pilot, part)), batch)}
     steps["eigenvectors"] = _eigenvector_seconds(pilot, widths)
-    if refined:
+    if refined_by:
         for layer in layers.values():
             _pretend_eigenvectors(layer)
         moments = pilot.per_example(lambda part: second_moments(summed, layers, {}, _weighted(pilot, part)), batch)
-        steps["second moments"] = n * moments
+        steps["second moments"] = refined_by * moments
     return Forecast(steps, 4.0 * (4 * sum(width**2 for width in widths) + 2 * pilot.network.size))
 
 
@@ -154,7 +154,7 @@ def _with_solver(pilot: Pilot, recipe: CurvatureRecipe | None) -> Forecast:
     elif not isinstance(recipe, Hessian):
         rank = min(limits.sketch_rank, size)
         if rank * size > limits.sketch_numbers:
-            return _factored(pilot, refined=True)
+            return _factored(pilot, n)
     sketch = n * rank * pilot.product
     orthogonal = 8 * size * rank**2 / pilot.flops
     return Forecast({"sketch": sketch, "orthogonalisation": orthogonal}, 12.0 * size * max(rank, 1))

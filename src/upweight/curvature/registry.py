@@ -204,7 +204,8 @@ def _undamped(model: Any, train: Examples, limits: Limits) -> SummedObjective:
 def _fitted(summed: SummedObjective, recipe: CurvatureRecipe, saved: SavedState = NOTHING_SAVED) -> Curvature:
     match recipe:
         case KFAC() | EKFAC():
-            return FittedEKFAC(summed, isinstance(recipe, EKFAC), saved)
+            most = recipe.eigenvalue_examples if isinstance(recipe, EKFAC) else None
+            return FittedEKFAC(summed, isinstance(recipe, EKFAC), saved, eigenvalue_examples=most)
         case DataInf():
             from upweight.curvature.datainf import LAYER_SHARE, FittedDataInf
 

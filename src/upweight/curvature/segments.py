@@ -69,7 +69,7 @@ def segments(
         TypeError: the curvature has no matrix exponential.
     """
     recipe = GaussNewton() if recipe is None else recipe
-    if not isinstance(recipe, EKFAC) and recipe != GaussNewton():
+    if recipe not in (EKFAC(), GaussNewton()):
         raise TypeError(f"expected curvature GaussNewton() or EKFAC(), which have a matrix exponential, got {recipe!r}")
     if not 1 <= count <= len(moments):
         raise ValueError(

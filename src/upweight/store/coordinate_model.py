@@ -150,6 +150,11 @@ class CoordinateModel(Layered):
         Raises TypeError for any other, which is not diagonal in these coordinates.
         """
         recipe = EKFAC() if recipe is None else recipe
+        if isinstance(recipe, EKFAC) and recipe.eigenvalue_examples is not None:
+            raise TypeError(
+                f"a store computes its eigenvalues when it is built, got {recipe}: use EKFAC(), and "
+                "Store(factor_examples=…) for factors and eigenvalues from a part of the examples"
+            )
         if not isinstance(recipe, KFAC | EKFAC | Identity):
             raise TypeError(
                 f"{type(recipe).__name__}() cannot be computed from {self.builder.header.encoding.summary}: use "

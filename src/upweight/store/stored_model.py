@@ -54,7 +54,7 @@ def stored_factors(
     builder = store.builder(model, train)
 
     def curvature(recipe: CurvatureRecipe | None, damping: float | None) -> Curvature | None:
-        if not isinstance(recipe, KFAC | EKFAC) or builder.header.encoding.keeps_gradients:
+        if recipe not in (KFAC(), EKFAC()) or builder.header.encoding.keeps_gradients:
             return None
         return fitted_from(builder, recipe, damping)
 

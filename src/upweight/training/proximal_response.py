@@ -118,7 +118,7 @@ class NetworkResponses:
                 steps, remainder = steps - most, float(np.linalg.norm(_solve(first, slope)))
                 if not remainder < RUNAWAY_GRADIENT * size:
                     raise UnboundedError(f"the gradient grew {remainder / size:.1g} times")
-                if taken < most:
+                if taken < most or steps <= 0:
                     break
                 root = self._root(shift, self.l2 + terms.proximity)
         return Response(shift, remainder / size if size else 0.0)

@@ -1,0 +1,119 @@
+"""EK-FAC's eigenvalues from a part of the examples: which ones, against dense gradients, and the laws of weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+import torch.nn.functional as F  # noqa: E402, N812
+from torch import Tensor, nn  # noqa: E402
+
+import upweight as uw  # noqa: E402
+from support.curved_nets import fit  # noqa: E402
+from upweight.curvature.eigenvalue_sample import eigenvalue_sample  # noqa: E402
+from upweight.curvature.ekfac import FittedEKFAC  # noqa: E402
+
+N, MOST, DAMPING = 24, 7, 0.05
+
+
+def losses(net: nn.Module, batch: Any) -> Tensor:
+    return F.cross_entropy(net(batch.x), batch.y, reduction="none")
+
+
+def problem(rows: Any = None, weights: Any = None) -> tuple[Any, uw.Examples]:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(N, 5)), rng.integers(0, 3, N)
+    rows = np.arange(N) if rows is None else np.asarray(rows)
+    return uw.TorchModel(net, losses), uw.Examples(x[rows], y[rows], weights=weights)
+
+
+def fitted(most: int | None, rows: Any = None, weights: Any = None) -> FittedEKFAC:
+    curvature = fit(*problem(rows, weights), uw.EKFAC(eigenvalue_examples=most), DAMPING)
+    assert isinstance(curvature, FittedEKFAC)
+    return curvature
+
+
+def products(curvature: FittedEKFAC) -> np.ndarray:
+    vectors = np.random.default_rng(1).normal(size=(3, curvature.summed.network.size))
+    return np.asarray(curvature.matvec(vectors))
+
+
+def test_eigenvalues_are_the_moments_of_the_chosen_examples_in_the_eigenbasis_of_all() -> None:
+    part, whole = fitted(MOST), fitted(None)
+    chosen, weights = eigenvalue_sample(whole.summed, MOST)
+    assert len(chosen) == MOST and weights.sum() == pytest.approx(N)
+    net = part.summed.network.net
+    for name, layer in part.layers.items():
+        torch.testing.assert_close(layer.left, whole.layers[name].left)
+        torch.testing.assert_close(layer.right, whole.layers[name].right)
+        expected = torch.zeros_like(layer.values)
+        for x in torch.as_tensor(chosen.x):
+            outputs = net(x)
+            chances = outputs.softmax(0).detach()
+            for label, chance in enumerate(chances):  # E over labels of the squared gradient, by autograd
+                parameters = [net.get_parameter(layer.weight), net.get_parameter(str(layer.bias))]
+                weight, bias = torch.autograd.grad(
+                    F.cross_entropy(outputs[None], torch.tensor([label])), parameters, retain_graph=True
+                )
+                joint = torch.cat([weight, bias[:, None]], dim=1)
+                expected += chance * layer.rotate(joint[None])[0].square() * N / MOST
+        torch.testing.assert_close(layer.values, expected)
+
+
+def test_weight_k_is_k_copies_weight_0_is_absent_and_order_does_not_count() -> None:
+    counts = np.random.default_rng(2).integers(0, 4, N)
+    weighted = products(fitted(MOST, weights=counts.astype(float)))
+    copies = np.repeat(np.arange(N), counts)
+    for rows in (copies, np.random.default_rng(3).permutation(copies)):
+        np.testing.assert_allclose(products(fitted(MOST, rows)), weighted, atol=1e-9 * np.abs(weighted).max())
+    assert np.abs(products(fitted(None, copies)) - weighted).max() > 1e-3 * np.abs(weighted).max()
+
+
+def test_copies_are_chosen_together_and_counted_one_by_one() -> None:
+    summed = fitted(None).summed
+    alone, _ = eigenvalue_sample(summed, 3)
+    threefold = replace(summed, weights=np.where(np.isin(summed.train.ids, alone.ids), 3.0, 1.0))
+    chosen, weights = eigenvalue_sample(threefold, 3)
+    assert len(chosen) == 1 and chosen.ids[0] in alone.ids and weights.sum() == pytest.approx(threefold.weights.sum())
+
+
+def test_as_many_as_there_are_is_all_of_them() -> None:
+    np.testing.assert_array_equal(products(fitted(N)), products(fitted(None)))
+    assert "eigenvalues_from" not in fitted(N).diagnostics
+
+
+def test_the_sample_is_said_also_by_a_saved_fit(tmp_path: Any) -> None:
+    model, train = problem()
+    assert fitted(MOST).diagnostics["eigenvalues_from"] == "7 of 24 examples"
+    influence = uw.Influence(curvature=uw.EKFAC(eigenvalue_examples=MOST), damping=DAMPING)
+    before = influence.fit(model, train)
+    before.save(tmp_path / "fit")
+    after = influence.load(tmp_path / "fit", model, train)
+    scores = [each.attribute(train.take([0, 1])) for each in (before, after)]
+    np.testing.assert_array_equal(scores[0].values, scores[1].values)
+    assert scores[1].diagnostics["eigenvalues_from"] == "7 of 24 examples"
+
+
+def test_what_takes_no_part_of_the_examples_says_so(tmp_path: Any) -> None:
+    model, train = problem()
+    recipe = uw.EKFAC(eigenvalue_examples=MOST)
+    with pytest.raises(ValueError, match="eigenvalues from at least one example, got 0"):
+        uw.EKFAC(eigenvalue_examples=0)
+    with pytest.raises(TypeError, match="a store computes its eigenvalues when it is built"):
+        uw.Influence(curvature=recipe).fit(model, train, store=uw.Store(tmp_path / "store"))
+    trajectory = uw.Trajectory(tmp_path / "run", every=1)
+    optimiser = torch.optim.SGD(model.network.net.parameters(), lr=0.1)
+    trajectory.save(model.network.net, optimiser)
+    losses(model.network.net, model.network.batch(train)).mean().backward()
+    optimiser.step()
+    trajectory.record(model.network.net, optimiser)
+    trajectory.save(model.network.net, optimiser)
+    recorded = uw.TorchModel(model.network.net, losses, trajectory=trajectory)
+    with pytest.raises(TypeError, match=r"GaussNewton.. or EKFAC.., which have a matrix exponential"):
+        uw.SOURCE(curvature=recipe, segments=1).fit(recorded, train)
