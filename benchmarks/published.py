@@ -1,6 +1,7 @@
 """Published evaluations: what the code of other packages says of our scores. Packages that are absent are left out.
 
 OMP_NUM_THREADS=1 python -m benchmarks.published --data DIR --peers DIR
+OMP_NUM_THREADS=1 python -m benchmarks.published --data DIR --peers DIR --tables perceptron     the other tables stay
 
 Any of these may be in the folder DIR of the peers; nothing of them is imported but the functions that evaluate:
 
@@ -24,8 +25,8 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import torch
-from benchmarks import published_facts, published_logistic, published_mnist
-from benchmarks.results import Section, versions
+from benchmarks import published_facts, published_logistic, published_mnist, published_perceptron
+from benchmarks.results import Section, Table, kept_section, versions
 
 FILES = {  # what must be there, in the folder of each peer
     "dattri": "dattri/metric/metrics.py",
@@ -34,6 +35,12 @@ FILES = {  # what must be there, in the folder of each peer
     "date-lm": "evaluation/evaluate_application.py",
 }
 BARE = {"quanda": ["quanda.explainers", "quanda.utils"]}  # packages that the evaluations import, without their __init__
+TABLES: dict[str, Callable[[Peers, Path], Table | None]] = {
+    "logistic": published_logistic.logistic_regression,
+    "perceptron": published_perceptron.multilayer_perceptron,
+    "labels": published_mnist.labels,
+    "recall": published_facts.recall,
+}
 TYPES_ONLY = ("lightning",)  # imported for the sake of annotations
 
 
@@ -41,19 +48,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with mnist.npz")
     parser.add_argument("--peers", type=Path, required=True, help="folder with the packages")
+    parser.add_argument("--tables", nargs="*", choices=list(TABLES), default=list(TABLES))
     options = parser.parse_args()
     torch.set_num_threads(1)
     peers = Peers(options.peers)
-    tables = [
-        table
-        for make in (published_logistic.logistic_regression, published_mnist.labels, published_facts.recall)
-        if (table := make(peers, options.data)) is not None
-    ]
-    if tables:
+    made = [table for name in options.tables if (table := TABLES[name](peers, options.data)) is not None]
+    before = kept_section("published") or Section("published", "", "", [], {})
+    if made:
+        tables = {table.title: table for table in [*before.tables, *made]}
         command = "OMP_NUM_THREADS=1 python -m benchmarks.published --data DIR --peers DIR"
-        used = versions(["numpy", "torch", "upweight"]) | peers.versions
-        Section("published", "Published evaluations", command, tables, used).keep()
-    for table in tables:
+        used = before.versions | versions(["numpy", "torch", "upweight"]) | peers.versions
+        Section("published", "Published evaluations", command, list(tables.values()), used).keep()
+    for table in made:
         print(table.markdown())
 
 

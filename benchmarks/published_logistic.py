@@ -40,12 +40,14 @@ METHODS: dict[str, Any] = {
 
 
 class Recorded(BatchSampler):
-    """Batches, which are remembered as they are drawn."""
+    """Batches, which are remembered as they are drawn, with the state of torch's random numbers then."""
 
     def __iter__(self) -> Iterator[list[int]]:
         self.drawn: list[Array] = getattr(self, "drawn", [])
+        self.states: list[Tensor] = getattr(self, "states", [])
         for batch in super().__iter__():
             self.drawn.append(np.array(batch))
+            self.states.append(torch.get_rng_state())
             yield batch
 
 
