@@ -4,6 +4,7 @@ import gc
 import io
 import logging
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,6 +13,10 @@ from hypothesis import HealthCheck, settings
 # These variables are set before a test module imports numpy or torch, which read them once.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+
+# A shell's background jobs ignore interrupts, and so would the processes that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # On the server every run draws the same examples, so a failing test means that the code changed. On a developer's
 # machine every run draws new ones. How long it takes to draw them says how busy the machine is.

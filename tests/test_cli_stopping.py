@@ -79,7 +79,7 @@ VERIFY = ("verify", "my_task.py", "--method", "chance", "--removals", "4")
 )
 def test_a_command_that_is_stopped_says_what_is_kept_and_how_to_go_on(number, status, arguments, sentence, tmp_path):
     returned, errors = stop(tmp_path, number, TASK, *VERIFY, *arguments)
-    assert returned == status and "Traceback" not in errors
+    assert returned == status and "Traceback" not in errors, errors
     assert sentence in " ".join(errors.split()) and "Stopped after " in errors
 
 
