@@ -23,11 +23,10 @@ from upweight.gradients.network import BATCH_NORMS, Network
 from upweight.training.adjoint import TrainingStep, pull_back
 from upweight.training.batch_statistics import statistic_gradients
 from upweight.training.checkpoint_file import STATE
-from upweight.training.initial_network import preserve_random_state
 from upweight.training.module_modes import set_modes
 from upweight.training.optimiser_step import OptimiserState, initial_state, state_names
 from upweight.training.recorded_batches import Batch, positions_of
-from upweight.training.run import CPU, Run
+from upweight.training.run import CPU, Run, take_steps
 from upweight.training.second_order import SecondOrderProducts
 from upweight.training.step_check import StepCheck
 from upweight.training.step_mismatches import explain
@@ -147,14 +146,12 @@ class RecordedSteps(Stepwise):
 
     def _retrained_tensors(self, weights: Array) -> dict[str, Tensor]:
         """Parameters and buffers after all steps with these example weights (n,)."""
-        run = self._run
+        run, shares = self._run, self._all_shares
         theta, _, buffers = self._read(0)
         _load_buffers(run.network.net, buffers)
-        state = initial_state(run.training, theta)
-        with preserve_random_state(run.network.device):
-            for t, shares in enumerate(self._all_shares):
-                left = shares * torch.from_numpy(weights[run.positions[t]]).to(theta)
-                theta, state = run.take_step(theta, state, self._check.weighted_gradient(t, theta, run, left), t)
+        theta = take_steps(
+            run, theta.clone(), lambda t: shares[t] * torch.from_numpy(weights[run.positions[t]]).to(theta)
+        )
         trained = dict(zip(run.network.names, run.split(theta), strict=True))
         return trained | {name: buffer.clone() for name, buffer in run.network.net.named_buffers()}
 

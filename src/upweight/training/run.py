@@ -212,7 +212,7 @@ def iterate_steps(
             yield TrainingState(t, theta, state), None
             return
         with preserve_random_state(run.network.device):
-            gradient = _gradient(run, t, weights, parameters)
+            gradient = _gradient(run, t, run.shares(t, weights), parameters)
         yield TrainingState(t, theta, state), gradient
         theta, state = run.take_step(theta, state, gradient, t)
         t += 1
@@ -227,32 +227,46 @@ def replay(run: Run, weights: Array, watch: Callable[[int, Tensor], None] | None
     Raises:
         ValueError: training diverged.
     """
+    parameters = list(run.network.parameters().values())
+    theta = take_steps(run, flatten(parameters), lambda t: run.shares(t, weights), watch)
+    if watch is not None:
+        watch(run.steps, theta)
+    require_finite(theta, run.steps)
+    return run.network.net
+
+
+def take_steps(
+    run: Run, theta: Tensor, shares: Callable[[int], Tensor], watch: Callable[[int, Tensor], None] | None = None
+) -> Tensor:
+    """The parameters after all steps from θ, which is overwritten; the run's own net then holds them.
+
+    Args:
+        run: the steps.
+        theta: the parameters at which training begins, (p,).
+        shares: t → the factor of each loss in the objective of step t, (batch,).
+        watch: is called with t and the parameters before every step; it must not overwrite them.
+    """
     network = run.network
     parameters = list(network.parameters().values())
-    theta = flatten(parameters)
     set_parameter_views(parameters, theta)
     state, gradient = initial_state(run.training, theta), torch.empty_like(theta)
     with preserve_random_state(network.device):
         for t in counted(range(run.steps), run.steps):
             if watch is not None:
                 watch(t, theta)
-            _gradient(run, t, weights, parameters, out=gradient)
+            _gradient(run, t, shares(t), parameters, out=gradient)
             after, state = run.take_step(theta, state, gradient, t, in_place=True)
             if after is not theta:  # a rule of the user's returns new tensors
                 set_parameter_views(parameters, after)
             theta = after
     theta = trained_parameters(run.training, theta, state)
     set_parameter_views(parameters, theta)
-    if watch is not None:
-        watch(run.steps, theta)
-    require_finite(theta, run.steps)
-    return network.net
+    return theta
 
 
-def _gradient(run: Run, t: int, weights: Array, parameters: list[Tensor], out: Tensor | None = None) -> Tensor:
-    """∇J_t at the current parameters of the run's net, (p,)."""
-    shares, passes = run.shares(t, weights), run.passes(t)
-    for number, part in enumerate(passes):
+def _gradient(run: Run, t: int, shares: Tensor, parameters: list[Tensor], out: Tensor | None = None) -> Tensor:
+    """∇ Σ sharesᵢ ℓᵢ of step t at the current parameters of the run's net, (p,)."""
+    for number, part in enumerate(run.passes(t)):
         objective = (run.losses(t, number) * shares[part]).sum()
         grads = torch.autograd.grad(objective, parameters, allow_unused=True)
         parts = [p.new_zeros(p.numel()) if g is None else g.reshape(-1) for p, g in zip(parameters, grads, strict=True)]
