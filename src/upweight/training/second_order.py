@@ -110,17 +110,16 @@ class SecondOrderProducts:
             with preserve_random_state(theta.device), plain_attention():
                 losses = self._losses(*place)
 
-                def slopes(at: Tensor, statistics: Tensor, weights: Tensor, losses: Losses = losses) -> Any:
-                    # A product with the shares would be one with a constant, whose tangent of 0 takes torch as long as
-                    # a small layer. The statistics have weights of 0 here; their tangents are the cotangents.
+                def slopes(at: Tensor, statistics: Tensor, w: Tensor, c: Tensor, losses: Losses = losses) -> Any:
                     answer: tuple[Any, ...] = torch.func.vjp(losses, at, statistics)
                     (values, after), pull = answer
-                    return pull((shares.to(values.dtype), weights.to(after.dtype))), (values, after)
+                    return pull((w.to(values.dtype), c.to(after.dtype))), (values, after)
 
                 def products(u: Tensor, c: Tensor, d: Tensor, slopes: Callable[..., Any] = slopes) -> Any:
-                    (of_theta, of_statistics), (values, after) = torch.func.jvp(
-                        slopes, (theta, start, torch.zeros_like(start)), (u, d, c)
-                    )[1]
+                    # The statistics have weights of 0 here; their tangents are the cotangents. An operation with a
+                    # constant takes torch as long as a small layer, so the shares have tangents too.
+                    at, tangents = (theta, start, shares, torch.zeros_like(start)), (u, d, torch.zeros_like(shares), c)
+                    (of_theta, of_statistics), (values, after) = torch.func.jvp(slopes, at, tangents)[1]
                     return of_theta, values, of_statistics, after
 
                 with _require_forward_mode():
