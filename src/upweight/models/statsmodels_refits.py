@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, RegressorMixin
 
 from upweight.core.parameter_measurement import Coefficients
-from upweight.models.statsmodels_checks import has_converged
+from upweight.models.separation import is_separated
+from upweight.models.statsmodels_checks import family_name, has_converged
 
 MORE_COLUMNS = {"MixedLM": "groups", "PHReg": "status"}  # model → its argument in the last column of the examples
 ROBUST = ("HC0", "HC1", "HC2", "HC3")  # covariances that a refit gives without more than the rows
@@ -18,6 +19,7 @@ ROBUST = ("HC0", "HC1", "HC2", "HC3")  # covariances that a refit gives without 
 IRLS = {"tol_criterion": "params", "atol": 1e-12, "rtol": 1e-9, "maxiter": 1000}
 NEWTON = {"method": "newton", "tol": 1e-10, "maxiter": 200}
 BFGS = {"maxiter": 1000, "gtol": 1e-8}  # of the negative binomial model, whose α Newton steps take below 0
+LINKS_ONTO_THE_LINE = ("Logit", "Probit", "CLogLog", "LogLog", "Cauchy")
 ROBUST_STEPS = 1000  # steps of a robust fit after which it has not converged
 
 
@@ -106,12 +108,24 @@ def fit_settings(results: Any, is_tested: bool) -> dict[str, Any]:
 def _require_converged(results: Any) -> None:
     """Raise ValueError for a fit that did not reach its optimum, whose coefficients mean nothing."""
     name, used = type(results.model).__name__, getattr(results, "fit_history", {}).get("iteration", 0)
-    # All probabilities above 1/2: the coefficients separate the outcomes, and larger ones are ever more likely.
-    is_separated = name in ("Logit", "Probit") and results.llf > -np.log(2)
-    if has_converged(results) and not is_separated and not (name == "RLM" and used >= ROBUST_STEPS):
+    if has_converged(results) and not outcomes_are_separated(results) and not (name == "RLM" and used >= ROBUST_STEPS):
         return
     raise ValueError(
         f"expected a fit of {name} that reaches the maximum of its likelihood, got one that did not on these rows: "
         "they may separate the outcomes or not determine all coefficients, or the link leaves the range of the mean; "
         "use fewer columns, another link, or a penalty (an estimator of scikit-learn)"
     )
+
+
+def outcomes_are_separated(results: Any) -> bool:
+    """Whether the outcomes of a binomial model are separated, with a link onto all real numbers."""
+    model = results.model
+    if type(model).__name__ == "GLM":
+        if family_name(model) != "Binomial" or type(model.family.link).__name__ not in LINKS_ONTO_THE_LINE:
+            return False
+        used = np.asarray(model.freq_weights) > 0
+    elif type(model).__name__ in ("Logit", "Probit"):
+        used = np.ones(len(model.endog), dtype=bool)
+    else:
+        return False
+    return is_separated(model.exog[used], model.endog[used], np.asarray(results.predict())[used])

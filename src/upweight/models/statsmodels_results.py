@@ -21,6 +21,7 @@ from upweight.models.statsmodels_refits import (
     StatsmodelsEstimator,
     WeightedStatsmodelsEstimator,
     fit_settings,
+    outcomes_are_separated,
 )
 
 TIGHT = {"fit_intercept": False, "tol": 1e-9, "max_iter": 10_000}
@@ -176,6 +177,11 @@ def _refitted(results: Any, train: Examples, name: str, is_tested: bool) -> tupl
     is_weighted = name == "WLS"
     if train.weights is not None and not is_weighted:
         raise ValueError(f"expected {name} without weights, got some, which a refit cannot pass on; fit without them")
+    if outcomes_are_separated(results):
+        raise ValueError(
+            f"expected {name} results at the maximum of their likelihood, got outcomes that the columns separate, for "
+            "which there is none; use fewer columns, or a penalty (an estimator of scikit-learn)"
+        )
     make = WeightedStatsmodelsEstimator if is_weighted else StatsmodelsEstimator
     estimator = make(type(results.model), _settings(results.model, name), fit_settings(results, is_tested))
     if is_tested:
