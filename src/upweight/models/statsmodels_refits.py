@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, RegressorMixin
 
 from upweight.core.parameter_measurement import Coefficients
-from upweight.models.separation import is_separated
+from upweight.linear.separation import is_separated
 from upweight.models.statsmodels_checks import family_name, has_converged
 
 MORE_COLUMNS = {"MixedLM": "groups", "PHReg": "status"}  # model → its argument in the last column of the examples

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import upweight as uw
-from upweight.models.separation import is_separated
+from upweight.linear.separation import is_separated
 
 RNG = np.random.default_rng(0)
 X = np.c_[np.ones(60), RNG.normal(size=(60, 2))]
