@@ -28,6 +28,9 @@ GROUPED: dict[str, Any] = {
     "multiplied": lambda: nn.Conv2d(4, 8, 3, stride=2, groups=4, bias=False),
     "groups": lambda: nn.Conv2d(4, 6, (3, 2), dilation=(1, 2), groups=2),
     "sequence": lambda: nn.Conv1d(6, 6, 3, padding=2, padding_mode="reflect", groups=3),
+    "strided and dilated": lambda: nn.Conv2d(4, 8, (3, 2), (3, 2), (2, 1), (1, 2), groups=4),
+    "depthwise sequence": lambda: nn.Conv1d(6, 6, 4, stride=2, padding=3, padding_mode="circular", groups=6),
+    "depthwise volume": lambda: nn.Conv3d(3, 6, 2, (2, 1, 1), padding=1, groups=3),
 }
 
 
@@ -71,8 +74,13 @@ def test_products_of_convolutions_are_those_of_dense_gradients(name: str) -> Non
 
 @pytest.mark.parametrize("name", GROUPED)
 def test_gradients_of_grouped_convolutions_are_autograds(name: str) -> None:
-    _, _, term, dense = gradients(GROUPED[name])
+    module, x, term, dense = gradients(GROUPED[name])
     torch.testing.assert_close(term.materialise(), dense)
+    torch.manual_seed(1)
+    slope = torch.randn_like(module(x))
+    expected = ConvolutionKind().terms(module, x, slope)["weight"].materialise()
+    single = ConvolutionKind().terms(module.float(), x.float(), slope.float())["weight"].materialise()
+    torch.testing.assert_close(single.double(), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)

@@ -180,7 +180,7 @@ def factor_sums(summed: SummedObjective, sample: Weighted) -> tuple[dict[str, Fa
             for factors in directions:
                 s = factors.s.flatten(0, 1)
                 add_products(layer.slopes, s, s)
-                counts |= (factors.s != 0).any(dim=2)
+                counts |= factors.s.abs().amax(dim=2) != 0  # several times as fast as any()
             # Output gradients carry √w already. Inputs carry no weight, so each row is weighted, as copies would be.
             # Positions that the loss does not depend on (padding) count for nothing.
             row_weights = counts * weights.to(first.s)[:, None]

@@ -138,8 +138,14 @@ def rotated_patches(module: Convolution, inputs: Tensor, basis: Tensor, has_ones
 
 
 def grouped_gradients(module: Convolution, inputs: Tensor, slope: Tensor) -> Tensor:
-    """Per-example weight gradients of a convolution with groups, (B, *weight shape), one product per kernel offset."""
+    """Per-example weight gradients of a convolution with groups, (B, *weight shape), one product per kernel offset.
+
+    Depthwise ones are a single convolution where oneDNN computes it: 2 to 15 times as fast there, slower in float64.
+    """
     padded, dimensions, size = _padded(module, inputs), len(module.kernel_size), slope.shape[2:]
+    is_fast = torch.backends.mkldnn.is_available() and slope.is_cpu and slope.dtype == torch.float32  # type: ignore[no-untyped-call]
+    if is_fast and module.groups == module.in_channels and slope.numel():
+        return _depthwise_gradients(module, padded, slope)
     s = torch.unflatten(slope, 1, (module.groups, -1)).flatten(3)  # (B, groups, outputs, T)
     out = slope.new_empty(len(inputs), module.groups, s.shape[2], module.weight.shape[1], prod(module.kernel_size))
     for number in range(prod(module.kernel_size)):
@@ -155,6 +161,20 @@ def grouped_gradients(module: Convolution, inputs: Tensor, slope: Tensor) -> Ten
         else:
             out[..., number] = s @ x.transpose(2, 3)
     return out.reshape(len(inputs), *module.weight.shape)
+
+
+def _depthwise_gradients(module: Convolution, padded: Tensor, slope: Tensor) -> Tensor:
+    """Σ_t slope_t · padded_{stride · t + dilation · offset} of every channel: output gradients as kernels.
+
+    Examples and channels together are the groups of this convolution; stride and dilation change places.
+    """
+    dimensions, count = len(module.kernel_size), len(slope) * module.groups
+    pictures, kernels = padded.reshape(1, count, *padded.shape[2:]), slope.reshape(-1, 1, *slope.shape[2:])
+    out = _CONVOLVE[dimensions](pictures, kernels, None, module.dilation, 0, module.stride, count)
+    # strides may leave pixels at the end that no output saw
+    for axis, offsets in enumerate(module.kernel_size):
+        out = out.narrow(2 + axis, 0, offsets)
+    return out.reshape(len(slope), *module.weight.shape)
 
 
 def output_shape(module: Convolution, inputs: Tensor) -> tuple[int, ...]:
