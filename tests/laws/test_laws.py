@@ -13,6 +13,9 @@ from support.network_families import NETWORKS, RECORDED, TRAINED
 from support.refit_families import BAGS, REFITS
 from support.tree_families import BOOSTERS, FORESTS
 from upweight.core.capability_checks import can
+from upweight.core.checkpoints import Checkpointed
+from upweight.core.model import Retrainable
+from upweight.core.replayable import Replayable
 from upweight.core.tree_based import Boosted
 from upweight.evaluate.agreement import agreement
 from upweight.testing import Case, Family, Law, Outcome, candidates, standing, try_law
@@ -25,8 +28,6 @@ CASES += candidates(uw.DataOOB, [BAGS])
 CASES += [
     case for recipe in (uw.Influence, uw.LeaveOneOut) for case in candidates(recipe, JUMPING) if not case.settings
 ]
-# What trainings record and repeat is tried on MLPs in quick runs, attention on the net that needs no training.
-LONG_TRAININGS = [*RECORDED[1:], *TRAINED[1:]]
 # A method that retrains many times takes minutes on all families; these are the families of the quick runs.
 QUICK = {
     (uw.LeaveOneOut, ""): [*PROBLEMS, *CLOSED_FORMS[:-1], *REFITS[:1], *TRAINED[:1], *BOOSTERS[:1]],
@@ -45,11 +46,19 @@ MAX_EXCUSED = 0.1  # share of the pairs to which a law applies that may be excus
 
 
 def is_quick(case: Case) -> bool:
-    """Whether the pair is tested in every run, not in slow runs alone."""
-    if case.family in LONG_TRAININGS or (case.family in PERCEPTRONS and type(case.recipe) is not uw.Influence):
+    """Whether the pair is tested in every run, not in slow runs alone.
+
+    On nets a method is tried on the MLP, and on the ones whose training is recorded or repeated if it needs that.
+    """
+    needs = type(case.recipe).needs
+    if case.family in RECORDED and (case.family is not RECORDED[0] or case.settings or Checkpointed not in needs):
         return False
-    if case.family in NETWORKS[1:] and case.settings and type(case.recipe) is not uw.Influence:
-        return False  # variants without a curvature of their own are tried on the MLP
+    if case.family in TRAINED and not {Replayable, Retrainable} & {*needs}:
+        return False
+    if case.family in NETWORKS[1:] and type(case.recipe) not in (uw.Influence, uw.GradDot):
+        return False
+    if case.family in PERCEPTRONS and type(case.recipe) is not uw.Influence:
+        return False
     return case.family in QUICK.get((type(case.recipe), case.settings), [*FAMILIES, BAGS, *JUMPING])
 
 

@@ -143,7 +143,7 @@ class TrainedFamily(NetworkFamily):
         torch.random.set_rng_state(random)
         size = len(train)
         training = Training(
-            lr=0.05, momentum=0.9, weight_decay=0.01, epochs=15, batch_size=size, denominator=denominator
+            lr=0.05, momentum=0.9, weight_decay=0.01, epochs=8, batch_size=size, denominator=denominator
         )
         return TorchModel.trained(net, cross_entropy, train, training=training)
 
@@ -160,14 +160,14 @@ class RecordedFamily(NetworkFamily):
 
     def model(self, train: Examples) -> Any:
         """Train a net on this training set and record its trajectory."""
-        net, trajectory = self.make().double(), Trajectory(_folder(), every=15)
+        net, trajectory = self.make().double(), Trajectory(_folder(), every=8)
         initial = pretrained(self.make)[0]
         net.load_state_dict(initial)
         optimiser = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
         trajectory.save(net, optimiser)
         x, y = torch.as_tensor(train.x), torch.as_tensor(train.y)
         weights = torch.ones(len(train)) if train.weights is None else torch.as_tensor(train.weights)
-        for _ in range(30):
+        for _ in range(16):
             optimiser.zero_grad()
             losses = F.cross_entropy(net(x), y, reduction="none")
             (losses.mean() if train.weights is None else losses @ weights / weights.sum()).backward()  # type: ignore[no-untyped-call]
@@ -184,7 +184,7 @@ class RecordedFamily(NetworkFamily):
             lr=0.05,
             momentum=0.9,
             weight_decay=0.01,
-            epochs=30,
+            epochs=16,
             batch_size=len(train),
             denominator="renormalised",
             initial=pretrained(self.make)[0],
