@@ -254,6 +254,11 @@ def test_settings_that_are_not_compared_do_not_count() -> None:
     assert digest(Recipe(folder="a")) == digest(Recipe(folder="b")) != digest(Recipe(2.0))
 
 
+def test_a_setting_that_came_later_does_not_count_while_it_changes_nothing() -> None:
+    assert digest(uw.EKFAC()) == "ace6b3b83fffbb4715ae841889d3219e"  # before `eigenvalue_examples` was a setting
+    assert digest(uw.EKFAC(eigenvalue_examples=5)) != digest(uw.EKFAC(eigenvalue_examples=6)) != digest(uw.EKFAC())
+
+
 def test_circles_end() -> None:
     ring: list[Any] = [1]
     ring.append(ring)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from upweight.core.identity import AS_BEFORE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +122,7 @@ class EKFAC:
         ValueError: fewer than one example.
     """
 
-    eigenvalue_examples: int | None = None
+    eigenvalue_examples: int | None = field(default=None, metadata={AS_BEFORE: None})
 
     def __post_init__(self) -> None:
         if self.eigenvalue_examples is not None and self.eigenvalue_examples < 1:

@@ -7,7 +7,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from enum import Enum
 from functools import cached_property
 from hashlib import blake2b
@@ -24,6 +24,7 @@ from upweight.core.functions import Named, class_parts, function_parts, is_libra
 
 SIZE = 16  # bytes of a digest
 CHUNK_BYTES = 1 << 26  # that are read of an array at a time
+AS_BEFORE = "as before"  # in the metadata of a field that came later: the value with which nothing is other than before
 PLAIN = (type(None), bool, int, float, complex, type(...), type(NotImplemented))
 
 
@@ -169,7 +170,7 @@ class _Writer:
     def dataclass(self, value: Any) -> None:
         """Write the fields that are compared, and other attributes."""
         kind = type(value)
-        compared = {item.name: item.compare for item in fields(value)}
+        compared = {item.name: item.compare and not _is_as_before(item, value) for item in fields(value)}
         shown = [(name, getattr(value, name)) for name, counts in compared.items() if counts]
         beside = {
             name: part
@@ -258,6 +259,11 @@ def _release_pages(array: NDArray[Any]) -> None:
         mapped = getattr(array, "_mmap", None)
         if isinstance(mapped, mmap.mmap):
             mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def _is_as_before(setting: Field[Any], value: Any) -> bool:
+    """Whether this field came later and changes nothing: what was saved without it is then still the same."""
+    return AS_BEFORE in setting.metadata and bool(getattr(value, setting.name) == setting.metadata[AS_BEFORE])
 
 
 def _is_library_model(value: Any) -> bool:
