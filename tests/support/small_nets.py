@@ -227,7 +227,7 @@ CASES = [
         lambda: nn.Sequential(nn.Embedding(5, 4, padding_idx=1), nn.Flatten(), nn.Linear(24, CLASSES)),
         5,
     ),
-    Case("layer norm", lambda: nn.Sequential(nn.LayerNorm((3, 5)), nn.Flatten(), nn.Linear(15, CLASSES)), (3, 5)),
+    Case("layer norm", lambda: nn.Sequential(nn.LayerNorm([3, 5]), nn.Flatten(), nn.Linear(15, CLASSES)), (3, 5)),
     Case("group norm", lambda: nn.Sequential(nn.GroupNorm(2, 4), nn.Tanh()), (4, 3, 3), squares),
     Case("rms norm", lambda: nn.Sequential(nn.RMSNorm(5), nn.Linear(5, CLASSES), nn.RMSNorm(CLASSES)), (5,)),
     Case("batch norm", batch_norm, (2, 6, 6)),
