@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import signal
+from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,6 +14,8 @@ from hypothesis import HealthCheck, settings
 # These variables are set before a test module imports numpy or torch, which read them once.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+
+GOLDEN_RATIO = (5**0.5 - 1) / 2  # of its multiples, any number in a row are spread evenly between whole numbers
 
 # A shell's background jobs ignore interrupts, and so would the processes that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -28,6 +31,19 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("upweight")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark the cases of a sweep slow but for about one in k of them, which are spread evenly over its parameters."""
+    cases = Counter()
+    for item in items:
+        sweep = item.get_closest_marker("sweep")
+        if sweep is not None:
+            test = item.parent, item.originalname
+            if cases[test] * GOLDEN_RATIO % 1 >= 1 / sweep.args[0]:
+                item.add_marker(pytest.mark.slow)
+            cases[test] += 1
 
 
 def pytest_collection_finish():

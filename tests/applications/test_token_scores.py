@@ -78,6 +78,7 @@ def test_scores_by_position_equal_gradients_in_copies_of_the_parameters():
             assert abs(sequence.rest) < 1e-12
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("by", KINDS)
 @pytest.mark.parametrize(
     "recipe",

@@ -80,6 +80,7 @@ def test_the_quality_is_that_of_predictions_for_rows_the_model_has_not_seen(targ
     json.dumps(fitted.as_dict(), allow_nan=False)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("kind", ["classes", "number"])
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_is_fitted_and_can_be_explained(name, kind):

@@ -42,6 +42,7 @@ def weights_for(n: int, law: str) -> np.ndarray:
     return weights
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("law", ["absent", "copies"])
 @pytest.mark.parametrize("n", [50, 320], ids=["all examples", "a sample of them"])
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: type(r).__name__)

@@ -65,6 +65,7 @@ def test_it_is_the_mean_of_inverses(name, damping):
     np.testing.assert_allclose(x.project(inverse), expected @ inverse, atol=1e-9 * size)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize(("cached", "absent"), [(True, None), (False, None), (True, 4), (False, 4)])
 def test_products_of_training_examples_with_themselves_equal_dense_ones(name, cached, absent):

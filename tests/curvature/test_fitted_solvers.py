@@ -24,6 +24,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("which", RECIPES)
 @pytest.mark.parametrize("name", MAKERS)
 def test_fitted_curvatures_are_the_dense_inverse_and_describe_themselves(name, which):

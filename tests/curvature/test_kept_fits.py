@@ -43,6 +43,7 @@ def saved(recipe, path, make=mlp):
     return scores
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: f"{type(recipe).__name__} {recipe.curvature}"[:60])
 def test_a_loaded_fit_computes_no_curvature_and_gives_equal_scores(recipe, tmp_path, monkeypatch):
     scores = saved(recipe, tmp_path / "fit.npz")

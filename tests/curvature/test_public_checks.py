@@ -66,6 +66,7 @@ def test_products_are_symmetric_linear_and_equal_to_the_matrix(problem):
     np.testing.assert_allclose(product, 2 * products[0] - 3 * products[1], atol=1e-9)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_every_solver_is_the_dense_inverse(problem, solver):

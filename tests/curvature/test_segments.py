@@ -105,6 +105,7 @@ def oracle(kind, model, train, group, covectors, block=slice(None)):
     return covectors @ (metric @ both[:size, size:]).T, covectors @ both[:size, :size].T
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("dense_parameters", [3000, 0], ids=["eigenvalues", "chebyshev"])
 def test_exact_segments_are_the_matrix_exponential(run, dense_parameters):
     kind, model, train = run
@@ -133,6 +134,7 @@ def test_source_is_the_unrolled_sum(run):
     assert np.abs(scores.values - expected).max() <= 1e-9 * np.abs(expected).max()
 
 
+@pytest.mark.sweep(2)
 def test_source_of_a_module_is_the_unrolled_sum_in_its_block(run):
     kind, model, train = run
     queries, last = train.take(np.arange(5)), slice(15, None)

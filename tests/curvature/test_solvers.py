@@ -28,6 +28,7 @@ from upweight.curvature.operators import HessianOperator
 from upweight.curvature.solvers import prepare
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("kind", ["hessian", "gauss-newton"])
 @pytest.mark.parametrize("name", MAKERS)
@@ -46,6 +47,7 @@ def test_every_solver_is_the_dense_inverse(name, kind, solver):
     assert all("invert" not in note and "diverged" not in note for note in solution.notes)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_right_hand_sides_do_not_depend_on_each_other(solver):
     operator = damped(operators("mlp")["gauss-newton"], 3.0)

@@ -46,6 +46,7 @@ def of_groups(draw, seed):
     return retrain_truth(model, train, queries, groups(train, 9, 250, seed), retraining=uw.Retraining(processes=1))
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.9])
 @pytest.mark.parametrize("draw", [ridge, logistic])
 def test_intervals_cover_fresh_removals_at_their_level(draw, level):

@@ -106,6 +106,7 @@ def test_temporaries_of_any_size_give_the_same_products(setting):
     assert torch.allclose(batch.gram(block_examples=2), batch.dot(batch))
 
 
+@pytest.mark.sweep(3)
 def test_batches_of_any_size_give_the_same_products(setting):
     _, _, (large, dense), (large_queries, dense_queries) = setting
     ours, theirs = copy(large), copy(large_queries)
@@ -229,6 +230,7 @@ def test_taking_no_rows_is_refused():
         rows.take(np.array([], dtype=int))
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("limit", [0, 1 << 26])
 def test_cached_gradients_give_the_same_products(setting, limit):
     _, _, (ours, dense), (theirs, dense_queries) = setting

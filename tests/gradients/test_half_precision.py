@@ -88,6 +88,7 @@ def scores(net: nn.Module, recipe: Any) -> np.ndarray:
     return fitted.attribute(uw.Examples(tokens[9:], ids=["a", "b", "c"])).values
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("make", [reader, with_adapters])
 @pytest.mark.parametrize("half", HALVES, ids=str)
 @pytest.mark.parametrize("recipe", RECIPES, ids=str)
@@ -100,6 +101,7 @@ def test_scores_are_those_of_the_same_weights_in_float64(recipe: Any, half: Any,
     assert {p.dtype for p in net.head.parameters()} == {half}
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("recipe", RECIPES, ids=str)
 def test_hooks_see_a_net_in_autocast(recipe: Any) -> None:
     net = Autocast(reader(torch.float32))

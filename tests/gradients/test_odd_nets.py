@@ -98,6 +98,7 @@ def cases() -> Iterator[Any]:
         yield pytest.param(name, recipe, id=f"{name}-{type(recipe).__name__}", marks=marks)
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize(("name", "recipe"), cases())
 def test_scores_are_autograds_or_refused_in_a_sentence(name: str, recipe: Any) -> None:
     net: OddNet = {**ODD_NETS, **LAYER_NETS}[name]
@@ -140,6 +141,7 @@ def test_an_operator_that_is_slow_under_vmap_is_no_news_for_the_user(recwarn: py
     assert not recwarn.list
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", sorted(set(ODD_NETS) - NO_HESSIAN - NO_OUTPUT - LINEAR_LOSS))
 def test_the_default_is_gauss_newton_without_a_note_if_that_can_be_had(name: str) -> None:
     net = ODD_NETS[name]

@@ -8,6 +8,7 @@ from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.projection import Projection
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("numbers", [4, 12, 10_000])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_rows_are_projected_by_their_factors(case: Case, numbers: int) -> None:

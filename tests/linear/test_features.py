@@ -56,6 +56,7 @@ def equal(result, expected):
     np.testing.assert_allclose(result, expected, rtol=1e-11, atol=1e-11 * max(1.0, np.abs(expected).max(initial=0.0)))
 
 
+@pytest.mark.sweep(3)
 @EVERY
 @settings(max_examples=12)
 @given(x=matrices, data=st.data())

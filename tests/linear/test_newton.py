@@ -35,6 +35,7 @@ def newton(problem, weights, start=None, steps=50, **more):
     return LinearCurvature(problem, None, 0.0).newton_steps(weights, start, steps, **more)
 
 
+@pytest.mark.sweep(3)
 @EVERY
 @pytest.mark.parametrize("each", [0.0, 0.05])
 def test_newton_steps_end_at_the_minimum(name, each):

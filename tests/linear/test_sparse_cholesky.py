@@ -53,6 +53,7 @@ def leverages_of(solver, *pieces):
     return np.concatenate(list(solver.leverages(pieces)))
 
 
+@pytest.mark.sweep(3)
 @EVERY
 @pytest.mark.parametrize("damping", [0.0, 2.0])
 @pytest.mark.parametrize("intercept", [0.0, 2.0])

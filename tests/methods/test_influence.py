@@ -82,6 +82,7 @@ def test_the_leverage_correction_is_the_newton_step_of_leaving_one_out(kind, wei
         )
 
 
+@pytest.mark.sweep(2)
 @EVERY
 @WEIGHTED
 def test_scores_are_leave_one_out(kind, weighted):
@@ -227,6 +228,7 @@ def test_an_example_named_twice_is_removed_once():
     np.testing.assert_array_equal(often.values, once.values)
 
 
+@pytest.mark.sweep(2)
 @EVERY
 @WEIGHTED
 def test_self_influence_is_the_score_of_the_example_on_itself(kind, weighted):

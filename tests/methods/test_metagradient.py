@@ -100,6 +100,7 @@ BREAKS = {
 }
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(("training", "net"), BREAKS.values(), ids=BREAKS)
 def test_a_training_that_does_not_respond_smoothly_is_refused(training: uw.Training, net: Any) -> None:
     train, queries = data()

@@ -93,6 +93,7 @@ PARTS = {
 }
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("reduction", ["mean", "sum", "fixed"])
 @pytest.mark.parametrize("part", PARTS)
 def test_influence_of_a_part_is_the_solve_with_its_block_of_the_curvature(ratings, part, reduction):

@@ -215,6 +215,7 @@ def test_queries_of_which_the_head_says_another_label_are_named() -> None:
     assert (probabilities.argmax(axis=1) == rebuilt.argmax(axis=1)).mean() > 0.95
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(
     "law", [Law.WEIGHTS, Law.SAVED, Law.PERMUTATION, Law.BATCHES], ids=lambda law: law.name.lower()
 )

@@ -72,6 +72,7 @@ def effects(estimator: Any, x: Any, y: Any, removals: Any, weights: Any = None) 
 TAKES_WEIGHTS = [name for name, (estimator, _) in CASES.items() if not isinstance(estimator, LassoLars)]
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(("name", "weighted"), [*((n, False) for n in CASES), *((n, True) for n in TAKES_WEIGHTS)])
 def test_scores_equal_real_refits(name: str, weighted: bool) -> None:
     estimator, data = CASES[name]

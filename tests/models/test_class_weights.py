@@ -71,6 +71,7 @@ CASES = [
 ]
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize(("library", "name", "data", "settings"), CASES)
 def test_leaf_values_follow_from_the_weights_of_classes(library, name, data, settings, weights):

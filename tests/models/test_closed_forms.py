@@ -137,6 +137,7 @@ class Fitted:
         return uw.LeaveOneOut().fit(uw.explainable(estimator, self.train), self.train)
 
 
+@pytest.mark.sweep(3)
 @EVERY
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 def test_scores_without_training_equal_real_refits(name: str, weighted: bool) -> None:

@@ -71,6 +71,7 @@ def measured(estimator: Any, x: Any, y: Any, kept: Any) -> np.ndarray:
     return uw.refittable(fitted, uw.Examples(x[:N][kept], y[:N][kept])).measure(uw.Examples(x[N:], y[N:]))
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", CASES)
 def test_scores_and_groups_equal_refits_of_the_whole_wrapper(name: str) -> None:
     estimator, data = CASES[name]

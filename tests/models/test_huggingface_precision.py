@@ -61,6 +61,7 @@ def agreement(some: np.ndarray, others: np.ndarray) -> float:
     return min(float(np.corrcoef(a, b)[0, 1]) for a, b in zip(some, others, strict=True))
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("kind", "has_adapters", "name"), FAST)
 def test_scores_in_bfloat16_are_those_in_float32(kind: str, has_adapters: bool, name: str) -> None:

@@ -62,6 +62,7 @@ class Fitted:
         return recipe.fit(model, self.train)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 @pytest.mark.parametrize("name", CASES)
 def test_removals_along_the_kinks_equal_real_refits(name: str, weighted: bool) -> None:

@@ -154,6 +154,7 @@ def _warnings(estimator: object, x: NDArray[np.float64], y: NDArray[np.generic])
     return list(scores.diagnostics["warnings"])
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("estimator", FITS, ids=str)
 def test_a_missing_row_of_a_fit_that_converged_is_named_and_tol_is_not(estimator: object) -> None:
     for seed in range(10):
@@ -165,6 +166,7 @@ def test_a_missing_row_of_a_fit_that_converged_is_named_and_tol_is_not(estimator
             assert not any("lower tol" in message for message in messages)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("estimator", [*FITS, LogisticRegression(), LogisticRegression(solver="liblinear")], ids=str)
 def test_complete_training_sets_are_not_said_to_lack_rows(estimator: object) -> None:
     for seed in range(10):

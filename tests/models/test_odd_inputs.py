@@ -149,6 +149,7 @@ def assert_effects_are_those_of_refits(
     return True
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(
     ("name", "inputs"),
     [
@@ -259,6 +260,7 @@ def test_odd_inputs_of_bayesian_ridge(inputs: str) -> None:
     assert any("held fixed" in warning for warning in scores.diagnostics["warnings"])
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("inputs", INPUTS)
 @pytest.mark.parametrize("name", CLOSED_FORMS)
 def test_odd_inputs_of_closed_forms(name: str, inputs: str) -> None:

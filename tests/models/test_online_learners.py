@@ -92,6 +92,7 @@ def passive_aggressive(estimator: Any, x: Any, y: Any, queries: Any, skipped: in
     return np.asarray(queries @ w + b)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("shuffle", [False, True], ids=["in order", "shuffled"])
 @pytest.mark.parametrize("intercept", [True, False], ids=["intercept", "none"])
 @pytest.mark.parametrize("loss", ["hinge", "squared_hinge", "epsilon_insensitive", "squared_epsilon_insensitive"])
@@ -132,6 +133,7 @@ SEEDED = {
 }
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 @pytest.mark.parametrize("name", SEEDED)
 def test_scores_equal_fits_in_which_the_example_has_weight_0(name: str, weighted: bool) -> None:

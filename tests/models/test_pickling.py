@@ -59,6 +59,7 @@ def cross_entropy(net, batch):
     return torch.nn.functional.cross_entropy(net(batch.x), batch.y, reduction="none")
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_copy_of_a_model_or_a_fit_gives_the_same_answers(name):
     model = made(name)

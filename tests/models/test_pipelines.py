@@ -146,6 +146,7 @@ def test_missing_values_may_go_into_a_pipeline_with_an_imputer():
     np.testing.assert_allclose(scores_of(estimator, train, queries), scores_of(estimator[-1], *ready), atol=1e-10)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("n", [20, 200])
 @pytest.mark.parametrize(
     "vectorizer", [CountVectorizer(), TfidfVectorizer(), TfidfVectorizer(dtype=np.float32, ngram_range=(1, 2))]

@@ -95,6 +95,7 @@ def chosen(t):
     return [*strong[:8], *strong[8::16]]
 
 
+@pytest.mark.sweep(3)
 @SMOOTH
 def test_influence_of_a_smooth_loss_is_the_effect_of_retraining(name):
     t = trained(name)
@@ -103,6 +104,7 @@ def test_influence_of_a_smooth_loss_is_the_effect_of_retraining(name):
     assert (estimated @ true) / (estimated @ estimated) == pytest.approx(1.0, abs=0.005)
 
 
+@pytest.mark.sweep(2)
 @HINGE
 def test_influence_of_a_hinge_is_close_to_the_effect_of_retraining(name):
     t = trained(name)
@@ -233,6 +235,7 @@ def has_metric(case):
     return is_joint or not hasattr(case.estimator, "class_weight")
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", [n for n, c in CASES.items() if has_metric(c)])
 def test_the_loss_is_the_one_that_scikit_learn_computes(name):
     t = trained(name)
@@ -240,6 +243,7 @@ def test_the_loss_is_the_one_that_scikit_learn_computes(name):
     np.testing.assert_allclose(-t.model.measure(t.queries), true_loss(t, t.queries), atol=atol)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(
     "name", ["softmax", "logistic_weighted", "ridge", "poisson", "squared_hinge", "svc_rbf", "hinge"]
 )
@@ -265,6 +269,7 @@ def test_single_precision_inputs_have_nearly_the_same_scores(name):
     assert largest(values, expected) < (0.05 if CASES[name].hinge else 1e-4)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64, bool, np.float32])
 @pytest.mark.parametrize("columns", [20, 300])
 @pytest.mark.parametrize("make", [np.asarray, sparse.csr_array])

@@ -55,6 +55,7 @@ def test_scores_by_target_equal_a_backward_pass_per_token(kind):
     assert net.config._attn_implementation == attention
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(("kind", "reduction"), zip(KINDS, ["mean", "sum", "mean", "sum"], strict=True))
 def test_tokens_of_either_kind_add_up_to_the_scores_of_the_method(kind, reduction):
     model, examples = task(kind, reduction)

@@ -165,6 +165,7 @@ def is_a_sentence_of_ours(error: Exception) -> bool:
     return isinstance(error, ValueError | TypeError) and len(str(error)) > 60 and raised_in.is_relative_to(package)
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("make", "name", "data", "refusal", "settings"), CASES)
 def test_every_booster_and_forest_is_explained_or_refitted_or_refused_for_a_reason(make, name, data, refusal, settings):

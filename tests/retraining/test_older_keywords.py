@@ -42,6 +42,7 @@ CASES = [
 ]
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(("name", "older", "today"), CASES)
 def test_older_keywords_give_the_same_result_and_warn_what_to_write(name, older, today):
     if today is None:

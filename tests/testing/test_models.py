@@ -194,6 +194,7 @@ def test_every_model_law_has_a_check_and_a_fault_that_it_catches():
     assert set(MODEL_LAW_CHECKS) == set(ModelLaw) == set(FAULTS)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("small", families(), ids=repr)
 def test_the_models_of_the_package_families_keep_all_laws(small, logged):
     report = check_model(

@@ -64,6 +64,7 @@ def trained(net: str, **settings: Any) -> uw.TorchModel:
     return uw.TorchModel.trained(fresh, loss, TRAIN, training=training)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("net", NETS)
 def test_batch_norms_are_differentiated(net: str, settings: dict[str, Any]) -> None:

@@ -140,6 +140,7 @@ def explain(folder: Any, settings: dict[str, Any], clip: float | None, every: in
     return uw.SOURCE().fit(model, uw.Examples(X, Y)).attribute(QUERIES)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("settings", TRAININGS.values(), ids=TRAININGS)
 def test_what_a_recorded_training_did_is_followed(tmp_path: Any, settings: dict[str, Any]) -> None:
     scores = explain(tmp_path, settings, settings.get("clip"))
@@ -159,6 +160,7 @@ def test_a_clip_can_be_named_when_the_trajectory_is_read(tmp_path: Any) -> None:
     assert np.array_equal(scores.values, recorded.values) and scores.diagnostics["warnings"] == []
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("settings", TRAININGS.values(), ids=TRAININGS)
 def test_steps_between_sparse_checkpoints_are_checked(tmp_path: Any, settings: dict[str, Any]) -> None:
     scores = explain(tmp_path, settings, settings.get("clip"), every=5)
@@ -251,6 +253,7 @@ def test_segments_say_that_they_leave_batch_norm_out(tmp_path: Any) -> None:
     assert any("had the batch norm '1' in training mode" in text for text in warnings)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("settings", TRAININGS.values(), ids=TRAININGS)
 def test_a_recorded_run_is_a_recipe_that_can_be_replayed(tmp_path: Any, settings: dict[str, Any]) -> None:
     clip, augment = settings.get("clip"), settings.get("augment")

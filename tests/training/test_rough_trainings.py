@@ -75,6 +75,7 @@ def explained(folder: Path, recipe: uw.SOURCE, *training: Any) -> tuple[uw.Score
     return scores, float(np.corrcoef(actual.ravel(), scores.values[:, ::10].ravel())[0, 1])
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(
     ("make", "rate", "settings"),
     [(PLAIN, 0.1, {}), (PLAIN, 1e-3, ADAM), (NORMED, 0.1, {})],
@@ -87,6 +88,7 @@ def test_a_calm_training_has_no_warning(tmp_path, make, rate, settings):
     assert scores.diagnostics["warnings"] == []
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("curvature", [None, uw.EKFAC()], ids=["gauss-newton", "ek-fac"])
 @pytest.mark.parametrize(("rate", "settings"), [(0.1, {}), (0.03, MOMENTUM)], ids=["sgd", "momentum"])
 def test_segments_of_a_calm_training_have_no_warning(tmp_path, rate, settings, curvature):
@@ -108,6 +110,7 @@ def test_a_rough_training_is_marked(tmp_path, make, rate, settings):
     assert "contradicts these scores" in warning and "do not act on single examples" in warning
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("curvature", [None, uw.EKFAC()], ids=["gauss-newton", "ek-fac"])
 @pytest.mark.parametrize(("rate", "settings"), [(0.3, MOMENTUM), (0.03, ADAM)], ids=["momentum", "adam"])
 def test_segments_that_do_not_describe_a_training_are_marked(tmp_path, rate, settings, curvature):

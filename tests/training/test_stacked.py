@@ -70,6 +70,7 @@ def together(trained, weights, seeds, min_traced_steps=stacked.MIN_TRACED_STEPS)
     return np.stack([trained.with_net(net).parameters for net in nets])
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("settings", [SGD, ADAM], ids=["sgd", "adamw"])
 @pytest.mark.parametrize("make", [fresh, dropping, convolving, attending])
 def test_copies_trained_together_are_those_trained_alone(make, settings, min_traced_steps):

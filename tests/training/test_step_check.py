@@ -89,6 +89,7 @@ def warnings_of(net: nn.Module, folder: Any) -> str:
     return " ".join(facts["warnings"])
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("every", [1, 5])
 @pytest.mark.parametrize("kind", OPTIMISERS)
@@ -164,6 +165,7 @@ OTHER_TRAININGS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("every", [1, 5])
 @pytest.mark.parametrize("kind", OPTIMISERS)
 @pytest.mark.parametrize(("settings", "message"), OTHER_TRAININGS.values(), ids=OTHER_TRAININGS)

@@ -67,6 +67,7 @@ def trained(train: uw.Examples, net: str = "mlp with dropout", **settings: Any) 
     return uw.TorchModel.trained(NETS[net], loss, train, training=training)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_the_adjoint_of_every_optimiser_equals_autograd(data: Any, settings: dict[str, Any]) -> None:
     train, queries = data
@@ -77,6 +78,7 @@ def test_the_adjoint_of_every_optimiser_equals_autograd(data: Any, settings: dic
     assert np.abs(gradients - expected).max() <= 1e-10 * np.abs(expected).max()
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_a_clipped_adjoint_equals_clipped_autograd(data: Any, settings: dict[str, Any]) -> None:
     train, queries = data
@@ -109,6 +111,7 @@ def test_every_kind_of_net_can_be_differentiated(data: Any, net: str) -> None:
     assert np.abs(gradients - expected).max() <= 1e-10 * np.abs(expected).max()
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_forwards_and_backwards_agree(data: Any, settings: dict[str, Any]) -> None:
     train, queries = data

@@ -76,6 +76,7 @@ def trained(train: uw.Examples = TRAIN, make: Any = fresh, **settings: Any) -> u
     return uw.TorchModel.trained(make, chosen, train, training=uw.Training(**settings))
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_what_a_training_does_is_differentiated(settings: dict[str, Any]) -> None:
     model, weights = trained(**settings), np.random.default_rng(1).uniform(0.3, 1.0, N)

@@ -22,6 +22,7 @@ def values_of(column):
     return [value.date() if isinstance(value, pd.Timestamp) else value for value in values]
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_a_file_is_read_to_the_frame_it_was_made_from_or_refused_by_a_sentence(file, tmp_path):
     path = tmp_path / file.name
