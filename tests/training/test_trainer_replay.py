@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,21 @@ def test_a_run_under_autocast_is_made_again_but_has_no_metagradient(tmp_path: Pa
     assert np.abs(model.retrain(TRAIN, without).parameters - model.parameters).max() > 1e-4
     with pytest.raises(ValueError, match="bf16 under autocast, for which torch has no second derivatives"):
         uw.Metagradient(at="full", removals=0).fit(model, TRAIN)
+
+
+def test_a_run_that_drew_its_random_numbers_on_another_device_is_not_made_again(tmp_path: Path) -> None:
+    _, _, model = recorded(tmp_path, LANGUAGE, **TOKENS, max_steps=1)
+    assert model.training is not None and model.training.recorded is not None
+    on_a_gpu = replace(model.training, recorded=replace(model.training.recorded, device="cuda"))
+    moved = uw.TorchModel(model.network.net, runs.token_loss, collate=runs.collate, training=on_a_gpu)
+    scores = uw.GradDot().fit(model, TRAIN).attribute(TRAIN.take([0]))
+    for make_again in (
+        lambda: moved.replay(TRAIN, np.ones(runs.N)),
+        lambda: uw.Metagradient(removals=0).fit(moved, TRAIN).attribute(TRAIN.take([0])),
+        lambda: uw.verify(moved, TRAIN, TRAIN.take([0]), scores, removals=2),
+    ):
+        with pytest.raises(ValueError, match=r"device of the recorded run \(cuda\), got one on cpu.*Move the net there"):
+            make_again()
 
 
 def test_inputs_that_change_between_passes_are_refused(tmp_path: Path) -> None:
