@@ -29,7 +29,7 @@ def test_every_example_script_is_tested() -> None:
     assert sorted([*OUTPUT, *TASKS]) == sorted(path.stem for path in FOLDER.glob("*.py"))
 
 
-LONG = ("cnn", "lora_classifier", "causal_lm", "trainer", "resnet", "transformer")  # they train for ten seconds and more
+LONG = {*OUTPUT} - {"mlp"}  # they train for ten seconds and more
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in OUTPUT])

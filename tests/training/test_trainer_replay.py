@@ -198,7 +198,7 @@ def test_a_run_that_drew_its_random_numbers_on_another_device_is_not_made_again(
         lambda: uw.Metagradient(removals=0).fit(moved, TRAIN).attribute(TRAIN.take([0])),
         lambda: uw.verify(moved, TRAIN, TRAIN.take([0]), scores, removals=2),
     ):
-        with pytest.raises(ValueError, match=r"device of the recorded run \(cuda\), got one on cpu.*Move the net there"):
+        with pytest.raises(ValueError, match=r"device of the recorded run \(cuda\), got one on cpu.*Move the net"):
             make_again()
 
 
