@@ -223,7 +223,7 @@ def test_the_dispersion_is_that_of_the_results(name, scale):
     np.testing.assert_allclose(fitted.cooks_distance(), theirs.cooks_distance[0], rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["Probit", "GLM"])
+@pytest.mark.parametrize("kind", ["Probit", pytest.param("GLM", marks=pytest.mark.slow)])
 def test_a_refit_without_an_optimum_is_refused(kind):
     """Without row 3 the outcomes are separated, and the likelihood has no maximum."""
     x = sm.add_constant(np.linspace(-1, 1, 30))
