@@ -28,12 +28,12 @@ CASES += candidates(uw.DataOOB, [BAGS])
 CASES += [
     case for recipe in (uw.Influence, uw.LeaveOneOut) for case in candidates(recipe, JUMPING) if not case.settings
 ]
-# A method that retrains many times takes minutes on all families, and one that looks at features or words alone meets
+# A method that retrains many times takes minutes on all families, and one that looks at features alone meets
 # the same code in most of them; these are the families of the quick runs.
 SOME = [*FAMILIES[::4], NETWORKS[0]]
 QUICK = {
     (uw.LeaveOneOut, ""): [*PROBLEMS[::2], *CLOSED_FORMS[::2], *REFITS[:1], *TRAINED[:1]],
-    **{(method, ""): SOME for method in (uw.BM25, uw.Chance, uw.KNNShapley, uw.RepresenterPoints, uw.RepSim)},
+    **{(method, ""): SOME for method in (uw.Chance, uw.KNNShapley, uw.RepresenterPoints, uw.RepSim)},
     (uw.LeafInfluence, "bags"): BOOSTERS[2:4],
     (uw.Metagradient, ""): TRAINED[:1],
     (uw.Metagradient, "full"): TRAINED[:1],
