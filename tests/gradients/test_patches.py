@@ -73,7 +73,11 @@ def test_products_of_convolutions_are_those_of_dense_gradients(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", GROUPED)
-def test_gradients_of_grouped_convolutions_are_autograds(name: str) -> None:
+@pytest.mark.parametrize("numbers", [1, 1 << 18])
+def test_gradients_of_grouped_convolutions_are_autograds(
+    name: str, numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("upweight.gradients.patches.MAX_CONVOLVED_NUMBERS", numbers)
     module, x, term, dense = gradients(GROUPED[name])
     torch.testing.assert_close(term.materialise(), dense)
     torch.manual_seed(1)

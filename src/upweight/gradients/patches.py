@@ -13,6 +13,7 @@ from upweight.core.blocks import blocks
 from upweight.gradients.gradient_terms import MAX_TEMPORARY_NUMBERS, OuterTerm
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+MAX_CONVOLVED_NUMBERS = 1 << 18  # padded numbers in a convolution of many groups; of more, oneDNN's copies are large
 _CONVOLVE = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 
 
@@ -145,7 +146,8 @@ def grouped_gradients(module: Convolution, inputs: Tensor, slope: Tensor) -> Ten
     padded, dimensions, size = _padded(module, inputs), len(module.kernel_size), slope.shape[2:]
     is_fast = torch.backends.mkldnn.is_available() and slope.is_cpu and slope.dtype == torch.float32  # type: ignore[no-untyped-call]
     if is_fast and module.groups == module.in_channels and slope.numel():
-        return _depthwise_gradients(module, padded, slope)
+        examples = blocks(len(slope), max(1, MAX_CONVOLVED_NUMBERS // padded[0].numel()))
+        return torch.cat([_depthwise_gradients(module, padded[where], slope[where]) for where in examples])
     s = torch.unflatten(slope, 1, (module.groups, -1)).flatten(3)  # (B, groups, outputs, T)
     out = slope.new_empty(len(inputs), module.groups, s.shape[2], module.weight.shape[1], prod(module.kernel_size))
     for number in range(prod(module.kernel_size)):
