@@ -1,7 +1,8 @@
 """What several processes cost: one, two and three ranks, and Ray with an actor that is killed; and a second question.
 
-`python -m benchmarks.store_engines --data DIR [--rows 60000]`, with OMP_NUM_THREADS=1. Ranks are started by torchrun,
-each with the MLP 784-1024-1024-10 and MNIST; processor seconds are those of the build alone, and with everything.
+`python -m benchmarks.store_engines --data DIR [--rows 60000] [--widths 1024 1024]`, with OMP_NUM_THREADS=1. Ranks are
+started by torchrun, each with an MLP of these widths and MNIST; processor seconds are those of the build alone, and
+with everything.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +35,17 @@ RANKS = "A store built by several ranks and by Ray actors"
 WIDE = "MLP 784-512-256-10"
 
 
-def large_mlp() -> nn.Module:
+def mlp_of(widths: Sequence[int]) -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(784, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10))
+    first, second = widths
+    return nn.Sequential(nn.Linear(784, first), nn.ReLU(), nn.Linear(first, second), nn.ReLU(), nn.Linear(second, 10))
 
 
 def task(data: Path, rows: int, weights: Path) -> tuple[uw.TorchModel, uw.Examples]:
     x, y, *_ = images(data)
-    net = large_mlp()
-    net.load_state_dict(torch.load(weights, weights_only=True))
+    state = torch.load(weights, weights_only=True)
+    net = mlp_of([len(state[f"{layer}.bias"]) for layer in (0, 2)])
+    net.load_state_dict(state)
     return uw.TorchModel(net, class_loss), uw.Examples(x[:rows], y[:rows])
 
 
@@ -66,9 +70,9 @@ def children_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def compare_ranks(data: Path, rows: int, folder: Path) -> None:
+def compare_ranks(data: Path, rows: int, widths: Sequence[int], folder: Path) -> None:
     x, y, *_ = images(data)
-    net = large_mlp()
+    net = mlp_of(widths)
     optimiser = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
     for batch in torch.randperm(2000, generator=torch.Generator().manual_seed(0)).split(100):
         optimiser.zero_grad()
@@ -77,7 +81,7 @@ def compare_ranks(data: Path, rows: int, folder: Path) -> None:
     torch.save(net.state_dict(), folder / "net.pt")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])}
     table = Table(
-        f"{RANKS}, {rows:,} digits, MLP 784-1024-1024-10",
+        f"{RANKS}, {rows:,} digits, MLP 784-{widths[0]}-{widths[1]}-10",
         "equal bytes; total processor time of the build ≤ 1.15 × that of one rank; an actor killed costs its file",
         ["processes", "CPU s of the build", "× one rank", "each rank", "with start-up", "same bytes", ""],
     )
@@ -176,6 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=60_000)
+    parser.add_argument("--widths", type=int, nargs=2, default=[1024, 1024])
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--rank", default=None)
     parser.add_argument("--only", choices=["ranks", "second"], default=None)
@@ -188,7 +193,7 @@ def main() -> None:
     if arguments.only != "ranks":
         second_question(arguments.data, folder)
     if arguments.only != "second":
-        compare_ranks(arguments.data, arguments.rows, folder)
+        compare_ranks(arguments.data, arguments.rows, arguments.widths, folder)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,23 @@ def test_products_are_those_of_the_rows_multiplied_out(query, row):
     out = np.ones((3, 4), np.float32)
     products(query, row, out)
     np.testing.assert_allclose(out, 1 + query.matrix() @ row.matrix().T, rtol=1e-4, atol=1e-4)
+
+
+def test_products_do_not_depend_on_torchs_default_type_nor_need_numbers_that_can_be_written_to():
+    import torch
+
+    query, row = pairs(3, 1), pairs(4, 1)
+    for side in (query.left, query.right, query.scale, row.left, row.right, row.scale):
+        side.flags.writeable = False
+    out, before = np.zeros((3, 4), np.float32), torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            products(query, row, out)
+    finally:
+        torch.set_default_dtype(before)
+    np.testing.assert_allclose(out, query.matrix() @ row.matrix().T, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("rank", [1, 3])

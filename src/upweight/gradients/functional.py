@@ -5,6 +5,7 @@ Second-order products need attention in its plain form, because the fused kernel
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from upweight.gradients.network import Network, Quantity
 from upweight.gradients.recurrent_states import batched_states
 
 Blocks = Mapping[str, Tensor]
+SYMBOLIC_SHAPES = "torch.fx.experimental.symbolic_shapes"  # imports sympy; torch needs it for a class loss under vmap
 
 
 class SecondDerivativeError(TypeError):
@@ -80,10 +82,10 @@ def values_alone(network: Network, quantity: Quantity, examples: Examples) -> Te
     """The values of examples in batches of one, (n,), in one pass by vmap and without a graph; None if that fails.
 
     It fails for batches that are not stacked example by example, which may be padded to the longest of them, and for
-    what vmap does not allow: random numbers, data-dependent branches, in-place writes. Call it inside
-    `network.preserved()`.
+    what vmap does not allow: random numbers, data-dependent branches, in-place writes. None as well where torch would
+    import sympy for it, which takes longer than a few passes. Call it inside `network.preserved()`.
     """
-    if network.collate is not collate:
+    if network.collate is not collate or sys.modules.get(SYMBOLIC_SHAPES) is None:
         return None
     batch, module = network.batch(examples), LossModule(network, quantity)
 

@@ -136,12 +136,13 @@ class HookedPass:
                 "the values do not depend on the net's trainable parameters: is there a no_grad() or a detach() in the "
                 "loss or in the net's forward?"
             )
-        cotangent = torch.ones_like(values) if cotangent is None else cotangent.to(values)
+        # Not by `grad_outputs`: checking its shape makes torch import sympy, half a second in every new process.
+        total = values.sum() if cotangent is None else (values * cotangent.to(values)).sum()
         terms: dict[str, list[GradientTerm]] = {name: [] for name in self.network.names if name not in self.without}
         owners: dict[str, tuple[str, str | None]] = {}
         if self.calls or self.stretched:
             edges = [*(call.edge for call in self.calls), *map(get_gradient_edge, self.stretched.values())]
-            slopes = torch.autograd.grad(values, edges, cotangent, retain_graph=keep, allow_unused=True)
+            slopes = torch.autograd.grad(total, edges, retain_graph=keep, allow_unused=True)
             with torch.no_grad():
                 for call, slope in zip(self.calls, slopes, strict=False):
                     if slope is not None:

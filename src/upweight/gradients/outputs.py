@@ -59,7 +59,8 @@ class Outputs:
             if not gradient.requires_grad:  # a loss without curvature, such as |z|
                 return torch.zeros_like(u)
             with _require_second_derivative():
-                hessian_u = torch.autograd.grad(gradient, z, u.to(z), retain_graph=True, allow_unused=True)[0]
+                along = (gradient * u.to(z)).sum()  # not by `grad_outputs`, for which torch imports sympy
+                hessian_u = torch.autograd.grad(along, z, retain_graph=True, allow_unused=True)[0]
             return torch.zeros_like(u) if hessian_u is None else hessian_u
 
         return product

@@ -7,7 +7,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 Floats = NDArray[np.float32]
 Array = NDArray[np.float64]
@@ -159,20 +161,26 @@ def products(queries: RowBlock, rows: RowBlock, out: Floats) -> None:
 
 
 def _add_products_of_pairs(queries: Pairs, rows: Pairs, out: Floats) -> None:
-    """Σ (left·left')(right·right') over both sets of pairs; scales multiply products, not the numbers."""
-    left, right = (
-        np.ascontiguousarray(side.reshape(-1, side.shape[2]).T, dtype=np.float32) for side in (rows.left, rows.right)
-    )
-    total: Floats | None = None
-    for j in range(queries.rank):
-        sides = queries.left[:, j], queries.right[:, j]
-        of_left, of_right = (side.astype(np.float32, copy=False) for side in sides)
-        if queries.scale is not None:
-            of_left = of_left * queries.scale[:, j, None]
-        added = of_left @ left
-        added *= of_right @ right
-        total = added if total is None else np.add(total, added, out=total)
-    assert total is not None
+    """Σ (left·left')(right·right') over both sets of pairs; scales multiply products, not the numbers.
+
+    torch adds products of two matrices in one pass, and its small matrix products are the faster ones.
+    """
+    of_left, of_right = (_floats(side.transpose(1, 0, 2)) for side in (queries.left, queries.right))
+    if queries.scale is not None:
+        of_left *= _floats(queries.scale.T)[:, :, None]
+    left, right = (_floats(side.reshape(-1, side.shape[2]).T) for side in (rows.left, rows.right))
+    total = left.new_zeros((len(queries), left.shape[1]))  # whatever torch's default type and device are
+    by_left, by_right = torch.empty_like(total), torch.empty_like(total)
+    for of_left_pair, of_right_pair in zip(of_left, of_right, strict=True):
+        torch.mm(of_left_pair, left, out=by_left)
+        torch.mm(of_right_pair, right, out=by_right)
+        total.addcmul_(by_left, by_right)
+    added: Floats = total.numpy()
     if rows.scale is not None:
-        total *= rows.scale.ravel()
-    out += total if rows.rank == 1 else total.reshape(len(total), -1, rows.rank).sum(axis=2)
+        added *= rows.scale.ravel()
+    out += added if rows.rank == 1 else added.reshape(len(added), -1, rows.rank).sum(axis=2)
+
+
+def _floats(numbers: NDArray[Any]) -> Tensor:
+    """A copy in single precision and in this order; numbers of a file cannot be written to, as a tensor's can."""
+    return torch.from_numpy(np.array(numbers, dtype=np.float32, order="C"))
