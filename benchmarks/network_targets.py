@@ -71,7 +71,10 @@ STATED = {
     ),
     **dict.fromkeys(("spoken", "adult", "narrow", "resnet"), HALF_OF_KRONFLUENCE),
     "depthwise": (
-        f"{HALF_OF_KRONFLUENCE} The LDS is met, the time is missed: EK-FAC takes ten plain epochs, kronfluence eight. "
+        f"{HALF_OF_KRONFLUENCE} The LDS is met, the time is missed: EK-FAC takes seven plain epochs, kronfluence six "
+        "and a half. Of EK-FAC's seconds 58 % go into the fit (four directions of every example, once for the factors "
+        "and once for the eigenvalues, where kronfluence draws one label), 20 % into scores, 19 % into the forecast of "
+        "its time; batches of 40, 20 and 10 examples are no faster than those of 82. "
         "captum's TracInCP does not take grouped convolutions, pyDVL's EK-FAC only linear layers, and pyDVL's Nyström "
         "form of rank 50 does not end within 110 processor seconds; its direct form would hold a Hessian of 31,946² "
         "numbers. TRAK's Gram matrix of 512 directions is close to singular with 500 examples."

@@ -11,6 +11,7 @@ import argparse
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -110,7 +111,9 @@ def run(python: Path | str, folder: Path, task: str, name: str) -> None:
             command, check=False, env=env, cwd=scratch, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
     lines = process.stdout.splitlines()
-    path.write_text(lines[-1] if lines else json.dumps({"error": "stopped at the limit of processor seconds"}))
+    is_limit = process.returncode == -signal.SIGXCPU
+    error = "stopped at the limit of processor seconds" if is_limit else f"ended with {process.returncode}, no figures"
+    path.write_text(lines[-1] if lines else json.dumps({"error": error}))
 
 
 def result_path(folder: Path, task: str, name: str) -> Path:
