@@ -212,7 +212,7 @@ def iterate_steps(
             yield TrainingState(t, theta, state), None
             return
         with preserve_random_state(run.network.device):
-            gradient = _gradient(run, t, run.shares(t, weights), parameters)
+            gradient = weighted_gradient(run, t, run.shares(t, weights), parameters)
         yield TrainingState(t, theta, state), gradient
         theta, state = run.take_step(theta, state, gradient, t)
         t += 1
@@ -254,7 +254,7 @@ def take_steps(
         for t in counted(range(run.steps), run.steps):
             if watch is not None:
                 watch(t, theta)
-            _gradient(run, t, shares(t), parameters, out=gradient)
+            weighted_gradient(run, t, shares(t), parameters, out=gradient)
             after, state = run.take_step(theta, state, gradient, t, in_place=True)
             if after is not theta:  # a rule of the user's returns new tensors
                 set_parameter_views(parameters, after)
@@ -264,8 +264,8 @@ def take_steps(
     return theta
 
 
-def _gradient(run: Run, t: int, shares: Tensor, parameters: list[Tensor], out: Tensor | None = None) -> Tensor:
-    """∇ Σ sharesᵢ ℓᵢ of step t at the current parameters of the run's net, (p,)."""
+def weighted_gradient(run: Run, t: int, shares: Tensor, parameters: list[Tensor], out: Tensor | None = None) -> Tensor:
+    """∇ Σ sharesᵢ ℓᵢ of step t at the current parameters of the run's net, (p,); it may draw random numbers."""
     for number, part in enumerate(run.passes(t)):
         objective = (run.losses(t, number) * shares[part]).sum()
         grads = torch.autograd.grad(objective, parameters, allow_unused=True)

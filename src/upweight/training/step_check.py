@@ -15,7 +15,7 @@ from upweight.training.checkpoint_file import STATE
 from upweight.training.initial_network import preserve_random_state
 from upweight.training.optimiser_settings import OptimiserSettings
 from upweight.training.optimiser_step import OptimiserState, clip_factor, state_names
-from upweight.training.run import Run, set_parameter_views
+from upweight.training.run import Run, set_parameter_views, weighted_gradient
 from upweight.training.step_evidence import MOMENTS, SKETCH_WIDTH, Sketches, moment_sketches, read_evidence, sketch
 from upweight.training.trajectory import Trajectory
 
@@ -167,13 +167,7 @@ class StepCheck:
         """∇ Σ cᵢ ℓᵢ of step t at θ, (p,); it may draw random numbers."""
         parameters = list(run.network.parameters().values())
         set_parameter_views(parameters, theta)
-        total = torch.zeros_like(theta)
-        for number, part in enumerate(run.passes(t)):
-            objective = (run.losses(t, number) * coefficients[part]).sum()
-            gradients = torch.autograd.grad(objective, parameters, allow_unused=True)
-            parts = zip(parameters, gradients, strict=True)
-            total += torch.cat([p.new_zeros(p.numel()) if g is None else g.reshape(-1) for p, g in parts])
-        return total
+        return weighted_gradient(run, t, coefficients, parameters)
 
     def sketch(self, vector: Tensor) -> Tensor:
         """The sketches of all parameters of a vector (p,), one after the other."""
