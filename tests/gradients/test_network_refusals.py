@@ -42,13 +42,6 @@ def test_a_loss_that_is_not_one_number_of_each_example_is_refused(loss, error, w
         rows(loss).dense()
 
 
-def test_an_error_in_the_loss_describes_the_batch():
-    with pytest.raises(RuntimeError) as raised:
-        rows(cross_entropy, examples=uw.Examples(np.zeros((4, 6)), np.zeros(4, dtype=int))).dense()
-    (note,) = raised.value.__notes__
-    assert "loss(net, batch) for a batch of x torch.float64 (3, 6), y torch.int64 (3,)" in note
-
-
 @pytest.mark.parametrize("kind", [np.uint8, np.int64])
 def test_integer_images_are_refused_with_the_places_to_convert_them(kind):
     images = uw.Examples(np.zeros((4, 5), dtype=kind), np.zeros(4, dtype=int))

@@ -101,11 +101,21 @@ def is_integer_input(batch: Any) -> bool:
 
 def describe(batch: Any) -> str:
     """The types and shapes of the values in a batch, in words."""
-    values = vars(batch) if isinstance(batch, Batch) else batch if isinstance(batch, dict) else {"batch": batch}
-    return ", ".join(
-        f"{name} {v.dtype} {tuple(v.shape)}" if isinstance(v, Tensor) else f"{name} a {type(v).__name__}"
-        for name, v in values.items()
-    )
+    if isinstance(batch, Mapping):
+        values = [(str(name), value) for name, value in batch.items()]
+    elif isinstance(batch, list | tuple):
+        values = [(f"[{place}]", value) for place, value in enumerate(batch)]
+    elif is_dataclass(batch):
+        values = [(field.name, getattr(batch, field.name)) for field in fields(batch)]
+    else:
+        values = [("batch", batch)]
+    return ", ".join(f"{name} {_describe_value(value)}" for name, value in values) or f"an empty {type(batch).__name__}"
+
+
+def _describe_value(value: Any) -> str:
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{value.dtype} {tuple(value.shape)}"
+    return f"({describe(value)})" if isinstance(value, Mapping | list | tuple) else f"a {type(value).__name__}"
 
 
 def to_device(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:

@@ -113,7 +113,7 @@ def require_same_values(whole: Network, restricted: Network, quantity: Quantity,
     try:
         before, after = (values(network, quantity, examples) for network in (whole, restricted))
         is_same = np.allclose(before, after, rtol=LOSS_TOLERANCE, atol=LOSS_TOLERANCE)
-    except (RuntimeError, IndexError):  # a function that reads the table gets one of other rows
+    except (RuntimeError, IndexError, ValueError):  # a function that reads the table gets one of other rows
         is_same = False
     if not is_same:
         raise ValueError(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from upweight.core.examples import Examples
+from upweight.gradients.failed_calls import first_line
 from upweight.gradients.functional import gradient, single_gradient, values_alone
 from upweight.gradients.network import Network, Quantity
 from upweight.gradients.network_memo import NetworkMemo
@@ -268,8 +269,8 @@ def _refuse_fixed_batch(error: Exception, quantity: Quantity, example: Examples,
     if count > 1:
         raise ValueError(
             f"the {quantity} of {count} examples together can be computed, but that of example "
-            f"{example.ids[0].item()!r} in a batch of one cannot ({error}): examples interact, or a shape is fixed "
-            "to one batch size"
+            f"{example.ids[0].item()!r} in a batch of one cannot ({first_line(error)}): examples interact, or a "
+            "shape is fixed to one batch size"
         ) from error
 
 

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upweight.core.examples import Examples
-from upweight.gradients.batches import Batch, describe, is_integer_input, to_device
 from upweight.gradients.batches import collate as stack
+from upweight.gradients.batches import to_device
+from upweight.gradients.failed_calls import raise_explained, raise_failed_collate
 from upweight.gradients.loss_parameters import notes_of_loss
 from upweight.gradients.matrices import flatten_each
 from upweight.gradients.preserve_model import preserve_model
 
 Quantity = Literal["loss", "measure"]
 PerExampleFunction = Callable[[Any, Any], Tensor]
-OUT_OF_RANGE = ("out of range in self", "is out of bounds", "smaller than num_classes")  # of torch's look-ups
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -196,7 +196,11 @@ class Network:
         """The batch that the loss takes, on the device of the network."""
         if self.collate is not stack:
             examples = examples.with_column()
-        return to_device(self.collate(examples), self.device, self.dtype)
+        try:
+            batch = self.collate(examples)
+        except Exception as error:
+            raise_failed_collate(error, examples)
+        return to_device(batch, self.device, self.dtype)
 
     def preserved(self) -> AbstractContextManager[None]:
         """A context in which the net is in eval mode; on exit, its state is restored."""
@@ -207,42 +211,21 @@ class Network:
 
         Raises ValueError unless the function returns one finite number per example.
         """
-        function, sign = (self.loss, 1.0) if quantity == "loss" else (self.measure, 1.0)
-        if function is None:
-            function, sign = self.loss, -1.0
+        is_negated = quantity == "measure" and self.measure is None
+        values = self.call("loss" if is_negated else quantity, batch, net)
+        require_one_per_example("loss" if is_negated else quantity, values, ids)
+        return -values if is_negated else values
+
+    def call(self, quantity: Quantity, batch: Any, net: Any = None) -> Tensor:
+        """What the loss or the measurement returns for a batch; `net` replaces the net if given.
+
+        Raises the error of the function, with a sentence about the batch.
+        """
+        function = self.loss if quantity == "loss" or self.measure is None else self.measure
         try:
-            values = function(self.net if net is None else net, batch)
+            return function(self.net if net is None else net, batch)
         except Exception as error:
-            if isinstance(error, TypeError | AttributeError) and isinstance(batch, Batch) and batch.y is None:
-                raise TypeError(f"the examples have no labels, and {quantity} seems to need them ({error})") from error
-            if isinstance(error, RuntimeError) and "type" in str(error) and is_integer_input(batch):
-                raise ValueError(
-                    f"expected inputs of the kind that the net takes, got {describe(batch)}, with which "
-                    f"{quantity}(net, batch) fails ({str(error).splitlines()[0]}). Integer inputs stay integers, "
-                    "because they may be token ids: for images, convert x to floats in the Examples, scaled as in the "
-                    "training (for example x / 255), or pass TorchModel(…, collate=f)"
-                ) from error
-            if isinstance(error, IndexError | RuntimeError) and any(words in str(error) for words in OUT_OF_RANGE):
-                raise ValueError(
-                    "expected token ids, labels and other whole numbers by which the net looks something up to be "
-                    f"among those that it knows, got {describe(batch)}, with which {quantity}(net, batch) fails "
-                    f"({str(error).splitlines()[0]}). Encode texts with the tokenizer of this net, and number "
-                    "classes from 0"
-                ) from error
-            y = batch.y if isinstance(batch, Batch) else None
-            if isinstance(error, RuntimeError) and isinstance(y, Tensor) and y.ndim == 2 and y.shape[1] == 1:
-                raise ValueError(
-                    f"expected labels of the shape that {quantity} takes, got {describe(batch)}, with which it fails "
-                    f"({str(error).splitlines()[0]}). The labels of the Examples came as a column; pass y[:, 0] if the "
-                    "loss takes labels of shape (n,)"
-                ) from error
-            error.add_note(
-                f"The error was raised by {quantity}(net, batch) for a batch of {describe(batch)}. Integer inputs stay "
-                "integers (token ids): convert images to floats, or pass TorchModel(…, collate=f)."
-            )
-            raise
-        require_one_per_example(quantity if sign > 0 else "loss", values, ids)
-        return values if sign > 0 else -values
+            raise_explained(error, quantity, batch)
 
 
 def _is_empty(parameter: Tensor) -> bool:

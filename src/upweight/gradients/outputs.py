@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from upweight.core.examples import Examples
+from upweight.gradients.failed_calls import first_line
 from upweight.gradients.functional import plain_attention
 from upweight.gradients.network import Network
 from upweight.gradients.network_memo import NetworkMemo
@@ -198,10 +199,9 @@ def _losses_at(network: Network, batch: Any, ids: Any, output: Any) -> Tensor:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
         raise NoOutputsError(
             f"expected a loss that is a function of the net's output alone, but with the output held fixed it cannot "
-            f"be computed ({reason}): does it differentiate the output?"
+            f"be computed ({first_line(error)}): does it differentiate the output?"
         ) from error
     if not stand_in.called:
         raise NoOutputsError("expected the loss to call the net in its first argument, but it calls another net")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from upweight.core.examples import Examples
 from upweight.core.forecast import counted
 from upweight.gradients.batches import collate, map_tensors, to_device
+from upweight.gradients.failed_calls import raise_failed_augment
 from upweight.gradients.network import Network, require_one_per_example
 from upweight.training.initial_network import prepare_network, preserve_random_state, seed_torch, set_random_state
 from upweight.training.optimiser_step import OptimiserState, StepFactors, initial_state, trained_parameters, update
@@ -91,7 +92,7 @@ class Run:
         with preserve_random_state(self.network.device), torch.no_grad():
             self.batch(0)
             before = torch.get_rng_state()
-            self.network.loss(self.network.net, self.batch(0))
+            self.network.call("loss", self.batch(0))
             return not torch.equal(torch.get_rng_state(), before)
 
     def batch(self, t: int, number: int = 0) -> Any:
@@ -101,10 +102,10 @@ class Run:
             set_random_state(self.network.device, self.random_states[t])
             for earlier in range(number):  # whose random numbers come before those of this batch
                 self._draw(t, earlier)
-            return batch if augment is None else augment(batch, torch.default_generator)
+            return batch if augment is None else self._augmented(batch, torch.default_generator)
         seed = self.step_seeds[t] + number
         if augment is not None:
-            batch = augment(batch, torch.Generator().manual_seed(seed))
+            batch = self._augmented(batch, torch.Generator().manual_seed(seed))
         if self.training.recorded is None:
             seed_torch(self.network.device, seed)
         else:
@@ -119,14 +120,21 @@ class Run:
         chosen = map_tensors(lambda tensor: tensor[index], self.collated)
         return to_device(chosen, self.network.device, self.network.dtype)
 
+    def _augmented(self, batch: Any, generator: torch.Generator) -> Any:
+        assert self.training.augment is not None
+        try:
+            return self.training.augment(batch, generator)
+        except Exception as error:
+            raise_failed_augment(error, batch)
+
     def _draw(self, t: int, number: int) -> None:
         """Draw the random numbers of one batch of step t; the net's buffers stay as they are."""
         buffers = [(buffer, buffer.clone()) for buffer in self.network.net.buffers()]
         batch = self._read_batch(self.positions[t][self.passes(t)[number]])
         with torch.no_grad():
             if self.training.augment is not None:
-                batch = self.training.augment(batch, torch.default_generator)
-            self.network.loss(self.network.net, batch)
+                batch = self._augmented(batch, torch.default_generator)
+            self.network.call("loss", batch)
             for buffer, before in buffers:
                 buffer.copy_(before)
 
@@ -160,7 +168,7 @@ class Run:
 
     def losses(self, t: int, number: int = 0) -> Tensor:
         """ℓᵢ of one batch of step t at the net's current parameters, (batch,), with their autograd graph."""
-        losses = self.network.loss(self.network.net, self.batch(t, number))
+        losses = self.network.call("loss", self.batch(t, number))
         if t == 0:
             require_one_per_example("loss", losses, self.train.ids[self.positions[0][self.passes(0)[number]]])
         return losses
