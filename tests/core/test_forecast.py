@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 
 import numpy as np
 import pytest
 
 from upweight.core import forecast
 from upweight.core.blocks import blocks
-from upweight.core.forecast import Forecast, StepClock, TaskClock, announced, counted, expect_results, watched_slices
+from upweight.core.forecast import Forecast, StepClock, announced, counted, expect_results, watched_slices
+from upweight.core.task_clock import TaskClock
 
 
 @pytest.fixture
@@ -48,18 +50,80 @@ def test_short_work_and_short_loops_say_nothing(clock, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_many_equal_tasks_are_forecast_after_the_first(clock, capsys):
+def test_many_equal_tasks_are_forecast_from_those_after_the_first(clock, capsys):
     tasks = TaskClock("retrainings", 100)
+    clock[0] += 5.0  # a process starts
+    tasks.finished()
+    assert capsys.readouterr().err == ""
     clock[0] += 2.0
     tasks.finished()
     clock[0] += 20.0
     tasks.finished()
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "100 retrainings: about 3 min (after the first one)" and "retrainings: 2 of 100" in lines[1]
+    assert lines[0] == "100 retrainings: about 3 min (after the first 2)" and "retrainings: 3 of 100" in lines[1]
     few = TaskClock("retrainings", 3)
-    clock[0] += 1.0
-    few.finished()
+    for _ in range(3):
+        clock[0] += 1.0
+        few.finished()
+    alone = TaskClock("retrainings", 1)
+    clock[0] += 30.0
+    alone.finished()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_tasks_that_end_nearly_together_do_not_pass_for_fast_ones(clock, capsys, processes):
+    tasks = TaskClock("retrainings", 100)
+    clock[0] += 5.0
+    for number in range(3 * processes):
+        clock[0] += 2.0 if number and number % processes == 0 else 0.01
+        tasks.finished()
+    (line,) = capsys.readouterr().err.splitlines()
+    seconds = {2: 100.0, 4: 50.0}[processes]
+    told = float(re.findall(r"about (\d+) (?:s|min)", line)[0]) * (60 if " min" in line else 1)
+    assert seconds / 2 <= told <= 2 * seconds
+
+
+@pytest.mark.parametrize(("first", "step", "steps"), [(1.2, 0.02, 20), (4.0, 0.1, 40), (9.0, 0.01, 100)])
+def test_what_a_first_step_loads_does_not_pass_for_the_pace(clock, capsys, first, step, steps):
+    with announced("LeafRefit.fit", None):
+        for number in blocks(steps, 1):
+            clock[0] += step if number.start else first
+    tasks = TaskClock("retrainings", steps)
+    for number in range(steps):
+        clock[0] += step if number else first
+        tasks.finished()
+    assert capsys.readouterr().err == ""
+
+
+LONG_LOOPS = [
+    (step, steps, loads)
+    for step, steps, loads in product([0.3, 1.0, 3.0, 12.0], [2, 3, 5, 30, 400], [0.0, 2.0])
+    if step * steps + loads >= 10.0 and step * (steps - 1) >= 3.0
+]
+
+
+@pytest.mark.parametrize(("step", "steps", "loads"), LONG_LOOPS)
+def test_the_price_of_long_work_is_within_a_factor_of_two_whatever_the_first_step_loads(
+    clock, capsys, step, steps, loads
+):
+    with announced("SOURCE.fit", None):
+        for number in blocks(steps, 1):
+            clock[0] += step if number.start else step + loads
+    seconds = step * steps + loads
+    lines = capsys.readouterr().err.splitlines()
+    amount, unit = re.findall(r"about ([\d.]+) (s|min|h)", lines[0])[0]
+    told = float(amount) * {"s": 1, "min": 60, "h": 3600}[unit]
+    assert seconds / 2 <= told <= 2 * seconds
+
+
+def test_a_price_that_the_first_step_made_too_high_gives_way_to_the_pace(clock, capsys):
+    with announced("fit", None):
+        for number in blocks(100, 1):
+            clock[0] += 0.2 if number.start else 12.0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("fit: about 20 min") and "(from the first 1.0 %)" in lines[0]
+    assert re.fullmatch(r"  … fit: 4[1-3] %, about 1[89] s left", lines[1])
 
 
 def test_work_without_a_forecast_is_forecast_from_its_first_steps(clock, capsys):
@@ -139,7 +203,7 @@ def test_retrainings_inside_of_announced_work_say_nothing_of_their_own(clock, ca
     assert len(capsys.readouterr().err.splitlines()) == 1
     with announced("LeaveOneOut.fit", None):
         tasks = TaskClock("retrainings", 100)
-        clock[0] += 2.0
-        tasks.finished(np.zeros(250))
-        tasks.finished(np.zeros(250))
-    assert capsys.readouterr().err == "100 retrainings: about 3 min and 200.0 kB of results (after the first one)\n"
+        for _ in range(3):
+            clock[0] += 2.0
+            tasks.finished(np.zeros(250))
+    assert capsys.readouterr().err == "100 retrainings: about 3 min and 200.0 kB of results (after the first 2)\n"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from upweight.core.resident_memory import resident_bytes
 
 LONG_SECONDS = 10.0  # shorter work is not announced
 LEAST_LEFT = 3.0  # seconds of a loop that are worth a line
-FIRST_STEP = 1.0  # seconds of a first step after which its loop is forecast, if later steps take as long
+HALF = 0.5  # share of a loop after which all of it takes at most twice as long as what is finished
+MEASURED = 0.1  # of the time of a first step: steps that follow for as long say how long a step takes
 LOOK_SPACING = 0.05  # seconds between two looks at how far a job is
 LINE_SPACING = 1.5  # times the seconds that have passed, until the next line about work that continues
 
@@ -69,8 +70,8 @@ class Loop:
 class Job:
     """Running work: its name, its forecast, its loops, and when the next line is due.
 
-    A job without a forecast of its own is forecast from its first steps. Loops are nested: a step of an inner loop is a
-    part of a step of the outer one.
+    A job without a forecast of its own is forecast from its first steps: from the second one on, because the first may
+    load libraries. Loops are nested: a step of an inner loop is a part of a step of the outer one.
     """
 
     def __init__(self, name: str, forecast: Forecast) -> None:
@@ -107,9 +108,10 @@ class Job:
             self._first = outermost, share, now
         _, share_then, then = self._first
         elapsed = now - outermost.start
-        if share > share_then and now - then >= LOOK_SPACING:  # without what the first step prepares
+        is_first = share <= share_then
+        if not is_first and is_pace(now - then, then - outermost.start):
             left = (now - then) * (1 - share) / (share - share_then)
-        elif elapsed >= FIRST_STEP:
+        elif is_first and (share >= HALF or elapsed >= LONG_SECONDS):
             left = elapsed * (1 - share) / share
         else:
             return
@@ -117,7 +119,7 @@ class Job:
             return
         whole = now - self.start + left
         if not self.is_announced and whole >= LONG_SECONDS:
-            self.is_announced, self._whole = True, whole
+            self.is_announced, self._whole = True, 0.0 if is_first else whole
             announcements.info(
                 "%s: about %s%s (from the first %.1f %%)", self.name, in_words(whole), self._memory(share), 100 * share
             )
@@ -160,6 +162,15 @@ class Job:
         return f" and {bytes_in_words(growth + (1 - share) * self.forecast.bytes)} of memory"
 
 
+def is_pace(following: float, first: float) -> bool:
+    """Whether steps that took `following` seconds after a first one of `first` seconds say how long a step takes.
+
+    The first alone does not: it may load libraries, compile, and start processes. Where several processes work at once,
+    their first steps end nearly together.
+    """
+    return following >= max(LOOK_SPACING, MEASURED * first)
+
+
 _job: ContextVar[Job | None] = ContextVar("job", default=None)
 
 
@@ -198,6 +209,7 @@ def expect_products(flops: float, held: float) -> None:
     if job is None or job.is_announced or flops < LEAST_FLOPS:
         return
     matrix = np.ones((PRODUCT_WIDTH, PRODUCT_WIDTH))
+    _ = matrix @ matrix  # the first call starts threads
     start = time.perf_counter()
     _ = matrix @ matrix
     seconds = flops * (time.perf_counter() - start) / (2 * PRODUCT_WIDTH**3)
@@ -266,28 +278,9 @@ class StepClock:
             job.report(self._name, done, self._total, self._start)
 
 
-class TaskClock:
-    """Says after the first of many equal tasks how long all of them will take, and then how many are finished."""
-
-    def __init__(self, name: str, total: int) -> None:
-        self._job = Job(f"{total:,} {name}", Forecast())
-        self._name, self._total, self._done = name, total, 0
-
-    def finished(self, result: Any = None) -> None:
-        """Report that one more task is finished, with this result."""
-        self._done += 1
-        elapsed = time.perf_counter() - self._job.start
-        job = _job.get()
-        if job is not None and job.is_announced:  # its loops say how far it is
-            return
-        if self._done == 1 and elapsed * self._total >= LONG_SECONDS:
-            if job is not None:
-                job.is_announced = True
-            size = getattr(result, "nbytes", 0) * self._total
-            memory = f" and {bytes_in_words(size)} of results" if size else ""
-            text = "%s: about %s%s (after the first one)"
-            announcements.info(text, self._job.name, in_words(elapsed * self._total), memory)
-        self._job.report(self._name, self._done, self._total, self._job.start)
+def running_job() -> Job | None:
+    """The announced work that this code is a part of."""
+    return _job.get()
 
 
 def is_announced() -> bool:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from upweight.core.change_checks import check_changes_once
 from upweight.core.examples import Examples
-from upweight.core.forecast import TaskClock
 from upweight.core.model import Parametric
 from upweight.core.stackable import Stack
+from upweight.core.task_clock import TaskClock
 from upweight.retraining.interruption import report_unfinished
 from upweight.retraining.result_cache import ResultCache
 from upweight.retraining.retraining import Retraining
