@@ -186,12 +186,12 @@ def factor_sums(summed: SummedObjective, sample: Weighted) -> tuple[dict[str, Fa
             row_weights = counts * weights.to(first.s)[:, None]
             added = selection.add(layer, first, row_weights, keys)
             positions[first.weight] = positions[first.weight] + added if first.weight in positions else added
-        unfactored = unfactored or UnfactoredParameters(summed, parameter_names(layers), sample)
+        unfactored = unfactored or UnfactoredParameters(summed, parameter_names(layers))
         for captured in gradients:
             unfactored.add(captured)
     for name, total in positions.items():
         layers[name].positions = float(total)
-    return layers, unfactored or UnfactoredParameters(summed, parameter_names(layers), sample)
+    return layers, unfactored or UnfactoredParameters(summed, parameter_names(layers))
 
 
 class InputSelection:

@@ -24,13 +24,16 @@ from upweight.curvature.content_keys import content_keys, random_signs
 from upweight.curvature.output_roots import MAX_BLOCK_NUMBERS, output_root
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_batch import CapturedBatch
-from upweight.gradients.hooks import HookedPass
-from upweight.gradients.inspection import batch_numbers, inspect
+from upweight.gradients.hooks import HookedPass, UnassignableError
+from upweight.gradients.inspection import Inspection, backpropagate_all, batch_numbers, inspect, widened
 from upweight.gradients.matrices import flatten_each
 from upweight.gradients.network import Network
 from upweight.gradients.outputs import Outputs, joint_axes, outputs
 
 MAX_BATCH_EXAMPLES = 256
+MAX_BATCH_MISSED = (
+    16  # examples of a batch if hooks miss a parameter: each has a backward pass through all of the batch
+)
 NEGLIGIBLE_TRACE = 1e-6  # share of the batch's trace below which a direction is left out
 
 Weighted = tuple[Examples, NDArray[np.float64]]
@@ -71,7 +74,7 @@ def direction_batches(
     """(which examples, their gradients along every direction of the output Hessians), batch by batch.
 
     If that are too many directions, there are a few draws. These depend on the contents of the example and the seed
-    alone, not on the order or the batches. Parameters that hooks cannot see are missing from the gradients.
+    alone, not on the order or the batches.
 
     Args:
         summed: the objective, whose training examples and weights are used.
@@ -88,25 +91,38 @@ def direction_batches(
     examples, weights = (summed.train, summed.weights) if sample is None else sample
     inspection = inspect(network, "loss", examples)
     size = _batch_size(summed, inspection.floats, expectation) if batch_examples is None else batch_examples
+    size = min(size, MAX_BATCH_MISSED) if inspection.fallback else size
     for where in watched_slices(blocks(len(examples), size), "gradients for the curvature", len(examples)):
-        part = examples.take(np.arange(where.start, where.stop))
-        gradients: list[CapturedBatch] = []
-        with (
-            network.preserved(),
-            HookedPass(network, len(part), inspection.layouts, frozenset(inspection.fallback)) as hooked,
-        ):
-            out = outputs(network, network.batch(part), part.ids)
-            example_weights = torch.as_tensor(weights[where]).to(out.values.device, network.precision)
-            if expectation.draws is None:
-                directions = list(square_roots(out.hessians(), example_weights))
-            elif expectation.grouped:
-                directions = grouped_directions(out.hessians(), expectation.draws, content_keys(part), seed)
-            else:
-                directions = _draw_directions(out, summed, part, expectation.draws, seed)
-            for c, direction in enumerate(directions):
-                cotangent = (flatten_each(direction) * example_weights.sqrt()[:, None]).reshape(out.values.shape)
-                gradients.append(hooked.backpropagate(out.values, cotangent, keep=c < len(directions) - 1))
+        part = examples.take(np.arange(where.start, where.stop)), weights[where]
+        try:
+            gradients = _along_directions(summed, part, expectation, seed, inspection)
+        except UnassignableError as error:
+            inspection = widened(network, "loss", inspection, error)
+            gradients = _along_directions(summed, part, expectation, seed, inspection)
         yield where, gradients
+
+
+def _along_directions(
+    summed: SummedObjective, part: Weighted, expectation: Expectation, seed: int, inspection: Inspection
+) -> list[CapturedBatch]:
+    """The gradients of one batch along every direction."""
+    network, (examples, weights) = summed.network, part
+    gradients: list[CapturedBatch] = []
+    with network.preserved():
+        with HookedPass(network, len(examples), inspection.layouts, frozenset(inspection.fallback)) as hooked:
+            out = outputs(network, network.batch(examples), examples.ids)
+        example_weights = torch.as_tensor(weights).to(out.values.device, network.precision)
+        if expectation.draws is None:
+            directions = list(square_roots(out.hessians(), example_weights))
+        elif expectation.grouped:
+            directions = grouped_directions(out.hessians(), expectation.draws, content_keys(examples), seed)
+        else:
+            directions = _draw_directions(out, summed, examples, expectation.draws, seed)
+        for c, direction in enumerate(directions):
+            cotangent = (flatten_each(direction) * example_weights.sqrt()[:, None]).reshape(out.values.shape)
+            keep = c < len(directions) - 1
+            gradients.append(backpropagate_all(hooked, inspection, out.values, cotangent, keep=keep))
+    return gradients
 
 
 class Expectation(NamedTuple):

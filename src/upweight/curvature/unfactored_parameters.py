@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from upweight.curvature.label_expectation import Weighted, expected_gradients
+from upweight.curvature.label_expectation import expected_gradients
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.captured_batch import CapturedBatch
-from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.network import Network
 
 Blocks = dict[str, Tensor]
@@ -44,10 +42,10 @@ class UnfactoredParameter:
 
 
 class UnfactoredParameters:
-    """Sums over batches of a sample of the objective, for all parameters except the `factored` ones."""
+    """Sums over batches of examples of the objective, for all parameters except the `factored` ones."""
 
-    def __init__(self, summed: SummedObjective, factored: Collection[str], sample: Weighted | None = None) -> None:
-        self.summed, self.sample = summed, sample or summed.weighted
+    def __init__(self, summed: SummedObjective, factored: Collection[str]) -> None:
+        self.summed = summed
         self.names = [name for name in summed.network.names if name not in set(factored)]
         self._groups = convolution_groups(summed.network)
         self._squares: Blocks = {}
@@ -67,14 +65,10 @@ class UnfactoredParameters:
                     _add(self._covariances, name, matrix.T @ matrix)
 
     def squares(self) -> Blocks:
-        """Name → Σ squares, in the network's order; parameters that no hook saw use gradients of the true labels."""
-        missed = [name for name in self.names if name not in self._squares]
-        if missed:
-            examples, weights = self.sample
-            for _, batch in CapturedRows(self.summed.network, examples, "loss", weights=np.sqrt(weights)).passes():
-                for name in missed:
-                    _add(self._squares, name, batch.sum_of_squares(name))
-        return {name: self._squares[name] for name in self.names}
+        """Name → Σ squares, in the network's order; 0 for outputs without curvature, which have no directions."""
+        network = self.summed.network
+        zeros = {n: torch.zeros(network.shapes[n], dtype=network.precision, device=network.device) for n in self.names}
+        return {**zeros, **self._squares}
 
     def decompose(self) -> dict[str, UnfactoredParameter]:
         """Name → eigenvectors, and the eigenvalues of (share of every row) ⊗ (Σ gᵀg)."""

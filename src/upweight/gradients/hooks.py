@@ -136,6 +136,7 @@ class HookedPass:
                 "the values do not depend on the net's trainable parameters: is there a no_grad() or a detach() in the "
                 "loss or in the net's forward?"
             )
+        self._open = False  # some kinds of layers call their module again, which is no call of this pass
         # Not by `grad_outputs`: checking its shape makes torch import sympy, half a second in every new process.
         total = values.sum() if cotangent is None else (values * cotangent.to(values)).sum()
         terms: dict[str, list[GradientTerm]] = {name: [] for name in self.network.names if name not in self.without}

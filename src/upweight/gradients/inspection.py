@@ -160,10 +160,7 @@ def capture(
     try:
         return _capture(network, quantity, examples, inspection, cotangent)
     except UnassignableError as error:
-        wider = _add_to_fallback(network, quantity, error.names)
-        if set(wider.fallback) == set(inspection.fallback):
-            raise
-        return capture(network, quantity, examples, wider, cotangent)
+        return capture(network, quantity, examples, widened(network, quantity, inspection, error), cotangent)
 
 
 def _capture(
@@ -195,28 +192,42 @@ def backpropagate(network: Network, examples: Examples, inspection: Inspection, 
     try:
         return _backpropagate(network, examples, inspection, cotangent)
     except UnassignableError as error:
-        wider = _add_to_fallback(network, "loss", error.names)
-        if set(wider.fallback) == set(inspection.fallback):
-            raise
-        return backpropagate(network, examples, wider, cotangent)
+        return backpropagate(network, examples, widened(network, "loss", inspection, error), cotangent)
+
+
+def widened(network: Network, quantity: Quantity, inspection: Inspection, error: UnassignableError) -> Inspection:
+    """The inspection that leaves the parameters of the error to autograd; raises the error if it does so already."""
+    wider = _add_to_fallback(network, quantity, error.names)
+    if set(wider.fallback) == set(inspection.fallback):
+        raise error
+    return wider
 
 
 def _backpropagate(network: Network, examples: Examples, inspection: Inspection, cotangent: Tensor) -> CapturedBatch:
     with network.preserved():
         with HookedPass(network, len(examples), inspection.layouts, frozenset(inspection.fallback)) as hooked:
             values = outputs(network, network.batch(examples), examples.ids).values
-        cotangent = cotangent.to(values).view_as(values)
-        result = hooked.backpropagate(values, cotangent, keep=bool(inspection.fallback))
-        hooked.require_none_failed()
-        if not inspection.fallback:
-            return result
-        parameters = network.parameters()
-        tensors = [parameters[name] for name in inspection.fallback]
-        products = flatten_each(values * cotangent).sum(1)
-        rows = [gradient(product, tensors, inspection.fallback, keep=True) for product in products]
-    terms = dict(result.terms)
-    for name in inspection.fallback:
-        terms[name] = (DenseTerm(torch.stack([row[name] for row in rows])),)
+        return backpropagate_all(hooked, inspection, values, cotangent.to(values).view_as(values))
+
+
+def backpropagate_all(
+    hooked: HookedPass, inspection: Inspection, values: Tensor, cotangent: Tensor, keep: bool = False
+) -> CapturedBatch:
+    """Gradients of ⟨cotangentᵢ, valuesᵢ⟩ with those that hooks miss, by a backward pass for every example.
+
+    Arguments as for `HookedPass.backpropagate`; call it inside `network.preserved()`.
+
+    Raises UnassignableError if the gradients at a site could not be computed.
+    """
+    names, network = inspection.fallback, hooked.network
+    result = hooked.backpropagate(values, cotangent, keep=keep or bool(names))
+    hooked.require_none_failed()
+    if not names:
+        return result
+    parameters = network.parameters()
+    products = flatten_each(values * cotangent).sum(1)
+    rows = [gradient(product, [parameters[name] for name in names], names, keep=True) for product in products]
+    terms = {**result.terms, **{name: (DenseTerm(torch.stack([row[name] for row in rows])),) for name in names}}
     return CapturedBatch(result.count, terms, result.like, result.shapes, result.owners)
 
 
