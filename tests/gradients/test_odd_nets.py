@@ -181,6 +181,7 @@ def test_scores_are_autograds_or_refused_in_a_sentence(name: str, recipe: Any) -
 HAS_OUTPUT = sorted(set(ODD_NETS) - NO_OUTPUT - LINEAR_LOSS)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("recipe", [uw.EKFAC(), pytest.param(uw.KFAC(), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", HAS_OUTPUT)
 def test_factored_curvatures_have_the_trace_of_every_part_that_no_hook_sees(name: str, recipe: Any) -> None:
@@ -196,6 +197,7 @@ def test_factored_curvatures_have_the_trace_of_every_part_that_no_hook_sees(name
         np.testing.assert_allclose(*(diagonal.sum() for diagonal in diagonals), rtol=1e-6)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", sorted(ODD_NETS))
 def test_normalised_recipes_are_autograds(name: str) -> None:
     model, train = ODD_NETS[name].model(), ODD_NETS[name].examples()
