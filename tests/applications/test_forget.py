@@ -146,6 +146,7 @@ def test_more_columns_than_examples():
     assert before > 1e-4
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(
     ("estimator", "target", "route"),
     [

@@ -68,6 +68,7 @@ CASES = {
 }
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_agree_with_refits_on_moved_inputs(name):
     estimator, x, y = CASES[name]()

@@ -117,6 +117,7 @@ def recorded_model(folder):
     return language_model(net, trajectory=trajectory)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("by", KINDS)
 @pytest.mark.parametrize("recipe", [uw.TracIn(), uw.SOURCE(segments=2), uw.SOURCE(segments=1, modules="head")], ids=str)
 def test_methods_with_checkpoints_add_up_too(recipe, by, tmp_path):

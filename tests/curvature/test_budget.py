@@ -40,6 +40,7 @@ def task(kind: str) -> tuple[Any, uw.Examples, uw.Examples]:
     return model, uw.Examples(x[:N], y[:N]), uw.Examples(x[N:], y[N:], ids=["a", "b", "c"])
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(
     ("kind", "curvature", "why"),
     [

@@ -34,6 +34,7 @@ def mean_of_inverses(network, gradients, weights, ridge, damping) -> np.ndarray:
     return out
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("damping", [None, 0.3])
 @pytest.mark.parametrize("name", NETS)
 def test_it_is_the_mean_of_inverses(name, damping):

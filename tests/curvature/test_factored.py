@@ -181,6 +181,7 @@ def test_other_examples_with_the_ids_of_training_examples_are_not_taken_for_them
     np.testing.assert_allclose(solved.dot(others), solved.dense() @ others.dense().T, atol=1e-10)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("l2", [0.0, 0.3])
 @pytest.mark.parametrize("recipe", [uw.KFAC(), uw.EKFAC()], ids=str)
 @pytest.mark.parametrize("name", ["mlp", "cnn"])

@@ -106,6 +106,7 @@ def sequences(weights: np.ndarray | None, rows: np.ndarray | None = None) -> tup
     return uw.TorchModel(net, loss), uw.Examples(ids[:, :-1], ids[:, 1:], weights=weights)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("damping", [0.05, None], ids=["given", "automatic"])
 @pytest.mark.parametrize("recipe", [uw.KFAC(), uw.EKFAC(), uw.GaussNewton(), uw.Diagonal()], ids=str)
 def test_tokens_of_weighted_sequences_are_counted_as_those_of_copies(recipe: Any, damping: float | None) -> None:

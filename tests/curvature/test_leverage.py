@@ -25,6 +25,7 @@ def parts(model, train) -> list[np.ndarray]:
     return out
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("form", ["direct", "dual", "EK-FAC"])
 @pytest.mark.parametrize("name", MAKERS)
 def test_corrected_rows_are_newton_steps_of_leaving_one_out(name, form):

@@ -102,6 +102,7 @@ def test_the_optimum_of_a_net_with_two_layers_is_found(weighted: bool) -> None:
         assert model.curvature(train, recipe, None).diagnostics["damping"] == pytest.approx(0.0, abs=1e-12)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("recipe", [*RECIPES, uw.KFAC(), uw.EKFAC()], ids=str)
 @pytest.mark.parametrize("loss", ["absolute", "pinball", "hinge", "insensitive"])
 def test_a_loss_that_is_linear_in_the_outputs_has_no_curvature_of_its_own_to_invert(recipe: Any, loss: str) -> None:

@@ -67,6 +67,7 @@ def model_at_optimum(loss: str, seed: int, l2: float) -> tuple[uw.TorchModel, np
     return uw.TorchModel(net, losses(loss), lambda net, batch: net(batch.x)[:, 0], objective=objective), x, y
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(
     ("loss", "seed", "l2", "is_effect"),
     [

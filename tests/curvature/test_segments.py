@@ -119,6 +119,7 @@ def test_exact_segments_are_the_matrix_exponential(run, dense_parameters):
             assert np.abs(rows - expected_rows).max() <= tolerance * np.abs(expected_rows).max()
 
 
+@pytest.mark.sweep(3)
 def test_source_is_the_unrolled_sum(run):
     kind, model, train = run
     queries = train.take(np.arange(5))
@@ -153,6 +154,7 @@ def test_source_of_a_module_is_the_unrolled_sum_in_its_block(run):
         uw.SOURCE(modules={"2": [1]}).fit(model, train)
 
 
+@pytest.mark.sweep(3)
 def test_factored_eigenvalues_have_the_trace_of_the_mean(run):
     kind, model, train = run
     (segment,) = model.segments(train, uw.EKFAC(), 1)

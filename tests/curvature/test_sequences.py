@@ -181,6 +181,7 @@ def test_gauss_newton_of_a_language_model_is_solved(solver: Any) -> None:
     )
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("exact_outputs", [256, 1], ids=["all directions", "random directions"])
 @pytest.mark.parametrize("curvature", [uw.EKFAC(), uw.KFAC(), uw.GaussNewton()], ids=lambda c: type(c).__name__)
 def test_padding_changes_nothing(curvature: Any, exact_outputs: int) -> None:

@@ -48,6 +48,7 @@ def forest(removals=16):
     return uw.explain(model, train, queries, removals=removals, retraining=ALONE)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("removals", [4, 16])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_exact_scores_agree_with_as_few_as_four_removals(removals, seed):

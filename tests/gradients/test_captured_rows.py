@@ -50,6 +50,7 @@ def setting(request):
     return case, network, (ours, dense), (theirs, truth(case, network, queries, "measure"))
 
 
+@pytest.mark.sweep(3)
 def test_rows_are_those_of_autograd(setting):
     case, network, (ours, dense), (theirs, dense_queries) = setting
     assert close(ours.dense(), dense)
@@ -57,6 +58,7 @@ def test_rows_are_those_of_autograd(setting):
     assert set(inspect(network, "loss", ours.examples).fallback) == set(case.fallback)
 
 
+@pytest.mark.sweep(3)
 def test_products_are_those_of_the_dense_matrices(setting):
     _, network, (ours, dense), (theirs, dense_queries) = setting
     assert close(ours.dot(theirs), dense @ dense_queries.T)
@@ -70,6 +72,7 @@ def test_products_are_those_of_the_dense_matrices(setting):
     assert close(DenseRows(dense_queries).dot(ours), dense_queries @ dense.T)
 
 
+@pytest.mark.sweep(3)
 def test_one_vector_or_many_give_the_same_products(setting):
     _, network, (ours, dense), _ = setting
     rng = np.random.default_rng(3)
@@ -86,6 +89,7 @@ def test_taken_rows_are_those_of_the_dense_matrix(setting):
     assert close(ours.take(where[:1]).dot(theirs.take(where[1:2])), dense[[5]] @ dense_queries[[0]].T)
 
 
+@pytest.mark.sweep(3)
 def test_temporaries_of_any_size_give_the_same_products(setting):
     _, network, (ours, _), (theirs, _) = setting
     ((_, batch),), ((_, queries),) = ours.passes(size=7), theirs.passes(size=5)
@@ -253,6 +257,7 @@ def test_passes_write_nothing_on_the_network():
     assert inspections_of(network) and not inspections_of(narrowed)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("by_layer", [False, True])
 def test_normalised_rows_are_gradients_divided_by_their_norms(setting, by_layer):
     case, network, (ours, _), _ = setting

@@ -44,6 +44,7 @@ def dense(model: Any, train: uw.Examples, l2: float) -> float:
     return float(np.linalg.norm(rows.sum(0) + pull) / np.sqrt((rows**2).sum()))
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("l2", [0.0, 0.2])
 @pytest.mark.parametrize(
     "recipe", [uw.Identity(), uw.Diagonal(), uw.EmpiricalFisher(), uw.EKFAC(), uw.DataInf(), uw.Hessian()], ids=str

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import upweight as uw
 from support.small_nets import Case, Patches, TinyGPT, batch_norm, cross_entropy, mlp, next_token
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.network import Network
@@ -94,6 +95,7 @@ def test_passes_leave_the_net_unchanged(case):
     assert same(state(net), before)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("when", [0, 1, 3, 4, 5, 6])
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
@@ -143,6 +145,17 @@ def test_the_grad_mode_of_the_caller_does_not_matter():
         assert not torch.is_grad_enabled()
     with torch.inference_mode():
         assert np.array_equal(rows.dense(), expected)
+
+
+@pytest.mark.parametrize("curvature", [uw.EKFAC(), uw.Diagonal()], ids=repr)
+def test_the_grad_mode_of_the_caller_does_not_matter_to_curvatures(curvature):
+    net = Shared().double()
+    train = uw.Examples(np.random.default_rng(0).normal(size=(9, 5)), np.arange(9) % 3)
+    recipe = uw.Influence(curvature=curvature, damping=0.1)
+    expected = recipe.fit(uw.TorchModel(net, cross_entropy), train).attribute(train).values
+    with torch.inference_mode():
+        found = recipe.fit(uw.TorchModel(net, cross_entropy), train).attribute(train).values
+    np.testing.assert_allclose(found, expected, atol=1e-12 * np.abs(expected).max())
 
 
 def test_training_mode_is_noted():

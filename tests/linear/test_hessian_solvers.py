@@ -89,6 +89,7 @@ def test_matvec_is_the_slope_of_the_gradient(name, each):
     np.testing.assert_allclose(direct(problem).matvec(v), through(problem, slope, v), rtol=1e-6, atol=1e-5)
 
 
+@pytest.mark.sweep(3)
 @EVERY
 @SOLVERS
 @pytest.mark.parametrize("damping", [0.0, 2.0])
@@ -102,6 +103,7 @@ def test_solve_is_the_dense_inverse(name, make_solver, damping, kind):
     assert solver.converged
 
 
+@pytest.mark.sweep(3)
 @EVERY
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("intercept", [0.0, 2.0])

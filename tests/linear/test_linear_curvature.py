@@ -87,6 +87,7 @@ def test_a_corrected_row_is_the_newton_step_of_leaving_that_one_out(name):
         np.testing.assert_allclose(shifts[i], step, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.sweep(3)
 @EVERY
 def test_of_a_mean_the_corrected_row_takes_its_share_of_the_regulariser_along(name):
     problem = curvature_of(problem_of(name, fixed=0.0, each=0.05)).reoptimised().problem

@@ -60,6 +60,7 @@ def both(estimator: Any, x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> l
     return [(uw.explainable(fitted, some), some) for some in sets]
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("weights", [ABSENT, COPIES], ids=["absent", "copies"])
 @pytest.mark.parametrize("estimator", CLASSIFIERS + REGRESSORS, ids=str)
 def test_every_estimator_counts_by_weight(estimator: Any, weights: np.ndarray) -> None:

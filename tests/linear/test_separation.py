@@ -46,6 +46,7 @@ def test_steep_fits_of_overlapping_outcomes_are_not_separated():
     assert not is_separated(design, outcomes, 1 / (1 + np.exp(-steep)))
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("name", "start"),

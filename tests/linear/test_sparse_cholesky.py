@@ -67,6 +67,7 @@ def test_a_solve_is_the_dense_inverse(name, damping, intercept):
     np.testing.assert_allclose(solver.matvec(solver.solve(v)), v, atol=1e-10)
 
 
+@pytest.mark.sweep(3)
 @EVERY
 @pytest.mark.parametrize("intercept", [0.0, 2.0])
 def test_leverages_are_quadratic_forms_of_the_dense_inverse(name, intercept):

@@ -91,6 +91,7 @@ def test_scores_are_leave_one_out(kind, weighted):
     assert largest_error(scores, truth(model, train, queries, [[i] for i in range(len(train))])) < 1e-3
 
 
+@pytest.mark.sweep(3)
 @EVERY
 def test_the_plain_value_is_smaller_by_the_leverage(kind):
     model, train, queries = small(kind)
@@ -126,6 +127,7 @@ def test_conjugate_gradients_give_the_scores_of_a_factorisation(kind, correction
     assert direct.diagnostics["residual"] < 1e-6 and iterative.diagnostics["residual"] <= 1e-10
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("measure", ["margin", "probability", "function", "loss"])
 @pytest.mark.parametrize("kind", ["logistic", "softmax"])
 def test_scores_are_leave_one_out_for_every_measurement(kind, measure):

@@ -83,6 +83,7 @@ def by_torch(train: uw.Examples, queries: uw.Examples, states: Any, rates: Any, 
     return total
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("make", OPTIMISERS.values(), ids=OPTIMISERS)
 def test_updates_are_those_of_torch(make: Any, tmp_path: Path) -> None:
     model, train, queries, states = run(tmp_path, make)

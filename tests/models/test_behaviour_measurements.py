@@ -89,6 +89,7 @@ CASES = {
 }
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", CASES)
 def test_values_and_gradients_equal_a_plain_loop(name):
     measure, made, by_loop = CASES[name]

@@ -152,6 +152,7 @@ def test_scores_without_training_equal_real_refits(name: str, weighted: bool) ->
         assert not scores.values[:, ::4].any()  # rows of weight 0
 
 
+@pytest.mark.sweep(3)
 @EVERY
 def test_a_group_is_removed_exactly(name: str) -> None:
     case = Fitted(name)
@@ -160,6 +161,7 @@ def test_a_group_is_removed_exactly(name: str) -> None:
     assert np.abs(effects - (base - case.without(3, 4, 20))).max() <= 1e-7 * np.abs(base).max()
 
 
+@pytest.mark.sweep(3)
 @EVERY
 def test_nothing_is_trained(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Fitted(name)

@@ -60,6 +60,7 @@ def loss_of_transformers(model: uw.TorchModel, example: uw.Examples) -> torch.Te
 KINDS = ["bert", "bert tokens", "gpt2", "llama", "t5"]
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_losses_and_gradients_are_those_of_transformers_on_each_example_alone(kind: str) -> None:
     model, train = task(kind, tokens="mean")

@@ -36,6 +36,7 @@ def scores(family, x):
     return method.fit(uw.explainable(estimator.fit(x, Y), train), train).attribute(train.take([0, 1])).values
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_columns_of_every_kind_that_scikit_learn_takes_give_the_scores_of_their_numbers(family, kind):

@@ -49,6 +49,7 @@ def loss(estimator: Any, x: Any, y: Any) -> np.ndarray:
     return -np.take_along_axis(estimator.predict_log_proba(x), positions[:, None], axis=1)[:, 0]
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", CASES)
 def test_the_network_measures_what_the_perceptron_does_and_is_retrained_like_it(name: str) -> None:
     estimator, x, y = CASES[name]

@@ -188,6 +188,7 @@ AVERAGED = [
 ]
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("estimator", AVERAGED, ids=str)
 def test_a_missing_row_is_named_for_solvers_that_do_not_look_at_the_gradient_too(estimator: object) -> None:
     for seed in range(3):
@@ -198,6 +199,7 @@ def test_a_missing_row_is_named_for_solvers_that_do_not_look_at_the_gradient_too
         assert any(ROWS_MISSING.search(message) for message in _warnings(fitted, x[:-1], y[:-1])), seed
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("estimator", [*AVERAGED, Ridge(solver="sag"), LogisticRegression(solver="sag")], ids=str)
 def test_complete_sets_are_not_said_to_lack_rows_for_these_solvers(estimator: object) -> None:
     for seed in range(4):

@@ -201,6 +201,7 @@ def test_effects_on_a_huge_column_are_those_of_the_optima_that_the_solver_misses
     np.testing.assert_allclose(at_optimum.values[:, REMOVED].T, truth, atol=5e-3 * np.abs(truth).max())
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(
     ("make", "factor", "has_warning"),
     [
@@ -310,6 +311,7 @@ def test_a_row_that_is_missing_is_named_in_single_precision_too(make: Callable[[
         assert any("rows may be missing" in warning for warning in warnings) == is_missing
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("shift", [1e3, 1e4, 1e6])
 @pytest.mark.parametrize("columns", [2, 5])
 def test_rows_are_missing_on_a_column_far_from_0_only_if_they_are(columns: int, shift: float) -> None:

@@ -49,6 +49,7 @@ def test_retraining_on_everything_reproduces_the_model(name):
     assert largest(retrained.parameters, t.model.parameters) < close(name)
 
 
+@pytest.mark.sweep(3)
 @EVERY
 @pytest.mark.parametrize("removed", [1, 30])
 def test_retraining_with_weights_0_is_fitting_to_the_other_rows(name, removed):
@@ -58,6 +59,7 @@ def test_retraining_with_weights_0_is_fitting_to_the_other_rows(name, removed):
     assert largest(without.measure(t.queries), mixed(outputs(t.refitted(rows), t.queries.x))) < 2 * close(name)
 
 
+@pytest.mark.sweep(3)
 @EVERY
 def test_a_retrained_model_has_predictions_of_its_own(name):
     t = trained(name)
@@ -286,6 +288,7 @@ def test_inputs_may_be_small_integers(dtype, columns, make):
     assert largest(*scores) < 1e-4
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(
     ("estimator", "data"),
     [

@@ -61,6 +61,7 @@ def test_results_of_a_formula_are_explained_by_its_design_matrix(name):
         uw.explainable(results, uw.Examples(frame[["a", "group"]], y))
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", EXACT)
 def test_effects_on_a_prediction_are_those_of_fitting_statsmodels_without_the_row(name):
     y = TARGETS.get(name, Y)
@@ -280,6 +281,7 @@ TESTED = {
 }
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", TESTED)
 def test_p_values_and_coefficients_of_refits_are_those_of_statsmodels_without_the_row(name):
     fit, column = TESTED[name]

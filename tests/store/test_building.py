@@ -68,6 +68,7 @@ def test_files_do_not_depend_on_the_order_in_which_they_are_made(finished, tmp_p
     assert files(tmp_path) == files(finished)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 @pytest.mark.parametrize("size", [700, 5000, 10**6])
 def test_scores_do_not_depend_on_the_size_of_files(precision, size, tmp_path):

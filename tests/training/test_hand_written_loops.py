@@ -203,6 +203,7 @@ def test_scores_are_the_derivatives_of_the_loop(tmp_path: Path, train: Callable[
     assert answer.diagnostics["warnings"] == []
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("train", MARKED, ids=lambda train: train.__name__)
 def test_what_steps_cannot_follow_is_said(tmp_path: Path, train: Callable[[Loop], None]) -> None:
     warnings = scores(train, tmp_path).diagnostics["warnings"]

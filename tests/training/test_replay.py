@@ -25,6 +25,7 @@ OPTIMISERS = {
 }
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", OPTIMISERS)
 @pytest.mark.parametrize("weights", [np.ones(N), WEIGHTS], ids=["ones", "weighted"])
 def test_replay_gives_the_numbers_of_torch(name, weights):
@@ -49,6 +50,7 @@ def test_clipping_and_schedules_give_the_numbers_of_torch():
         assert np.allclose(trained.parameters, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("make", [fresh, dropping, convolving])
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
 def test_retraining_with_weights_of_one_gives_the_model_bit_for_bit(make, optimiser):

@@ -111,6 +111,7 @@ def test_a_copy_does_not_depend_on_the_other_copies(min_traced_steps):
     assert np.abs(together(trained, SUBSETS, [0] * 5, min_traced_steps)[2] - alone[0]).max() <= 1e-13
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("denominator", ["fixed", "renormalised", "rebatched"])
 def test_every_meaning_of_removal_is_the_same_together(denominator, min_traced_steps):
     trained = model(fresh, denominator=denominator, **SGD)
@@ -120,6 +121,7 @@ def test_every_meaning_of_removal_is_the_same_together(denominator, min_traced_s
     assert np.allclose(stacked_parameters, one_by_one(trained, weights, [0] * 3), rtol=0, atol=1e-10)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("since", [1, 4, 8])
 def test_steps_that_differ_in_python_are_all_made_by_python(since, min_traced_steps):
     trained = model(lambda seed: Cooling(since), **SGD)

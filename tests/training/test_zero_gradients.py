@@ -39,6 +39,7 @@ def linear_loss(net: nn.Module, batch: Any) -> Tensor:
     return net(batch.x)[:, 0]
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("settings", CANCELLED.values(), ids=CANCELLED)
 def test_gradients_of_exactly_zero_have_the_derivative_of_retraining(settings: dict[str, Any]) -> None:
     steps, n = np.arange(12).reshape(6, 2), 12

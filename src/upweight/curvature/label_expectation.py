@@ -31,9 +31,9 @@ from upweight.gradients.network import Network
 from upweight.gradients.outputs import Outputs, joint_axes, outputs
 
 MAX_BATCH_EXAMPLES = 256
-MAX_BATCH_MISSED = (
-    16  # examples of a batch if hooks miss a parameter: each has a backward pass through all of the batch
-)
+MAX_BATCH_MISSED = 128  # examples of a batch if hooks miss a parameter, whose gradients are materialised
+MAX_BATCH_ALONE = 16  # if each of them goes backward through all of the batch
+MISSED_COST = 8  # by which a number that hooks miss takes longer than one that they capture, or more
 NEGLIGIBLE_TRACE = 1e-6  # share of the batch's trace below which a direction is left out
 
 Weighted = tuple[Examples, NDArray[np.float64]]
@@ -91,7 +91,8 @@ def direction_batches(
     examples, weights = (summed.train, summed.weights) if sample is None else sample
     inspection = inspect(network, "loss", examples)
     size = _batch_size(summed, inspection.floats, expectation) if batch_examples is None else batch_examples
-    size = min(size, MAX_BATCH_MISSED) if inspection.fallback else size
+    if inspection.fallback:
+        size = min(size, MAX_BATCH_ALONE if inspection.sliced is None else MAX_BATCH_MISSED)
     for where in watched_slices(blocks(len(examples), size), "gradients for the curvature", len(examples)):
         part = examples.take(np.arange(where.start, where.stop)), weights[where]
         try:
@@ -107,10 +108,10 @@ def _along_directions(
 ) -> list[CapturedBatch]:
     """The gradients of one batch along every direction."""
     network, (examples, weights) = summed.network, part
-    gradients: list[CapturedBatch] = []
     with network.preserved():
+        batch = network.batch(examples)
         with HookedPass(network, len(examples), inspection.layouts, frozenset(inspection.fallback)) as hooked:
-            out = outputs(network, network.batch(examples), examples.ids)
+            out = outputs(network, batch, examples.ids)
         example_weights = torch.as_tensor(weights).to(out.values.device, network.precision)
         if expectation.draws is None:
             directions = list(square_roots(out.hessians(), example_weights))
@@ -118,11 +119,9 @@ def _along_directions(
             directions = grouped_directions(out.hessians(), expectation.draws, content_keys(examples), seed)
         else:
             directions = _draw_directions(out, summed, examples, expectation.draws, seed)
-        for c, direction in enumerate(directions):
-            cotangent = (flatten_each(direction) * example_weights.sqrt()[:, None]).reshape(out.values.shape)
-            keep = c < len(directions) - 1
-            gradients.append(backpropagate_all(hooked, inspection, out.values, cotangent, keep=keep))
-    return gradients
+        roots = example_weights.sqrt()[:, None]
+        cotangents = [(flatten_each(direction) * roots).reshape(out.values.shape) for direction in directions]
+        return backpropagate_all(hooked, inspection, batch, out.values, cotangents)
 
 
 class Expectation(NamedTuple):
@@ -146,7 +145,9 @@ def expectation_of(summed: SummedObjective) -> Expectation:
     count = output_count(summed)
     if count > limits.exact_outputs:
         return Expectation(min(limits.draws_per_example, max(1, -int(-limits.total_draws // examples))))
-    numbers = count * examples * inspect(summed.network, "loss", summed.train).floats
+    inspection = inspect(summed.network, "loss", summed.train)
+    missed = sum(prod(summed.network.shapes[name]) for name in inspection.fallback)
+    numbers = count * examples * (inspection.floats + MISSED_COST * missed)
     if count <= limits.direction_groups or numbers <= limits.exact_numbers:
         return Expectation(None)
     return Expectation(limits.direction_groups, grouped=True)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from upweight.gradients.captured_batch import CapturedBatch
+from upweight.gradients.functional import as_constant
 from upweight.gradients.gradient_terms import DenseTerm, GradientTerm, OuterTerm
 from upweight.gradients.layers import LayerKind, LeafKind, layer_kind
 from upweight.gradients.network import Network
@@ -138,7 +139,7 @@ class HookedPass:
             )
         self._open = False  # some kinds of layers call their module again, which is no call of this pass
         # Not by `grad_outputs`: checking its shape makes torch import sympy, half a second in every new process.
-        total = values.sum() if cotangent is None else (values * cotangent.to(values)).sum()
+        total = values.sum() if cotangent is None else (values * as_constant(cotangent.to(values))).sum()
         terms: dict[str, list[GradientTerm]] = {name: [] for name in self.network.names if name not in self.without}
         owners: dict[str, tuple[str, str | None]] = {}
         if self.calls or self.stretched:

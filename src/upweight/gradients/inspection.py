@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,9 +36,9 @@ from upweight.gradients.interaction import (
     values_change_with_batch,
 )
 from upweight.gradients.layout_search import find_layouts
-from upweight.gradients.matrices import flatten_each
 from upweight.gradients.network import Network, Quantity
 from upweight.gradients.network_memo import NetworkMemo
+from upweight.gradients.output_rows import output_rows
 from upweight.gradients.outputs import outputs
 
 MAX_BATCH_EXAMPLES = 512
@@ -205,30 +206,34 @@ def widened(network: Network, quantity: Quantity, inspection: Inspection, error:
 
 def _backpropagate(network: Network, examples: Examples, inspection: Inspection, cotangent: Tensor) -> CapturedBatch:
     with network.preserved():
+        batch = network.batch(examples)
         with HookedPass(network, len(examples), inspection.layouts, frozenset(inspection.fallback)) as hooked:
-            values = outputs(network, network.batch(examples), examples.ids).values
-        return backpropagate_all(hooked, inspection, values, cotangent.to(values).view_as(values))
+            values = outputs(network, batch, examples.ids).values
+        return backpropagate_all(hooked, inspection, batch, values, [cotangent.to(values).view_as(values)])[0]
 
 
 def backpropagate_all(
-    hooked: HookedPass, inspection: Inspection, values: Tensor, cotangent: Tensor, keep: bool = False
-) -> CapturedBatch:
-    """Gradients of ⟨cotangentᵢ, valuesᵢ⟩ with those that hooks miss, by a backward pass for every example.
+    hooked: HookedPass, inspection: Inspection, batch: Any, values: Tensor, cotangents: Sequence[Tensor]
+) -> list[CapturedBatch]:
+    """Gradients of ⟨cotangentᵢ, valuesᵢ⟩ for each of the cotangents, with those that hooks miss.
 
-    Arguments as for `HookedPass.backpropagate`; call it inside `network.preserved()`.
+    Call it inside `network.preserved()`, with the batch and the output of the hooked pass.
 
     Raises UnassignableError if the gradients at a site could not be computed.
     """
     names, network = inspection.fallback, hooked.network
-    result = hooked.backpropagate(values, cotangent, keep=keep or bool(names))
-    hooked.require_none_failed()
+    results = []
+    for number, cotangent in enumerate(cotangents):
+        is_last = number == len(cotangents) - 1
+        results.append(hooked.backpropagate(values, cotangent, keep=bool(names) or not is_last))
+        hooked.require_none_failed()
     if not names:
-        return result
-    parameters = network.parameters()
-    products = flatten_each(values * cotangent).sum(1)
-    rows = [gradient(product, [parameters[name] for name in names], names, keep=True) for product in products]
-    terms = {**result.terms, **{name: (DenseTerm(torch.stack([row[name] for row in rows])),) for name in names}}
-    return CapturedBatch(result.count, terms, result.like, result.shapes, result.owners)
+        return results
+    missed = output_rows(network, batch, values, cotangents, names, inspection.sliced)
+    return [
+        replace(result, terms={**result.terms, **{name: (DenseTerm(block),) for name, block in rows.items()}})
+        for result, rows in zip(results, missed, strict=True)
+    ]
 
 
 def _inspect_examples(network: Network, quantity: Quantity, sample: Examples) -> Inspection:

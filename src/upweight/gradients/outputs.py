@@ -15,7 +15,7 @@ from torch import Tensor
 
 from upweight.core.examples import Examples
 from upweight.gradients.failed_calls import first_line
-from upweight.gradients.functional import plain_attention
+from upweight.gradients.functional import as_constant, plain_attention
 from upweight.gradients.network import Network
 from upweight.gradients.network_memo import NetworkMemo
 
@@ -52,7 +52,7 @@ class Outputs:
         """The output-Hessian product u ↦ (∇²_z loss) u, with each example times its weight (B,); `ggn_vp` takes it."""
         z = self.wide_values().requires_grad_(True)
         losses = self._wide_losses(z)
-        total = (losses if weights is None else losses * weights).sum()
+        total = (losses if weights is None else losses * as_constant(weights)).sum()
         with _require_second_derivative():
             gradient = torch.autograd.grad(total, z, create_graph=True)[0]
 
@@ -60,7 +60,7 @@ class Outputs:
             if not gradient.requires_grad:  # a loss without curvature, such as |z|
                 return torch.zeros_like(u)
             with _require_second_derivative():
-                along = (gradient * u.to(z)).sum()  # not by `grad_outputs`, for which torch imports sympy
+                along = (gradient * as_constant(u.to(z))).sum()  # not by `grad_outputs`, for which torch imports sympy
                 hessian_u = torch.autograd.grad(along, z, retain_graph=True, allow_unused=True)[0]
             return torch.zeros_like(u) if hessian_u is None else hessian_u
 
