@@ -20,9 +20,9 @@ COMMON_ERRORS = (*FORM_ERRORS, *ARITHMETIC_ERRORS, IndexError, RuntimeError, Not
 def raise_explained(error: Exception, quantity: str, batch: Any) -> NoReturn:
     """Raise what says in a sentence that `quantity(net, batch)` failed with this error, which is its cause.
 
-    Errors of the common types keep their type, because whoever tries a call in several ways catches some of them. The
-    text of a KeyError would be shown in quotes, so it becomes a TypeError. Errors of other types, such as those of
-    memory, and errors that this package raises inside the call, are raised themselves, with the sentence as a note.
+    An error of a common type keeps its type: this package catches some types when it tries a call in several ways. A
+    KeyError becomes a TypeError, because Python shows the text of a KeyError in quotes. An error of another type (for
+    example of memory), or one that this package raised inside the call, is raised itself, with the sentence as a note.
 
     Raises:
         TypeError: also for examples without labels.

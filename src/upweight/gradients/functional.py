@@ -71,7 +71,7 @@ def gradient_rows(
     """
     if sliced is not None:
         try:
-            return _by_vmap(network, quantity, network.batch(examples), names, sliced)
+            return vmapped_gradients(network, quantity, network.batch(examples), names, sliced)
         except (RuntimeError, ValueError, TypeError, NotImplementedError):
             pass  # vmap fails for data-dependent branches, in-place writes and operators without a batching rule
     rows = [single_gradient(network, quantity, example, names) for example in examples.batches(1)]
@@ -143,24 +143,35 @@ def batch_tensors(batch: Any) -> list[Tensor]:
     return tensors
 
 
-def _by_vmap(
-    network: Network, quantity: Quantity, batch: Any, names: Sequence[str], sliced: Sequence[bool]
+def vmapped_gradients(
+    network: Network,
+    quantity: Quantity,
+    batch: Any,
+    names: Sequence[str],
+    sliced: Sequence[bool],
+    value: Callable[..., Tensor] = torch.sum,
+    *along: Tensor,
 ) -> dict[str, Tensor]:
+    """Gradients of `value(values, *parts)` of every example, by vmap: name → (n, *shape).
+
+    Args:
+        sliced: as for `gradient_rows`.
+        value: takes the loss or measurement of an example, (1,), and the example's parts of the tensors `along`.
+    """
     module = LossModule(network, quantity)
     fixed = {f"net.{name}": p.detach() for name, p in network.parameters().items()}
     chosen = {f"net.{name}": fixed.pop(f"net.{name}") for name in names}
 
-    def value(parameters: dict[str, Tensor], tensors: Sequence[Tensor]) -> Tensor:
+    def of_example(parameters: dict[str, Tensor], tensors: Sequence[Tensor], *parts: Tensor) -> Tensor:
         remaining = iter(t[None] if is_sliced else t for t, is_sliced in zip(tensors, sliced, strict=True))
         example = map_tensors(lambda _: next(remaining), batch)
-        values: Tensor = call_with(module, {**fixed, **parameters}, example)
-        return values.sum()
+        return value(call_with(module, {**fixed, **parameters}, example), *parts)
 
     axes = [0 if is_sliced else None for is_sliced in sliced]
     with sdpa_kernel(SDPBackend.MATH), no_word_of_slow_operators(), batched_states(network.net):
-        rows = torch.func.vmap(torch.func.grad(value), in_dims=(None, axes))(chosen, batch_tensors(batch))
-    wide = network.precision
-    return {name: rows[f"net.{name}"].to(wide) for name in names}
+        gradients = torch.func.vmap(torch.func.grad(of_example), in_dims=(None, axes, *(0 for _ in along)))
+        rows = gradients(chosen, batch_tensors(batch), *along)
+    return {name: rows[f"net.{name}"].to(network.precision) for name in names}
 
 
 @contextmanager

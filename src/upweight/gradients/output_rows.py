@@ -7,20 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from upweight.gradients.batches import map_tensors
-from upweight.gradients.functional import (
-    LossModule,
-    as_constant,
-    batch_tensors,
-    call_with,
-    gradient,
-    no_word_of_slow_operators,
-)
+from upweight.gradients.functional import as_constant, gradient, vmapped_gradients
 from upweight.gradients.matrices import flatten_each
 from upweight.gradients.network import Network
-from upweight.gradients.recurrent_states import batched_states
 
 
 def output_rows(
@@ -61,23 +51,14 @@ def output_rows(
 def _by_vmap(
     network: Network, batch: Any, cotangent: Tensor, names: Sequence[str], sliced: Sequence[bool]
 ) -> dict[str, Tensor]:
-    module, outputs = LossModule(network, "loss"), list[Any]()
-    fixed = {f"net.{name}": p.detach() for name, p in network.parameters().items()}
-    chosen = {f"net.{name}": fixed.pop(f"net.{name}") for name in names}
+    outputs: list[Any] = []
 
-    def product(parameters: dict[str, Tensor], tensors: Sequence[Tensor], along: Tensor) -> Tensor:
-        remaining = iter(t[None] if is_sliced else t for t, is_sliced in zip(tensors, sliced, strict=True))
-        outputs.clear()
-        call_with(module, {**fixed, **parameters}, map_tensors(lambda _: next(remaining), batch))
-        output = outputs.pop()
+    def product(losses: Tensor, along: Tensor) -> Tensor:
+        output = outputs.pop()  # of the call that made the losses
         return ((output if isinstance(output, Tensor) else output.logits)[0] * along).sum()
 
-    axes = [0 if is_sliced else None for is_sliced in sliced]
     handle = network.net.register_forward_hook(lambda net, args, value: outputs.append(value))
     try:
-        with sdpa_kernel(SDPBackend.MATH), no_word_of_slow_operators(), batched_states(network.net):
-            gradients = torch.func.vmap(torch.func.grad(product), in_dims=(None, axes, 0))
-            rows = gradients(chosen, batch_tensors(batch), cotangent)
+        return vmapped_gradients(network, "loss", batch, names, sliced, product, cotangent)
     finally:
         handle.remove()
-    return {name: rows[f"net.{name}"].to(network.precision) for name in names}
