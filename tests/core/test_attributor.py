@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
 import numpy as np
@@ -66,6 +69,26 @@ def test_the_top_never_holds_more_than_a_block_and_both_ends():
     assert widest == block and top.values.shape == (3, 2 * k)
     full = np.sort(queries.x @ train.x.T, axis=1)
     np.testing.assert_allclose(top.values[:, ::-1], np.hstack([full[:, :k], full[:, -k:]]))
+
+
+def test_the_top_keeps_no_answer_of_an_earlier_batch_of_queries():
+    """An answer marks every training example: kept, they are a megabyte per batch of queries to a million rows."""
+    model, train, _ = problem()
+    live, counts = weakref.WeakSet(), []
+
+    class Watched(FittedOverlap):
+        top_query_block = 2
+
+        def answer(self, queries):
+            gc.collect()
+            counts.append(len(live))  # those of the batches before
+            answer = super().answer(queries)
+            live.add(answer)
+            return answer
+
+    queries = Examples(np.random.default_rng(0).normal(size=(12, train.x.shape[1])), np.zeros(12))
+    Watched(Overlap(), model, train, train.x).top(queries, 1)
+    assert len(counts) == 6 and max(counts) <= 1
 
 
 def test_selected_scores_are_columns_of_all_scores():

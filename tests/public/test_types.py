@@ -27,7 +27,7 @@ def test_a_strict_type_checker_passes_users_programs_and_finds_wrong_types(tmp_p
     for path, text in files.items():
         if path != PROGRAM:
             path.write_text(text, encoding="utf-8")
-    # The project's own settings (strict), so that its cache serves; one run, as each reads what it knows of the package.
+    # The project's own settings (strict), so that its cache serves; one run, as every run reads all of the cache.
     command = [sys.executable, "-m", "mypy", "--no-error-summary", *map(str, files)]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     says = ran.stdout + ran.stderr

@@ -189,17 +189,18 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         queries = self.require_queries(queries)
         self.require_unchanged()
         strongest = StrongestOfBatches(k, of_groups, self.may_be_undefined)
-        answers, of_departure = list[Answer](), list[str]()
+        of_answers, of_departure = list[AnswerFacts](), list[str]()
         size = min(self.top_query_block, self.model.max_queries or self.top_query_block)
         with announced_queries(self.recipe, self.model, self.train, queries, size):
             for batch in counted(queries.batches(size), -(-len(queries) // size)):
                 departure = self.departure(batch)
-                answers.append(self.answer(batch))
-                largest = strongest.add(answers[-1], len(batch))
+                answer = self.answer(batch)
+                largest = strongest.add(answer, len(batch))
+                of_answers.append(answer.facts)  # not the answer, which holds a number for every training example
                 if departure is not None and not of_departure:
                     of_departure += departure.warnings(largest)
         values, positions = strongest.selected
-        facts = combine_facts([answer.facts for answer in answers])
+        facts = combine_facts(of_answers)
         unit, diagnostics = self.answered(facts)
         diagnostics["warnings"] += of_departure
         groups = None
