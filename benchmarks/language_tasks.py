@@ -108,8 +108,9 @@ def adapted_encoder(data: Path) -> FineTune:
         "AdamW (5e-3, warm-up, linear decay), without dropout; every step goes through the whole encoder"
     )
     remark = (
-        f"Not measured here: random removals of 1 % (2 texts of {PHRASES}), other packages on the same checkpoint, "
-        "metagradients. One fine-tune of short phrases: it ranks methods on this training only."
+        f"Not measured here: random removals of 1 % (2 texts of {PHRASES}), metagradients, bergson, whose scores at a "
+        "trained net are those of causal language models. Other packages have the same checkpoint, and the linear "
+        "layers that are trained. One fine-tune of short phrases: it ranks methods on this training only."
     )
     parts = tuple(texts[: ends[0]]), tuple(texts[slice(*ends)]), held, (METAGRADIENT,), remark
     shares = 0.1, 0.5
