@@ -11,8 +11,6 @@ pytest.importorskip("mypy")
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(__file__).with_name("user_program.py")
-
-
 PAGES = ("stability.md", "adding-a-method.md")
 
 
