@@ -87,6 +87,17 @@ def test_scores_of_a_smooth_perceptron_agree_with_refits_and_weights_count() -> 
     assert model.gradient_norm(train) < 1e-3
 
 
+@pytest.mark.parametrize(("name", "unit"), [("two classes", uw.Unit.EFFECT), ("three classes", uw.Unit.RANK)])
+def test_a_penalty_that_training_does_not_have_leaves_a_ranking_where_it_pulls(name: str, unit: uw.Unit) -> None:
+    _, x, y = CASES[name]
+    train = uw.Examples(x[:N], y[:N])
+    fitted = MLPClassifier(**SMOOTH, alpha=3.0).fit(train.x, train.y)
+    model = uw.explainable(fitted, train)
+    recipe = uw.Influence(curvature=uw.Hessian(), correction=None)
+    assert model.gradient_norm(train) < 0.01
+    assert recipe.fit(model, train).attribute(uw.Examples(x[N:], y[N:])).unit == unit
+
+
 def test_margins_and_probabilities_are_measured_and_labels_keep_their_names() -> None:
     estimator, x, y = CASES["names of classes"]
     train, queries = uw.Examples(x[:N], y[:N]), uw.Examples(x[N:], y[N:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -60,8 +60,8 @@ class ChangeForecast:
     @property
     def unit(self) -> Unit:
         """EFFECT if the curvature gives calibrated sizes at these parameters, else RANK."""
-        is_effect = gives_effects(self.curvature, lambda: self.model.gradient_norm(self.train))
-        return Unit.EFFECT if is_effect else Unit.RANK
+        norms = (partial(of, self.train) for of in (self.model.gradient_norm, self.model.explained_gradient_norm))
+        return Unit.EFFECT if gives_effects(self.curvature, *norms) else Unit.RANK
 
     @property
     def diagnostics(self) -> dict[str, Any]:

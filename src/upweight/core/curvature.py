@@ -199,13 +199,15 @@ class ExactCurvature(Curvature):
         """Floating-point operations: (assembly and factorisation, one Newton step of one removal)."""
 
 
-def gives_effects(curvature: Curvature, gradient_norm: Callable[[], float | None]) -> bool:
+def gives_effects(curvature: Curvature, *gradient_norms: Callable[[], float | None]) -> bool:
     """Whether influences by this curvature have the size of effects: it is calibrated, and the model near its optimum.
 
     Far from the optimum the effect of a removal is that on the rest of the training, which no curvature knows. Where
     the parameters of an `ExactCurvature` are, Newton steps and their own warnings take care of.
+
+    `gradient_norms`: of what training minimised, and of what is explained; None for those that are not known.
     """
     if not curvature.calibrated or isinstance(curvature, ExactCurvature):
         return curvature.calibrated
-    norm = gradient_norm()
-    return norm is None or norm <= NEAR_OPTIMUM
+    norms = (gradient_norm() for gradient_norm in gradient_norms)
+    return all(norm is None or norm <= NEAR_OPTIMUM for norm in norms)

@@ -139,6 +139,13 @@ class Differentiable(Measurable):
         None if what training minimised has no gradient.
         """
 
+    def explained_gradient_norm(self, train: Examples) -> float | None:
+        """The same for the objective whose curvature is taken, where it is not quite what training minimised.
+
+        None where it is.
+        """
+        return None
+
     def why_off_optimum(self, train: Examples) -> str | None:
         """Why the parameters are not at the optimum on these examples, as a sentence; None if it is not known."""
         return None

@@ -73,7 +73,7 @@ class FittedInfluence(
     ) -> None:
         super().__init__(recipe, model, train, Unit.RANK, original_model)
         self.curvature = curvature
-        if gives_effects(curvature, lambda: self.gradient_norm):
+        if gives_effects(curvature, lambda: self.gradient_norm, partial(model.explained_gradient_norm, train)):
             self.unit = Unit.EFFECT
         self.plain_rows: Rows = model.loss_rows(train)
         self.rows = self.plain_rows

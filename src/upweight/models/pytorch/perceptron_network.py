@@ -211,7 +211,10 @@ def _remarks(final: Any, is_seeded: bool) -> tuple[str, ...]:
         "stopped; retraining is by scikit-learn."
     ]
     if final.alpha >= LARGE_ALPHA:
-        remarks.append(f"Its alpha of {final.alpha:g} also holds back the intercepts here, unlike in training.")
+        remarks.append(
+            f"Its alpha of {final.alpha:g} also holds back the intercepts here, unlike in training; where that matters "
+            "scores are a ranking."
+        )
     if not is_seeded:
         remarks.append(
             f"It was fitted without a seed, so its training cannot be repeated to confirm scores; fit it as "
@@ -258,6 +261,10 @@ class PerceptronNetwork(TorchModel):
         rows = CapturedRows(self.network, train, "loss", weights)
         penalised = [np.full(p.numel(), float(p.ndim > 1)) for p in self.network.parameters().values()]
         return gradient_norm(rows, self.objective.ridge(weights) * self.parameters * np.concatenate(penalised))
+
+    def explained_gradient_norm(self, train: Examples) -> float | None:
+        """That of the objective which holds the intercepts back, as the curvature does."""
+        return super().gradient_norm(train)
 
     def predict(self, examples: Examples) -> Predictions:
         """The likeliest class with probabilities, or the predicted numbers."""
