@@ -167,7 +167,8 @@ def test_it_ends_in_the_middle_of_its_work(verb, tmp_path):
         time.sleep(0.05)
     (tmp_path / "working").unlink()
     kept = {"store"} if verb == "store build" else set()
-    assert set(before) == {path.name for path in tmp_path.iterdir()} - kept - {"__pycache__"}
+    after = {path.name for path in tmp_path.iterdir()}
+    assert {*before} - {"__pycache__"} == after - kept - {"__pycache__"}
     assert list((tmp_path / "temporary").iterdir()) == []
     assert (tmp_path / "page.html").read_text() == texts["page.html"]
 

@@ -42,7 +42,7 @@ def test_the_section_follows_the_query(explained, width, tmp_path):
             assert shown.locator(".decided:not(.query-side) .id").all_inner_texts() == ids
         assert page.evaluate("document.documentElement.scrollWidth") == width
         page.emulate_media(media="print")
-        page.wait_for_timeout(100)
+        page.locator("#printed .besides").nth(1).wait_for(state="attached")
         assert page.locator("#printed .besides").count() == 2
         page.emulate_media(media="screen")
         assert violations(page) == []  # last: where there is no axe-core, the test ends here

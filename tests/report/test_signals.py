@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import upweight as uw
-from support.browser import axe_source, opened, running_browser, violations
+from support.browser import axe_source, opened, running_browser, until, violations
 from upweight.core.scores import Scores, Unit
 
 RATE = 8000
@@ -85,7 +85,7 @@ def test_a_report_has_players(width, tmp_path):
         player = page.locator("#query audio")
         assert page.locator(".card audio").count() == 6 and page.locator("#query img").count() == 1
         player.evaluate("(node) => { node.preload = 'auto'; node.load(); }")
-        page.wait_for_timeout(300)
+        until(page, "!isNaN(document.querySelector('#query audio').duration)")
         assert player.evaluate("(node) => node.duration") == pytest.approx(0.5, abs=0.01)
         content = base64.b64decode(player.get_attribute("src").split(",")[1])
         assert content == uw.Audio(tone(500), RATE).wav()

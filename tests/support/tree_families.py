@@ -24,6 +24,8 @@ from upweight.testing.families import DRAWS_POSITIONS, coarse
 TREES = 8
 MEAN_WEIGHT = "CatBoost scales its l2 by the mean weight over rows, those of weight 0 included"
 ROWS = "LightGBM counts rows in a leaf (min_child_samples), whatever they weigh"
+BINNED_ROWS = "bins are quantiles of rows, and leaves count them (min_samples_leaf), whatever they weigh"
+TIES = "without some of its examples two splits have the same gain, and the order of the sums decides"
 
 
 TWO, THREE, AMOUNTS = coarse(load_breast_cancer, 4), coarse(load_wine, 7), coarse(load_diabetes, 8, 100.0)
@@ -77,12 +79,23 @@ def _boosters() -> list[EstimatorFamily]:
         EstimatorFamily("xgboost two", TWO, xgboost("XGBClassifier")),
         EstimatorFamily("xgboost three", THREE, xgboost("XGBClassifier")),
         EstimatorFamily("xgboost amounts", AMOUNTS, xgboost("XGBRegressor"), True),
-        EstimatorFamily("catboost two", TWO, catboost("CatBoostClassifier"), not_weighted=MEAN_WEIGHT),
+        EstimatorFamily(
+            "catboost two",
+            TWO,
+            catboost("CatBoostClassifier"),
+            not_weighted=MEAN_WEIGHT,
+            retrained_in_order=TIES,
+        ),
         EstimatorFamily("catboost amounts", AMOUNTS, catboost("CatBoostRegressor"), True, not_weighted=MEAN_WEIGHT),
-        EstimatorFamily("gradient boosting", TWO, lambda: GradientBoostingClassifier(**shallow)),
+        EstimatorFamily(
+            "gradient boosting", TWO, lambda: GradientBoostingClassifier(**shallow), retrained_in_order=TIES
+        ),
         EstimatorFamily("gradient boosting amounts", AMOUNTS, lambda: GradientBoostingRegressor(**shallow), True),
         EstimatorFamily(
-            "histograms", THREE, lambda: HistGradientBoostingClassifier(max_iter=TREES, max_depth=2, min_samples_leaf=5)
+            "histograms",
+            THREE,
+            lambda: HistGradientBoostingClassifier(max_iter=TREES, max_depth=2, min_samples_leaf=5),
+            counts_rows=BINNED_ROWS,
         ),
     ]
     libraries = ("lightgbm", "xgboost", "catboost")
@@ -94,7 +107,11 @@ FORESTS = [
         "forest", THREE, lambda: RandomForestClassifier(30, max_depth=3, random_state=0), not_permuted=DRAWS_POSITIONS
     ),
     EstimatorFamily(
-        "extra trees", AMOUNTS, lambda: ExtraTreesRegressor(30, max_depth=3, random_state=0), is_regression=True
+        "extra trees",
+        AMOUNTS,
+        lambda: ExtraTreesRegressor(30, max_depth=3, random_state=0),
+        is_regression=True,
+        retrained_in_order=TIES,
     ),
 ]
 BOOSTERS = _boosters()

@@ -76,6 +76,15 @@ class Case:
         return self.fitted.attribute(self.family.queries)
 
     @cached_property
+    def copied(self) -> Scores:
+        """The scores of one query, with a training set whose last two examples are its copy, and one of another label.
+
+        See `Family.copied`.
+        """
+        train, query, model = self.family.copied
+        return self.recipe.fit(model, train).attribute(query)
+
+    @cached_property
     def answers(self) -> CaseAnswers:
         """All results of the fit; those of all queries are computed first."""
         all_queries = self.scores

@@ -39,6 +39,7 @@ class EstimatorFamily(Family):
     weighted: float = 1e-6
     not_weighted: str = ""
     counts_rows: str = ""
+    retrained_in_order: str = ""
     other: Mapping[str, Any] = field(default_factory=dict)
 
     def examples(self) -> tuple[Examples, Examples]:

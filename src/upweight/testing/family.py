@@ -33,6 +33,7 @@ class Family(ABC):
         weighted: the share of the largest score by which scores may differ if weights are replaced by copies.
         not_weighted: why its training does not treat a sample weight k as k copies; empty if it does.
         counts_rows: why retraining does not, though the model itself treats weights as copies.
+        retrained_in_order: why retraining depends on the order and copies of examples, though the model does not.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Family(ABC):
     weighted: float = 1e-6
     not_weighted: str = ""
     counts_rows: str = ""
+    retrained_in_order: str = ""
 
     @abstractmethod
     def examples(self) -> tuple[Examples, Examples]:
@@ -73,7 +75,7 @@ class Family(ABC):
     @property
     def not_retrained_as_copies(self) -> str:
         """Why retraining does not treat a weight k as k copies; empty if it does."""
-        return self.not_weighted or self.not_permuted or self.counts_rows
+        return self.not_weighted or self.not_permuted or self.counts_rows or self.retrained_in_order
 
     def __repr__(self) -> str:
         return self.name

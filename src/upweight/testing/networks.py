@@ -142,9 +142,7 @@ class TrainedFamily(NetworkFamily):
         net = self.make().double()
         torch.random.set_rng_state(random)
         size = len(train)
-        training = Training(
-            lr=0.05, momentum=0.9, weight_decay=0.01, epochs=8, batch_size=size, denominator=denominator
-        )
+        training = Training(lr=0.1, momentum=0.9, weight_decay=0.01, epochs=8, batch_size=size, denominator=denominator)
         return TorchModel.trained(net, cross_entropy, train, training=training)
 
 
@@ -163,7 +161,7 @@ class RecordedFamily(NetworkFamily):
         net, trajectory = self.make().double(), Trajectory(_folder(), every=8)
         initial = pretrained(self.make)[0]
         net.load_state_dict(initial)
-        optimiser = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
+        optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
         trajectory.save(net, optimiser)
         x, y = torch.as_tensor(train.x), torch.as_tensor(train.y)
         weights = torch.ones(len(train)) if train.weights is None else torch.as_tensor(train.weights)
@@ -181,7 +179,7 @@ class RecordedFamily(NetworkFamily):
     def _recipe(self, train: Examples) -> Training:
         """The training loop as a recipe: full batches, with losses averaged over the weights."""
         return Training(
-            lr=0.05,
+            lr=0.1,
             momentum=0.9,
             weight_decay=0.01,
             epochs=16,
