@@ -180,7 +180,9 @@ class Training:
         if self.batches is None:
             return list(blocks(size, self.batch_size))
         step = self.batches[t]
-        ends = np.cumsum([len(batch) for batch in step]) if isinstance(step, tuple) else np.array([size])
+        if not isinstance(step, tuple):
+            return [slice(0, size)]
+        ends = np.cumsum([len(batch) for batch in step])
         return [slice(int(start), int(end)) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
     def rates(self, steps: int, rate: Any = None) -> NDArray[np.float64]:

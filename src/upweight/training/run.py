@@ -37,7 +37,8 @@ class Run:
         positions: the positions in the training set that each step takes.
         step_seeds: the seed of the random numbers of each step.
         random_states: the state of torch's random numbers at the beginning of each step, in place of a seed.
-        collated: all examples as one batch; None if the user's own `collate` has to make every batch.
+        collated: all examples as one batch, on the CPU and in the network's precision; None if the user's own `collate`
+            has to make every batch.
     """
 
     training: Training
@@ -118,7 +119,7 @@ class Run:
             return self.network.batch(self.train.take(positions))
         index = torch.from_numpy(np.array(positions))
         chosen = map_tensors(lambda tensor: tensor[index], self.collated)
-        return to_device(chosen, self.network.device, self.network.dtype)
+        return chosen if self.network.device == CPU else to_device(chosen, self.network.device, self.network.dtype)
 
     def _augmented(self, batch: Any, generator: torch.Generator) -> Any:
         assert self.training.augment is not None
@@ -275,8 +276,8 @@ def take_steps(
 def weighted_gradient(run: Run, t: int, shares: Tensor, parameters: list[Tensor], out: Tensor | None = None) -> Tensor:
     """∇ Σ sharesᵢ ℓᵢ of step t at the current parameters of the run's net, (p,); it may draw random numbers."""
     for number, part in enumerate(run.passes(t)):
-        objective = (run.losses(t, number) * shares[part]).sum()
-        grads = torch.autograd.grad(objective, parameters, allow_unused=True)
+        losses = run.losses(t, number)
+        grads = torch.autograd.grad(losses, parameters, shares[part].to(losses), allow_unused=True)
         parts = [p.new_zeros(p.numel()) if g is None else g.reshape(-1) for p, g in zip(parameters, grads, strict=True)]
         if number == 0:
             gradient = torch.cat(parts, out=out)

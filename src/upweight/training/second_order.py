@@ -14,6 +14,7 @@ from upweight.gradients.functional import LossModule, call_with, plain_attention
 from upweight.training.batch_statistics import BatchStatistics, followed_norms, require_no_synchronised_norm
 from upweight.training.initial_network import preserve_random_state
 from upweight.training.module_modes import copy_modes
+from upweight.training.plain_cross_entropy import GatheredLosses
 from upweight.training.run import Run
 
 VECTOR_BYTES = 1 << 28  # bytes of the vectors of one pass, and of what the pass stores for them
@@ -154,7 +155,8 @@ class SecondOrderProducts:
                 self.statistics.start(statistics, self._passes_before[t] + number)
                 copy_modes(run.network.net, self.statistics.network.net)
                 named |= {f"net.{name}": buffer for name, buffer in run.network.net.named_buffers()}
-            values: Tensor = call_with(self._whole, named, batch)
+            with GatheredLosses():
+                values: Tensor = call_with(self._whole, named, batch)
             return values, statistics if self.statistics is None else self.statistics.finish()
 
         return losses

@@ -13,11 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-PLAIN_SETTINGS = {
-    "ignore_index": -100,
-    "reduction": "none",
-    "label_smoothing": 0.0,
-}  # the settings of a plain cross-entropy; all other settings must be None
+from upweight.training.plain_cross_entropy import IGNORED, is_plain
 
 
 class StackedOperations(TorchFunctionMode):
@@ -28,7 +24,7 @@ class StackedOperations(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.linear and len(args) == 3 and not kwargs and args[2] is not None and args[0].ndim >= 2:
             return _Linear.apply(*args)  # type: ignore[no-untyped-call]
-        if func is F.cross_entropy and _is_plain(*args, **kwargs):
+        if func is F.cross_entropy and is_plain(*args, **kwargs):
             return _cross_entropy(args[0], args[1])
         return func(*args, **kwargs)
 
@@ -72,18 +68,8 @@ class _BatchedLinear(torch.autograd.Function):
         return x_gradient, torch.bmm(output_gradient.transpose(1, 2), x), output_gradient.sum(dim=1)
 
 
-def _is_plain(input: Any, target: Any, *more: Any, **settings: Any) -> bool:
-    """Whether classes are integers, losses are per example, and settings (passed by name) have their defaults."""
-    others = any(
-        value is not None and (name not in PLAIN_SETTINGS or value != PLAIN_SETTINGS[name])
-        for name, value in settings.items()
-    )
-    plain = not more and not others and settings.get("reduction") == "none"
-    return plain and input.ndim == 2 and target.ndim == 1 and not target.is_floating_point()
-
-
 def _cross_entropy(outputs: Tensor, classes: Tensor) -> Tensor:
-    ignored = classes == -100  # torch's default ignore_index
-    label_output = outputs.gather(1, torch.where(ignored, 0, classes)[:, None])[:, 0]
+    ignored = classes == IGNORED
+    label_output = outputs.gather(1, torch.where(ignored, 0, classes).long()[:, None])[:, 0]
     losses = torch.logsumexp(outputs, dim=1) - label_output
     return torch.where(ignored, torch.zeros_like(losses), losses)
