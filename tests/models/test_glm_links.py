@@ -1,7 +1,8 @@
-"""Leave-one-out of GLMs of statsmodels, of three families with all their links, equals fits of statsmodels."""
+"""Deletion diagnostics of GLMs of statsmodels, and leave-one-out of three families with all their links."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -84,3 +85,45 @@ def test_leave_one_out_of_every_link_is_that_of_statsmodels(family, link):
     shown = np.isfinite(truth)
     assert shown.mean() > 0.9
     np.testing.assert_allclose(scores[shown], truth[shown], rtol=1e-5, atol=1e-5 * np.abs(truth[shown]).max())
+
+
+WITH_COUNTERPART = {  # families with the links that scikit-learn has too, whose models are in closed form
+    "Gaussian": (FAMILIES.Gaussian, lambda: targets("gamma", ETA)),
+    "binomial": (FAMILIES.Binomial, lambda: (np.random.default_rng(3).random(ROWS) < 0.5).astype(float)),
+    "Poisson": (FAMILIES.Poisson, lambda: np.random.default_rng(2).poisson(np.exp(2 * ETA)).astype(float)),
+    "gamma": (lambda: FAMILIES.Gamma(LINKS.Log()), lambda: targets("gamma", np.exp(ETA))),
+    **{
+        name: (partial(MAKE[name], LINKS.Log()), lambda: targets("gamma", np.exp(ETA)))
+        for name in ("inverse Gaussian", "Tweedie 1.1", "Tweedie 1.5", "Tweedie 2.5")
+    },
+}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", WITH_COUNTERPART)
+def test_cooks_distance_of_every_family_is_that_of_statsmodels(name, weighted):
+    family, y = WITH_COUNTERPART[name][0](), WITH_COUNTERPART[name][1]()
+    weights = np.random.default_rng(4).integers(1, 4, ROWS).astype(float) if weighted else None
+    results = sm.GLM(y, X, family=family, var_weights=weights).fit(tol=1e-13, maxiter=300)
+    train = uw.Examples(X, y, weights=weights)
+    fitted = uw.Influence().fit(uw.explainable(results, train), train)
+    theirs = results.get_influence(observed=False)
+    np.testing.assert_allclose(fitted.cooks_distance(), theirs.cooks_distance[0], rtol=1e-9)
+    np.testing.assert_allclose(fitted.leverage("expected"), theirs.hat_matrix_diag, rtol=1e-9)
+    # By the observed information it is the length of the Newton step; theirs mixes both informations there.
+    information, score = (
+        np.asarray(of(results.params, scale=1.0)) for of in (results.model.hessian_factor, results.model.score_factor)
+    )
+    inverse = np.linalg.inv(X.T @ (information[:, None] * X))
+    h = information * np.einsum("ni,ij,nj->n", X, inverse, X)
+    squares = score**2 * np.einsum("ni,ij,nj->n", X, inverse, X) / (1 - h) ** 2
+    np.testing.assert_allclose(fitted.cooks_distance("observed"), squares / (X.shape[1] * results.scale), rtol=1e-8)
+    np.testing.assert_allclose(fitted.leverage(), h, rtol=1e-8)
+
+
+@pytest.mark.parametrize(("family", "link"), sorted(EVERY_RUN - {(name, "log") for name in WITH_COUNTERPART}))
+def test_deletion_diagnostics_of_other_links_are_refused(family, link):
+    y = targets(family, LINK[link][1])
+    train = uw.Examples(X, y)
+    with pytest.raises(TypeError, match=r"needs a model that is Differentiable.*lists other methods"):
+        uw.Influence().fit(uw.explainable(fit(family, link, np.arange(ROWS)), train), train)
