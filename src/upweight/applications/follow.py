@@ -14,6 +14,7 @@ from upweight.core.capability_checks import require
 from upweight.core.checkpoints import Checkpointed
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields
 from upweight.core.examples import Examples, Id
+from upweight.core.library_calls import with_gradients
 from upweight.core.plottable import Plottable
 from upweight.core.scores import Scores
 from upweight.core.tabular import Tabular
@@ -53,6 +54,7 @@ class Course(Plottable, Tabular):
                     yield {"step": step, "query": query, "train": example, **terms, "contribution": contribution}
 
 
+@with_gradients()
 def follow(model: Checkpointed, train: Examples, queries: Examples, scores: Scores, k: int = 10) -> Course:
     """Follow the queries of these scores, and the k strongest proponents and opponents of each, over the checkpoints.
 

@@ -17,6 +17,7 @@ from upweight.core.contents import UnidentifiedError
 from upweight.core.examples import Examples, Id
 from upweight.core.forgettable import Forgettable, ForgottenStep, Route, Unlearned
 from upweight.core.identity import digest
+from upweight.core.library_calls import with_gradients
 from upweight.core.model import Differentiable, Measurable, Parametric, Retrainable
 from upweight.core.weights import require_part
 from upweight.methods.influence import Influence
@@ -31,6 +32,7 @@ MEASURED = 2000  # remaining examples whose distance to retraining is measured
 NOT_AT_OPTIMUM = 1e-6  # gradient norm at the end of Newton steps from which the result has a warning
 
 
+@with_gradients()
 def forget(
     model: Measurable,
     train: Examples,

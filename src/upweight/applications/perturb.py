@@ -16,6 +16,7 @@ from upweight.core.capability_checks import require
 from upweight.core.choices import require_choice
 from upweight.core.deprecation import ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples, Id
+from upweight.core.library_calls import with_gradients
 from upweight.core.lookup import position_of
 from upweight.core.model import Measurable, Movable, Perturbable
 from upweight.core.scores import Unit, require_finite
@@ -141,6 +142,7 @@ class Perturbation(Tabular):
 
 
 @accept_old_keywords({"method": ReplacedBy("recipe")})
+@with_gradients()
 def perturb(
     model: Measurable,
     train: Examples,

@@ -15,6 +15,7 @@ from upweight.applications.greedy_choice import Choice, choose_criticisms, choos
 from upweight.core.blocks import require_count
 from upweight.core.capability_checks import require
 from upweight.core.examples import Examples, Id
+from upweight.core.library_calls import with_gradients
 from upweight.core.model import Embeddable, Measurable
 from upweight.core.progress import as_progress
 from upweight.core.tabular import Tabular
@@ -96,6 +97,7 @@ class Prototypes(Tabular):
         )
 
 
+@with_gradients()
 def prototypes(
     model: Measurable,
     train: Examples,
@@ -137,7 +139,7 @@ def prototypes(
     _require_enough(k, number, int(allowed.sum()))
     between = recipe.between(model, train)
     _require_positive(between)
-    report = as_progress(progress, "prototypes")
+    report = as_progress(progress, "prototypes", stacklevel=4)  # past the decorator
     if queries is None:
         target = between.mean(report)
         chosen = choose_prototypes(between, target, k, allowed)

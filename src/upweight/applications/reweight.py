@@ -21,11 +21,13 @@ from upweight.applications.weight_steps import FLOOR, final_weights
 from upweight.core.capability_checks import can, require
 from upweight.core.examples import Examples, Id
 from upweight.core.forecast import announced
+from upweight.core.library_calls import with_gradients
 from upweight.core.model import Differentiable, Measurable, Retrainable
 
 Array = NDArray[np.float64]
 
 
+@with_gradients()
 def reweight(
     model: Measurable,
     train: Examples,

@@ -18,6 +18,7 @@ from upweight.core.capability_checks import can, require
 from upweight.core.deprecation import BuiltBy, RenamedAttribute, ReplacedBy, accept_old_fields, accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.group_removal import group_effects
+from upweight.core.library_calls import with_gradients
 from upweight.core.model import Measurable, Retrainable
 from upweight.core.progress import no_progress
 from upweight.core.scores import Unit
@@ -151,6 +152,7 @@ def _slicing(by: Slicing | Mapping[str, Any] | Sequence[str] | str, **fields: An
     {"by": BuiltBy("uw.Slicing", _slicing), **deprecated_keywords.retraining_builder(ONE_BY_ONE)},
     positional=("failing",),
 )
+@with_gradients()
 def slices(
     model: Measurable,
     train: Examples,

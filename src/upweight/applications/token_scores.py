@@ -17,6 +17,7 @@ from upweight.core.blocks import blocks, require_count
 from upweight.core.capability_checks import require
 from upweight.core.choices import require_choice
 from upweight.core.examples import Examples, Id
+from upweight.core.library_calls import with_gradients
 from upweight.core.scores import Unit
 from upweight.core.token_scoring import LinearScores, ScoreDirection, Span, Split, TokenDifferentiable, TokenProducts
 
@@ -27,6 +28,7 @@ QUERY_BLOCK = 8  # queries whose vectors of all parameters are held at once
 SUM_TOLERANCE = 1e-3  # relative difference between a score and the sum over its tokens above which there is a warning
 
 
+@with_gradients()
 def token_scores(
     fitted: Fitted[Any, Any] | Explanation,
     queries: Examples | None = None,

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from upweight.core.announced_fit import with_forecast
 from upweight.core.archive import as_plain, well_formed
 from upweight.core.capability_checks import require, with_requirements
-from upweight.core.change_checks import check_changes_once
 from upweight.core.examples import Examples
 from upweight.core.fitted import Fitted, ModelT, RecipeT
+from upweight.core.library_calls import library_call
 from upweight.core.model import Measurable
 from upweight.core.promises import Promises
 from upweight.core.recipe_settings import settings_of
@@ -55,7 +55,7 @@ class Attributor(ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "fit" in vars(cls):
-            cls.fit = with_store(with_requirements(with_forecast(check_changes_once(cls.fit))))  # type: ignore[method-assign]
+            cls.fit = library_call(with_store(with_requirements(with_forecast(cls.fit))))  # type: ignore[method-assign]
 
     @property
     def promises(self) -> Promises:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
-P = ParamSpec("P")
-R = TypeVar("R")
 # The checksums computed in the current call: id of the data → (the data, which keeps the id taken; their checksum).
 # None outside of calls.
 SEEN_CHECKSUMS: ContextVar[dict[int, tuple[Any, int | None]] | None] = ContextVar("seen_checksums", default=None)
@@ -26,14 +23,3 @@ def one_change_check() -> Iterator[None]:
         yield
     finally:
         SEEN_CHECKSUMS.reset(token)
-
-
-def check_changes_once(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function to run inside `one_change_check`."""
-
-    @wraps(function)
-    def checked(*given: P.args, **named: P.kwargs) -> R:
-        with one_change_check():
-            return function(*given, **named)
-
-    return checked

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from upweight.core.announced_fit import announced_queries
 from upweight.core.answers import Answer, AnswerFacts, Block, combine_facts
 from upweight.core.blocks import blocks, require_count
-from upweight.core.change_checks import check_changes_once
 from upweight.core.departure import Departure, departure_of, with_departure
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples, Id, require_examples
 from upweight.core.forecast import announced, counted, watched
 from upweight.core.identity import checksum
+from upweight.core.library_calls import library_call
 from upweight.core.model import Measurable, Predictions
 from upweight.core.notebook_table import notebook_table
 from upweight.core.saved_fit import FitParts, Recipe, write_fit
@@ -116,7 +116,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         """The blocks for these queries, each checked for its shape and for scoring every training example once."""
         return Answer(self.blocks(queries), len(queries), len(self.train), type(self.recipe).__name__)
 
-    @check_changes_once
+    @library_call
     def attribute(self, queries: Examples | None = None) -> Scores:
         """Scores [query, train] of these queries.
 
@@ -156,7 +156,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         """
         return departure_of(self.original_model, self.model, self.train, queries)
 
-    @check_changes_once
+    @library_call
     def self_influence(self) -> Scores:
         """The score of every training example on itself, in one row `self`; large = memorised or mislabeled.
 
@@ -172,7 +172,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
             values = self.self_values()
         return self.scores(values[None, :], np.array(["self"]), self.train.ids, facts=self.self_facts())
 
-    @check_changes_once
+    @library_call
     def top(
         self, queries: Examples | None = None, k: int = 10, by: Mapping[Id, Any] | Sequence[Any] | None = None
     ) -> Top:
@@ -209,7 +209,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
             groups = replace(summed, half_widths=None)
         return Top(queries.ids, self.train.ids[positions], values, k, unit, diagnostics, groups)
 
-    @check_changes_once
+    @library_call
     def selected(self, queries: Examples, ids: Any) -> Scores:
         """Scores [query, train] for these training examples alone; influence computes no others.
 
@@ -237,7 +237,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
             values[:, inside] = block[:, positions[inside] - where.start]
         return values, answer.facts
 
-    @check_changes_once
+    @library_call
     def save(self, path: str | Path) -> None:
         """Write the fit to one file; `recipe.load(path, model, train)` gives the same answers.
 

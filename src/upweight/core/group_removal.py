@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from upweight.core.answers import AnswerFacts
 from upweight.core.attributor import Fitted, ModelT, RecipeT
-from upweight.core.change_checks import check_changes_once
 from upweight.core.departure import with_departure
 from upweight.core.examples import Examples, Id
 from upweight.core.forecast import announced
+from upweight.core.library_calls import library_call
 from upweight.core.scores import Scores, Unit
 from upweight.core.weights import require_part
 
@@ -55,7 +55,7 @@ class GroupRemoval(Fitted[RecipeT, ModelT]):
         """Why this fit cannot estimate removals, as a clause for a message; None if it can."""
         return None
 
-    @check_changes_once
+    @library_call
     def answer_groups(
         self,
         groups: Mapping[str, Sequence[Id]],

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from upweight.core.capability_checks import require
 from upweight.core.examples import Examples, Id
+from upweight.core.library_calls import with_gradients
 from upweight.core.plottable import Plottable
 from upweight.core.responsive import Responsive
 from upweight.core.scores import Scores
@@ -120,6 +121,7 @@ class InfluenceGap(Plottable):
         return f"InfluenceGap({len(self.removals)} removals × {len(self.query_ids)} queries; {self.sentence})"
 
 
+@with_gradients()
 def influence_gap(
     model: Any,
     train: Examples,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from upweight.core.capability_checks import require
 from upweight.core.examples import Examples, Id
+from upweight.core.library_calls import with_gradients
 from upweight.core.progress import Progress, no_progress
 from upweight.core.responsive import Response, ResponseTerms, Responsive, UnboundedError
 from upweight.evaluate.removals import Removal, as_removals
@@ -18,6 +19,7 @@ from upweight.evaluate.truth import Truth, identity_or_none
 CONVERGED = 1e-3  # norm of the gradient, relative to that at the start of the search
 
 
+@with_gradients()
 def pbrf(
     model: Any,
     train: Examples,

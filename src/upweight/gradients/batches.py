@@ -118,11 +118,16 @@ def _describe_value(value: Any) -> str:
     return f"({describe(value)})" if isinstance(value, Mapping | list | tuple) else f"a {type(value).__name__}"
 
 
+def as_constant(tensor: Tensor) -> Tensor:
+    """The tensor for use in a graph, which takes none that a caller's `torch.inference_mode()` made."""
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
 def to_device(batch: Any, device: torch.device, dtype: torch.dtype) -> Any:
     """Move a batch to a device and its floating-point tensors to this precision; an object with `.to` moves itself."""
 
     def move(tensor: Tensor) -> Tensor:
-        return tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
+        return as_constant(tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device))
 
     try:
         return map_tensors(move, batch)

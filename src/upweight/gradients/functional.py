@@ -126,11 +126,6 @@ def gradient(
     return out
 
 
-def as_constant(tensor: Tensor) -> Tensor:
-    """The tensor for use in a graph, which takes none that a caller's `torch.inference_mode()` made."""
-    return tensor.clone() if tensor.is_inference() else tensor
-
-
 def batch_tensors(batch: Any) -> list[Tensor]:
     """The tensors of a batch, in a fixed order. Raises TypeError for a batch of unknown structure."""
     tensors: list[Tensor] = []

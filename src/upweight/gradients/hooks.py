@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from upweight.gradients.batches import as_constant
 from upweight.gradients.captured_batch import CapturedBatch
-from upweight.gradients.functional import as_constant
 from upweight.gradients.gradient_terms import DenseTerm, GradientTerm, OuterTerm
 from upweight.gradients.layers import LayerKind, LeafKind, layer_kind
 from upweight.gradients.network import Network

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upweight.core.examples import Examples
+from upweight.core.library_calls import with_gradients
 from upweight.gradients.batches import collate as stack
 from upweight.gradients.batches import to_device
 from upweight.gradients.failed_calls import raise_explained, raise_failed_collate
@@ -44,8 +45,9 @@ class Network:
         notes: facts that a reader of the scores should know, as sentences.
 
     Raises:
-        ValueError: the net has no trainable parameters, complex, lazy or sharded parameters, batch norm without running
-            statistics, or an embedding that renormalises its weights.
+        ValueError: the net has no trainable parameters, complex, lazy or sharded parameters, tensors made inside
+            `torch.inference_mode()`, batch norm without running statistics, or an embedding that renormalises its
+            weights.
     """
 
     def __init__(
@@ -93,6 +95,12 @@ class Network:
                 raise ValueError(
                     f"parameter {name!r} is complex: gradients of real and imaginary parts are not defined "
                     "here; freeze it with requires_grad_(False) or split it into two real parameters"
+                )
+        for name, tensor in (*named.items(), *self.net.named_buffers()):
+            if not nn.parameter.is_lazy(tensor) and tensor.is_inference():
+                raise ValueError(
+                    f"{name!r} was made, loaded or cast inside torch.inference_mode(), and such a tensor has no "
+                    "gradients; do that outside of it, or pass copy.deepcopy(net), made outside"
                 )
         for name, module in self.net.named_modules():
             if isinstance(module, BATCH_NORMS) and module.running_mean is None:
@@ -245,6 +253,7 @@ def unwrap(net: nn.Module) -> nn.Module:
     return unwrap(inside) if isinstance(inside, nn.Module) else net
 
 
+@with_gradients()
 def copy_net(net: nn.Module) -> nn.Module:
     """A copy of a net with its hooks. Raises TypeError if the net holds tensors with a graph."""
     try:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from upweight.gradients.functional import as_constant, gradient, vmapped_gradients
+from upweight.gradients.batches import as_constant
+from upweight.gradients.functional import gradient, vmapped_gradients
 from upweight.gradients.matrices import flatten_each
 from upweight.gradients.network import Network
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from upweight.core.examples import Examples
+from upweight.gradients.batches import as_constant
 from upweight.gradients.failed_calls import first_line
-from upweight.gradients.functional import as_constant, plain_attention
+from upweight.gradients.functional import plain_attention
 from upweight.gradients.network import Network
 from upweight.gradients.network_memo import NetworkMemo
 

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Attributor, Promises
 from upweight.core.blocks import blocks
-from upweight.core.change_checks import check_changes_once
 from upweight.core.choices import require_choice
 from upweight.core.deprecation import ReplacedBy, accept_old_fields
 from upweight.core.examples import Examples, Id
 from upweight.core.forecast import counted, equal_steps
 from upweight.core.group_removal import GroupEffects, GroupRemoval
 from upweight.core.laws import Law
+from upweight.core.library_calls import library_call
 from upweight.core.model import Differentiable, Parametric
 from upweight.core.replay import Replay
 from upweight.core.replayable import Replayable
@@ -191,7 +191,7 @@ class FittedMetagradient(GroupRemoval[Metagradient, Any]):
         """The score of each training example on itself."""
         return np.concatenate([values for values, _ in self._self_blocks()])
 
-    @check_changes_once
+    @library_call
     def self_influence(self) -> Scores:
         """One row, `self`, in the unit that retraining confirms on the training examples."""
         self.require_unchanged()

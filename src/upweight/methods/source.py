@@ -14,11 +14,11 @@ from upweight.core.answers import AnswerFacts, Blocks
 from upweight.core.attributor import Attributor, Fitted, Promises
 from upweight.core.blocks import blocks
 from upweight.core.capability_checks import require
-from upweight.core.change_checks import check_changes_once
 from upweight.core.checkpoints import Checkpointed, Layered, Segment, Stepwise
 from upweight.core.curvature_recipes import EKFAC, CurvatureRecipe
 from upweight.core.examples import Examples
 from upweight.core.forecast import counted
+from upweight.core.library_calls import library_call
 from upweight.core.modules import Modules, as_parts
 from upweight.core.rows import Rows
 from upweight.core.scores import Scores, Unit
@@ -125,7 +125,7 @@ class FittedSteps(Fitted[SOURCE, Checkpointed]):
         """The score of each training example on itself, from a backward pass for every example."""
         return np.concatenate([np.diagonal(values[:, block.start :]) for block, _, values in self._self_blocks()])
 
-    @check_changes_once
+    @library_call
     def self_influence(self) -> Scores:
         """One row, `self`, and warnings if the backward pass of an example ended early or predicts no removal."""
         self.require_unchanged()

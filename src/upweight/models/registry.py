@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.change_checks import check_changes_once
 from upweight.core.examples import Examples, require_examples
+from upweight.core.library_calls import library_call
 from upweight.core.measurement import Measurement, as_measurement
 from upweight.core.model import Retrainable
 from upweight.core.model_reader import ModelReader, UnsupportedSettingsError
@@ -45,7 +45,7 @@ OPTIONS = {  # option of `explainable` → the models that it is for
 }
 
 
-@check_changes_once
+@library_call
 def explainable(
     estimator: Any,
     train: Examples,
@@ -134,7 +134,7 @@ def _with_observations(model: Retrainable, given: Any, train: Examples) -> Retra
     return with_observations(model, given, examples_of(given), train)
 
 
-@check_changes_once
+@library_call
 def refittable(
     estimator: Any, train: Examples, measure: Measurement | Callable[[NDArray[np.float64], Any], Any] | None = None
 ) -> Refittable:

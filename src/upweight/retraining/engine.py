@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.change_checks import check_changes_once
 from upweight.core.examples import Examples
+from upweight.core.library_calls import library_call
 from upweight.core.model import Parametric
 from upweight.core.stackable import Stack
 from upweight.core.task_clock import TaskClock
@@ -36,7 +36,7 @@ Array = NDArray[np.float64]
 logger = logging.getLogger("upweight")
 
 
-@check_changes_once
+@library_call
 def run_tasks(
     retraining: Retraining,
     model: Any,

@@ -13,6 +13,7 @@ from torch import nn
 from upweight.core.capability_checks import require
 from upweight.core.examples import Examples
 from upweight.core.forgettable import Forgettable, ForgottenStep, Route, Unlearned
+from upweight.core.library_calls import library_call
 from upweight.core.model import Parametric, Retrainable
 from upweight.core.replay import Replay
 from upweight.core.replayable import Replayable
@@ -71,6 +72,7 @@ class RetrainableNetwork(Stackable, Replayable, Steerable, Forgettable, Parametr
             "TorchModel.trained(net, loss, train, training=…)"
         )
 
+    @library_call
     def retrain(self, train: Examples, weights: Array, seed: int = 0) -> Self:
         """A new net, trained from the beginning with these example weights (n,) multiplied by the examples' own.
 
@@ -125,6 +127,7 @@ class RetrainableNetwork(Stackable, Replayable, Steerable, Forgettable, Parametr
         rebatched = self.training.denominator == "rebatched"  # batches contain only examples of weight above 0
         return self.training.time(len(weighted_positions(train)) if rebatched else len(train))
 
+    @library_call
     def replay(self, train: Examples, weights: Array, seed: int = 0) -> TrainingReplay:
         """The training with these example weights (n,), with exact derivatives in the weights.
 

@@ -15,6 +15,7 @@ from upweight.core.curvature import Curvature
 from upweight.core.deprecation import BuiltBy, ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.identity import digests
+from upweight.core.library_calls import library_call
 from upweight.core.memory import BYTES_OF_A_NUMBER, queries_within
 from upweight.core.model import Predictions
 from upweight.core.objective import Objective
@@ -129,6 +130,7 @@ class TorchModel(
         return copied
 
     @classmethod
+    @library_call
     def trained(
         cls,
         net: nn.Module | Callable[[int], nn.Module],
