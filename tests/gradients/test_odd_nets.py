@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from itertools import product
-from pathlib import Path
-from traceback import extract_tb
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ import torch
 from torch import nn
 
 import upweight as uw
+from support.autograd_rows import gradients, is_sentence
 from support.layer_nets import LAYER_NETS, REFUSED
 from support.odd_nets import ODD_NETS, OddNet
 from upweight.gradients.functional import plain_attention
@@ -29,19 +28,6 @@ NO_HESSIAN = {"embedding bag", "sparse embedding bag"}
 REFUSABLE = {"bag with padding and scale", "nested output"}  # by second-order recipes
 LINEAR_LOSS = {"absolute loss"}
 NO_OUTPUT = {"tuple", "dict", "autoencoder", "derivative in the loss", "net called twice"}
-
-
-def gradients(model: uw.TorchModel, examples: uw.Examples, create_graph: bool = False) -> torch.Tensor:
-    """Per-example gradients by autograd, one example at a time, (n, parameters)."""
-    network, rows = model.network, []
-    with network.preserved():
-        parameters = list(network.parameters().values())
-        for example in examples.batches(1):
-            loss = network.loss(network.net, network.batch(example)).sum()
-            grads = torch.autograd.grad(loss, parameters, allow_unused=True, create_graph=create_graph)
-            dense = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, grads, strict=True)]
-            rows.append(torch.cat([block.flatten() for block in dense]))
-    return torch.stack(rows)
 
 
 def dense_inverse(name: str, recipe: Any, rows: np.ndarray) -> np.ndarray | None:
@@ -129,16 +115,6 @@ def rows_of(
         blocks = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, parts, strict=True)]
         rows.append(torch.cat([block.flatten() for block in blocks]))
     return rows
-
-
-def is_sentence(error: Exception) -> bool:
-    """Whether an error is one of this package, with words that help, and not one that came through from another."""
-    source = Path(extract_tb(error.__traceback__)[-1].filename).resolve()
-    return (
-        isinstance(error, ValueError | TypeError)
-        and len(str(error)) > 30
-        and source.is_relative_to(Path(uw.__file__).resolve().parent)
-    )
 
 
 def cases() -> Iterator[Any]:

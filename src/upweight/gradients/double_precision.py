@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from upweight.core.examples import Examples
-from upweight.gradients.network import Network, Quantity, copy_net
+from upweight.gradients.copied_net import copy_net
+from upweight.gradients.network import Network, Quantity
 
 MAX_DOUBLED_NUMBERS = 1 << 24  # of parameters, frozen ones included: 128 MB in float64
 _doubled: WeakKeyDictionary[Network, tuple[int, Network]] = WeakKeyDictionary()

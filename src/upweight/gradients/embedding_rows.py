@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
-from upweight.gradients.network import Network, Quantity, copy_net
+from upweight.gradients.copied_net import copy_net
+from upweight.gradients.network import Network, Quantity
 from upweight.gradients.preserve_model import without_graph
 
 Array = NDArray[np.float64]

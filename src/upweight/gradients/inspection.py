@@ -120,7 +120,7 @@ def inspect(network: Network, quantity: Quantity, examples: Examples) -> Inspect
     compared = checked_sets(network, quantity).choose(examples, size)
     if compared is not None:
         wrong = _compare_batch(network, function, examples.take(compared), inspection)
-        inspection = _add_to_fallback(network, quantity, wrong) if wrong else inspection
+        inspection = _add_to_fallback(network, quantity, inspection, wrong) if wrong else inspection
     return inspection
 
 
@@ -129,17 +129,19 @@ def _function(network: Network, quantity: Quantity) -> Quantity:
     return "loss" if network.measure is None else quantity
 
 
-def _add_to_fallback(network: Network, quantity: Quantity, names: Collection[str]) -> Inspection:
-    """The inspection with these parameters left to autograd, from now on."""
+def _add_to_fallback(
+    network: Network, quantity: Quantity, inspection: Inspection, names: Collection[str]
+) -> Inspection:
+    """The inspection with these parameters left to autograd, from now on if it is that of the network."""
     inspections, function = _INSPECTIONS.get_or_make(network, dict), _function(network, quantity)
-    before = inspections[function]
+    before = inspections.get(function, inspection)
     fallback = tuple(name for name in network.names if name in {*before.fallback, *names})
     missing = sum(prod(network.shapes[name]) for name in fallback)
     added = missing - sum(prod(network.shapes[name]) for name in before.fallback)
-    inspections[function] = replace(
-        before, fallback=fallback, covered=1 - missing / network.size, floats=before.floats + added
-    )
-    return inspections[function]
+    after = replace(before, fallback=fallback, covered=1 - missing / network.size, floats=before.floats + added)
+    if function in inspections:
+        inspections[function] = after
+    return after
 
 
 def inspections_of(network: Network) -> tuple[Inspection, ...]:
@@ -198,7 +200,7 @@ def backpropagate(network: Network, examples: Examples, inspection: Inspection, 
 
 def widened(network: Network, quantity: Quantity, inspection: Inspection, error: UnassignableError) -> Inspection:
     """The inspection that leaves the parameters of the error to autograd; raises the error if it does so already."""
-    wider = _add_to_fallback(network, quantity, error.names)
+    wider = _add_to_fallback(network, quantity, inspection, error.names)
     if set(wider.fallback) == set(inspection.fallback):
         raise error
     return wider

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upweight.core.examples import Examples
-from upweight.core.library_calls import with_gradients
 from upweight.gradients.batches import collate as stack
 from upweight.gradients.batches import to_device
+from upweight.gradients.copied_net import copy_net
 from upweight.gradients.failed_calls import raise_explained, raise_failed_collate
 from upweight.gradients.loss_parameters import notes_of_loss
 from upweight.gradients.matrices import flatten_each
@@ -181,9 +181,9 @@ class Network:
         parts = torch.split(matrix, [prod(self.shapes[name]) for name in self.names], dim=1)
         return {name: part.reshape(len(part), *self.shapes[name]) for name, part in zip(self.names, parts, strict=True)}
 
-    def writable_copy(self) -> Network:
+    def writable_copy(self, with_hooks: bool = True) -> Network:
         """The same network on a copy of the net, whose parameters may be overwritten; all others are frozen there."""
-        net = copy_net(self.net)
+        net = copy_net(self.net, with_hooks)
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(name in self.names)
         return Network(net, self.loss, self.measure, self.collate)
@@ -251,17 +251,6 @@ def unwrap(net: nn.Module) -> nn.Module:
     if isinstance(net, nn.DataParallel | nn.parallel.DistributedDataParallel):
         inside = net.module
     return unwrap(inside) if isinstance(inside, nn.Module) else net
-
-
-@with_gradients()
-def copy_net(net: nn.Module) -> nn.Module:
-    """A copy of a net with its hooks. Raises TypeError if the net holds tensors with a graph."""
-    try:
-        return copy.deepcopy(net)
-    except RuntimeError as error:
-        raise TypeError(
-            f"the net cannot be copied ({error}); detach the tensors with a graph among its attributes"
-        ) from error
 
 
 def require_one_per_example(what: str, values: Any, ids: Any) -> None:

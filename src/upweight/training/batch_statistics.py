@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upweight.core.examples import Examples
+from upweight.gradients.copied_net import copy_net
 from upweight.gradients.functional import LossModule, plain_attention
-from upweight.gradients.network import BATCH_NORMS, Network, copy_net
+from upweight.gradients.network import BATCH_NORMS, Network
 
 SYNCHRONISED = (
     "is a SyncBatchNorm, whose statistics are over the batches of all processes; one process that follows the training "

@@ -19,6 +19,18 @@ def preserve_random_state(device: torch.device) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def preserve_buffers(net: nn.Module) -> Iterator[None]:
+    """Restore the buffers of a net on exit."""
+    buffers = [(buffer, buffer.clone()) for buffer in net.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+
 def seed_torch(device: torch.device, seed: int) -> None:
     """Seed torch's random numbers on the CPU and this device; torch.manual_seed is ten times as slow."""
     torch.default_generator.manual_seed(seed)
@@ -41,7 +53,7 @@ def prepare_network(training: Training, network: Network, seed: int) -> Network:
             "the training does not say where it begins: pass Training(initial=…), a function seed -> net that makes "
             "the untrained net, or the state dict of the net before it was trained"
         )
-    copy = network.writable_copy()
+    copy = trainable_copy(network)
     initial = read_initial(training, copy, seed)
     buffers = dict(copy.net.named_buffers())
     with torch.no_grad():
@@ -51,6 +63,18 @@ def prepare_network(training: Training, network: Network, seed: int) -> Network:
                 raise ValueError(f"expected initial {name!r} of shape {tuple(tensor.shape)}, got {got}")
             tensor.copy_(initial[name])
     copy.net.train()
+    return copy
+
+
+def trainable_copy(network: Network) -> Network:
+    """A copy of the network to train, without hooks on gradients, whose embeddings give dense gradients.
+
+    Not all derivatives through a training would call such hooks, and sparse gradients have no second derivatives.
+    """
+    copy = network.writable_copy(with_hooks=False)
+    for module in copy.net.modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            module.sparse = False
     return copy
 
 

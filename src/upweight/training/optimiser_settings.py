@@ -197,7 +197,8 @@ def read_state(net: nn.Module, optimiser: Any) -> dict[str, Tensor]:
     for parameter, name in names.items():
         for key, value in optimiser.state.get(parameter, {}).items():
             if value is not None:
-                tensors[f"{key}.{name}"] = torch.as_tensor(value)
+                tensor = torch.as_tensor(value)
+                tensors[f"{key}.{name}"] = tensor.to_dense() if tensor.is_sparse else tensor
     return tensors
 
 

@@ -23,6 +23,7 @@ from upweight.gradients.network import BATCH_NORMS, Network
 from upweight.training.adjoint import TrainingStep, pull_back
 from upweight.training.batch_statistics import statistic_gradients
 from upweight.training.checkpoint_file import STATE
+from upweight.training.initial_network import trainable_copy
 from upweight.training.module_modes import set_modes
 from upweight.training.optimiser_step import OptimiserState, initial_state, state_names
 from upweight.training.recorded_batches import Batch, positions_of
@@ -85,7 +86,7 @@ class RecordedSteps(Stepwise):
         training = trajectory.steps.training(trajectory.recorded_rates(), steps, network.names)
         positions = training.drawn(np.arange(len(train)), 0)
         training = replace(training, augment=trajectory.augment)
-        copy = network.writable_copy()
+        copy = trainable_copy(network)
         random_states = self._set_mode(copy.net, trajectory)
         kinds: dict[str, Any] = {"batch norm": BATCH_NORMS, "dropout": nn.modules.dropout._DropoutNd}
         modules = [(name, module) for name, module in copy.net.named_modules() if module.training]

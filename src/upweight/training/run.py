@@ -17,7 +17,14 @@ from upweight.core.forecast import counted
 from upweight.gradients.batches import collate, map_tensors, to_device
 from upweight.gradients.failed_calls import raise_failed_augment
 from upweight.gradients.network import Network, require_one_per_example
-from upweight.training.initial_network import prepare_network, preserve_random_state, seed_torch, set_random_state
+from upweight.gradients.preserve_model import without_graph
+from upweight.training.initial_network import (
+    prepare_network,
+    preserve_buffers,
+    preserve_random_state,
+    seed_torch,
+    set_random_state,
+)
 from upweight.training.optimiser_step import OptimiserState, StepFactors, initial_state, trained_parameters, update
 from upweight.training.parameter_groups import StepSettings
 from upweight.training.recipe import Training
@@ -90,10 +97,10 @@ class Run:
         """Whether a step draws random numbers (dropout, augmentation); assumed on any device but the CPU."""
         if self.training.augment is not None or self.network.device != CPU:
             return True
-        with preserve_random_state(self.network.device), torch.no_grad():
+        with preserve_random_state(self.network.device), preserve_buffers(self.network.net):
             self.batch(0)
             before = torch.get_rng_state()
-            self.network.call("loss", self.batch(0))
+            without_graph(lambda: self.network.call("loss", self.batch(0)))
             return not torch.equal(torch.get_rng_state(), before)
 
     def batch(self, t: int, number: int = 0) -> Any:
@@ -130,14 +137,11 @@ class Run:
 
     def _draw(self, t: int, number: int) -> None:
         """Draw the random numbers of one batch of step t; the net's buffers stay as they are."""
-        buffers = [(buffer, buffer.clone()) for buffer in self.network.net.buffers()]
         batch = self._read_batch(self.positions[t][self.passes(t)[number]])
-        with torch.no_grad():
-            if self.training.augment is not None:
-                batch = self._augmented(batch, torch.default_generator)
-            self.network.call("loss", batch)
-            for buffer, before in buffers:
-                buffer.copy_(before)
+        if self.training.augment is not None:
+            batch = self._augmented(batch, torch.default_generator)
+        with preserve_buffers(self.network.net):
+            without_graph(lambda: self.network.call("loss", batch))
 
     def means(self, t: int) -> list[slice]:
         """The parts of the positions of step t over each of which a mean is taken."""

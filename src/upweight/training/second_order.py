@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 
 from upweight.gradients.functional import LossModule, call_with, plain_attention
+from upweight.gradients.preserve_model import without_graph
 from upweight.training.batch_statistics import BatchStatistics, followed_norms, require_no_synchronised_norm
-from upweight.training.initial_network import preserve_random_state
+from upweight.training.initial_network import preserve_buffers, preserve_random_state
 from upweight.training.module_modes import copy_modes
 from upweight.training.plain_cross_entropy import GatheredLosses
+from upweight.training.plain_dropout import PlainDropout
 from upweight.training.run import Run
 
 VECTOR_BYTES = 1 << 28  # bytes of the vectors of one pass, and of what the pass stores for them
+SAME_LOSS = 1e-2  # difference of losses that rounding explains, in low precision too, relative to their mean
 Losses = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -26,6 +29,10 @@ _MISSING = (
     "not yet support",
     "is not implemented",
     "NYI",
+    "setup_context",  # of an autograd.Function
+    "saved tensor hooks",  # of activation checkpointing
+    "functorch transform",  # of losses that differentiate inside
+    "doesn't have storage",  # of operators that read memory, such as packing of sequences
 )  # what torch says of operators that lack a mode
 
 
@@ -70,6 +77,8 @@ class SecondOrderProducts:
         self.statistics = BatchStatistics(network, norms) if norms else None
         self._whole = LossModule(network if self.statistics is None else self.statistics.network, "loss")
         self._passes_before = [0, *accumulate(len(run.passes(t)) for t in range(run.steps))]
+        if run.is_random:
+            self._require_same_numbers()
 
     @property
     def size(self) -> int:
@@ -131,13 +140,31 @@ class SecondOrderProducts:
         """Σᵢ cᵢ ∇ℓᵢ of step t for coefficients c (k, batch): (k, p)."""
         total, start = theta.new_zeros(len(coefficients), len(theta)), self._start()
         for number, part in enumerate(self._run.passes(t)):
-            with preserve_random_state(theta.device), plain_attention():
+            with preserve_random_state(theta.device), plain_attention(), _require_forward_mode():
                 losses = self._losses(t, number)
                 vjp: Callable[[Tensor], tuple[Tensor]] = torch.func.vjp(
                     lambda at, losses=losses: losses(at, start)[0], theta
                 )[1]
                 total += torch.func.vmap(lambda c, vjp=vjp: vjp(c)[0])(coefficients[:, part])
         return total
+
+    def _require_same_numbers(self) -> None:
+        """Raise ValueError if the first step draws other random numbers here than in training."""
+        network = self._run.network
+        theta = torch.cat([p.detach().reshape(-1) for p in network.parameters().values()])
+        with preserve_random_state(network.device), plain_attention(), _require_forward_mode():
+            with preserve_buffers(network.net):
+                trained = self._run.losses(0).detach()
+            with preserve_buffers(network.net):
+                found: Tensor = torch.func.vjp(self._losses(0, 0), theta, self._start())[0][0]
+        difference = float((found - trained).abs().max())
+        if difference > SAME_LOSS * float(trained.abs().mean()):
+            raise ValueError(
+                "expected a net that draws the same random numbers in torch.func as in training, but its losses in the "
+                f"first step are other ones (by up to {difference:.2g}): torch draws otherwise there for a layer with "
+                "random numbers. Train without it, or use a method that does not go back through the training "
+                "(Influence, TracIn) or that retrains (LeaveOneOut)"
+            )
 
     def _start(self) -> Tensor:
         """The running statistics in the run's net, (b,); they matter for norms in eval mode alone."""
@@ -155,7 +182,7 @@ class SecondOrderProducts:
                 self.statistics.start(statistics, self._passes_before[t] + number)
                 copy_modes(run.network.net, self.statistics.network.net)
                 named |= {f"net.{name}": buffer for name, buffer in run.network.net.named_buffers()}
-            with GatheredLosses():
+            with GatheredLosses(), PlainDropout() if run.is_random else nullcontext():
                 values: Tensor = call_with(self._whole, named, batch)
             return values, statistics if self.statistics is None else self.statistics.finish()
 
@@ -167,11 +194,12 @@ def _changed_buffers(run: Run) -> dict[str, Tensor]:
     require_no_synchronised_norm(run.network.net)
     buffers = dict(run.network.net.named_buffers())
     before = {name: b.clone() for name, b in buffers.items()}
-    with preserve_random_state(run.network.device), torch.no_grad():
-        run.losses(0)
+    with preserve_random_state(run.network.device):
+        without_graph(lambda: run.losses(0))
     changed = {name: b for name, b in before.items() if not torch.equal(buffers[name], b)}
     for name, buffer in changed.items():
-        buffers[name].copy_(buffer)
+        with torch.no_grad():
+            buffers[name].copy_(buffer)
     return changed
 
 

@@ -42,9 +42,12 @@ def choose_copies(run: Run) -> Stack:
     with preserve_random_state(run.network.device):
         counter = FlopCounterMode(display=False)
         before = [b.clone() for b in run.network.net.buffers()]
-        with counter:
-            losses = run.losses(0)
-            torch.autograd.grad(losses.sum(), list(run.network.parameters().values()), allow_unused=True)
+        try:
+            with counter:
+                losses = run.losses(0)
+                torch.autograd.grad(losses.sum(), list(run.network.parameters().values()), allow_unused=True)
+        except RuntimeError as error:  # torch counts no modules that are called inside of others' parameters
+            return Stack(1, f"torch cannot count what a step of this net takes ({str(error).splitlines()[0]})")
         if any(not torch.equal(a, b) for a, b in zip(before, run.network.net.buffers(), strict=True)):
             return Stack(1, "training changes buffers of the net (batch statistics)")
         reason = _why_not_stackable(run, losses.detach())

@@ -80,7 +80,7 @@ def moment_sketches(tensors: Mapping[str, Tensor]) -> Sketches:
 
 def sketch(tensor: Tensor) -> Tensor:
     """At most `SKETCH_WIDTH` numbers in float64 that summarise a tensor; the tensor itself if it has no more."""
-    flat = tensor.reshape(-1).cpu().double()
+    flat = (tensor.to_dense() if tensor.is_sparse else tensor).reshape(-1).cpu().double()
     if len(flat) <= SKETCH_WIDTH:
         return flat.clone()
     padded = torch.zeros(-(-len(flat) // SKETCH_WIDTH) * SKETCH_WIDTH, dtype=torch.float64)

@@ -14,7 +14,8 @@ from upweight.core.examples import Examples
 from upweight.core.objective import Objective
 from upweight.core.stackable import Stack
 from upweight.core.weights import sample_weights
-from upweight.gradients.network import BATCH_NORMS, Network, copy_net
+from upweight.gradients.copied_net import copy_net
+from upweight.gradients.network import BATCH_NORMS, Network
 from upweight.training.recipe import Training
 from upweight.training.recorded_start import require_recorded_start
 from upweight.training.run import Run, replay, set_parameter_views

@@ -22,9 +22,10 @@ from upweight.core.objective import Objective
 from upweight.core.picklable import require_picklable
 from upweight.gradients import optimality, predictions
 from upweight.gradients.captured_rows import CapturedRows
+from upweight.gradients.copied_net import copy_net
 from upweight.gradients.gradient_totals import collect_totals
 from upweight.gradients.inspection import inspections_of, share_inspections
-from upweight.gradients.network import Network, PerExampleFunction, copy_net, unwrap
+from upweight.gradients.network import Network, PerExampleFunction, unwrap
 from upweight.gradients.outputs import share_joint_axes
 from upweight.models.pytorch.checkpointed_network import CheckpointedNetwork, hold_untrained_fixed
 from upweight.models.pytorch.embeddable_network import EmbeddableNetwork
