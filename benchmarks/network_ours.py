@@ -38,10 +38,12 @@ RECIPES = {
     "Hessian": uw.Hessian(),
     **{name: getattr(uw, name)() for name in ("DataInf",) if name in uw.__all__},
 }
+ALL = 10**9  # examples: more than there are
 ALL_DIRECTIONS = Limits(exact_numbers=1 << 50)
 CONTENDERS = {f"upweight {name}": influence(recipe) for name, recipe in RECIPES.items()}
 CONTENDERS |= {
     "upweight EKFAC, all directions": influence(uw.EKFAC(), ALL_DIRECTIONS),
+    "upweight EKFAC, eigenvalues from all": influence(uw.EKFAC(eigenvalue_examples=ALL)),
     "upweight EKFAC, eigenvalues from 100": influence(uw.EKFAC(eigenvalue_examples=100)),
     "upweight default": influence(None),
 }

@@ -14,8 +14,9 @@ from torch import Tensor, nn  # noqa: E402
 
 import upweight as uw  # noqa: E402
 from support.curved_nets import fit  # noqa: E402
-from upweight.curvature.eigenvalue_sample import eigenvalue_sample  # noqa: E402
+from upweight.curvature.eigenvalue_sample import eigenvalue_count, eigenvalue_sample  # noqa: E402
 from upweight.curvature.ekfac import FittedEKFAC  # noqa: E402
+from upweight.curvature.limits import Limits  # noqa: E402
 
 N, MOST, DAMPING = 24, 7, 0.05
 
@@ -86,6 +87,22 @@ def test_copies_are_chosen_together_and_counted_one_by_one() -> None:
 def test_as_many_as_there_are_is_all_of_them() -> None:
     np.testing.assert_array_equal(products(fitted(N)), products(fitted(None)))
     assert "eigenvalues_from" not in fitted(N).diagnostics
+
+
+def test_where_directions_are_grouped_a_quarter_of_the_examples_is_the_default() -> None:
+    counts = np.random.default_rng(2).integers(0, 4, N).astype(float)
+    summed = replace(fitted(None, weights=counts).summed, limits=Limits(exact_numbers=0, eigenvalue_examples=4))
+    total = int(counts.sum())
+    assert eigenvalue_count(summed) == -(-total // 4) > 4
+    assert eigenvalue_count(replace(summed, limits=Limits(exact_numbers=0))) == 100
+    assert eigenvalue_count(replace(summed, limits=Limits())) is None  # all directions are taken
+    part, whole = FittedEKFAC(summed), FittedEKFAC(summed, eigenvalue_examples=total)
+    chosen, _ = eigenvalue_sample(summed, -(-total // 4))
+    assert part.diagnostics["eigenvalues_from"] == f"{len(chosen)} of {len(summed.train)} examples"
+    assert "eigenvalues_from" not in whole.diagnostics
+    same = FittedEKFAC(summed, eigenvalue_examples=-(-total // 4))
+    np.testing.assert_array_equal(products(part), products(same))
+    assert np.abs(products(whole) - products(part)).max() > 1e-3 * np.abs(products(whole)).max()
 
 
 def test_the_sample_is_said_also_by_a_saved_fit(tmp_path: Any) -> None:

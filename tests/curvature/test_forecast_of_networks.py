@@ -15,6 +15,7 @@ from support.network_families import cnn, cross_entropy, digits, mlp  # noqa: E4
 from upweight.core import forecast  # noqa: E402
 from upweight.curvature.forecast import forecast_answer, forecast_fit  # noqa: E402
 from upweight.curvature.pilot import Pilot  # noqa: E402
+from upweight.curvature.price import counted_flops  # noqa: E402
 from upweight.curvature.summed_objective import SummedObjective  # noqa: E402
 from upweight.gradients.captured_batch import CapturedBatch  # noqa: E402
 
@@ -54,11 +55,29 @@ def test_convolutions_have_one_too():
 @pytest.mark.parametrize("recipe", [uw.Influence(), uw.Influence(curvature=uw.WithinBudget(passes=500))], ids=str)
 def test_the_forecast_of_the_default_is_that_of_the_curvature_that_is_chosen(recipe, monkeypatch):
     monkeypatch.setattr("upweight.models.pytorch.forecast_network.SMALL_WORK", 0)
+    monkeypatch.setattr("upweight.models.pytorch.forecast_network.SHORT_FLOPS", 0)
     net = torch.nn.Sequential(torch.nn.Linear(64, 60), torch.nn.Tanh(), torch.nn.Linear(60, 10))
     wide = uw.TorchModel(net.double(), cross_entropy)
     assert recipe.fit(wide, TRAIN).diagnostics["curvature_choice"].startswith("EKFAC()")
     assert wide.forecast(recipe, TRAIN).parts.keys() == {"factors", "eigenvectors", "second moments"}
     assert wide.forecast(recipe, TRAIN, queries=4).parts["solving for queries"] == 0.0
+
+
+def test_work_of_few_counted_flops_has_no_pilot(monkeypatch):
+    monkeypatch.setattr("upweight.models.pytorch.forecast_network.SMALL_WORK", 0)
+    pilots = []
+    plain = Pilot.__init__
+    monkeypatch.setattr(Pilot, "__init__", lambda self, *given: pilots.append(self) or plain(self, *given))
+    short = model()
+    for recipe in (uw.EKFAC(), uw.KFAC(), uw.Diagonal(), uw.EmpiricalFisher()):
+        assert uw.RelatIF(curvature=recipe).fit(short, TRAIN).attribute(QUERIES) and not pilots
+    flops = counted_flops(SummedObjective.of(short.network, TRAIN, np.ones(100), 0.0), uw.EKFAC(), 0)
+    assert 6 * 100 * short.network.size < flops < 1e9
+    for limit, count in ((flops * 1.01, 0), (flops * 0.99, 1)):
+        monkeypatch.setattr("upweight.models.pytorch.forecast_network.SHORT_FLOPS", limit)
+        short.forecast(uw.Influence(curvature=uw.EKFAC()), TRAIN)
+        assert len(pilots) == count
+    assert short.forecast(uw.Influence(curvature=uw.Hessian()), TRAIN) is not None and len(pilots) == 2
 
 
 def test_a_pilot_looks_at_one_example_in_a_hundred_and_at_more_if_that_is_fast(monkeypatch):
@@ -73,6 +92,7 @@ def test_a_pilot_looks_at_one_example_in_a_hundred_and_at_more_if_that_is_fast(m
 def test_a_fit_that_is_forecast_gives_the_same_scores(recipe, monkeypatch, capsys):
     plain = recipe.fit(model(), TRAIN).attribute(QUERIES).values
     monkeypatch.setattr("upweight.models.pytorch.forecast_network.SMALL_WORK", 0)
+    monkeypatch.setattr("upweight.models.pytorch.forecast_network.SHORT_FLOPS", 0)
     monkeypatch.setattr(forecast, "LONG_SECONDS", 0.0)
     monkeypatch.setattr(forecast.Forecast, "seconds", 60.0)
     fitted = recipe.fit(model(), TRAIN)

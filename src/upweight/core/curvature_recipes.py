@@ -115,8 +115,9 @@ class EKFAC:
     """KFAC with eigenvalues corrected to the true second moments (George et al. 2018); labels as for KFAC.
 
     Args:
-        eigenvalue_examples: about how many examples the eigenvalues are estimated from, chosen by their contents; None
-            for all. A small part saves half of the fit; eigenvectors are those of all examples.
+        eigenvalue_examples: about how many examples the eigenvalues are estimated from, chosen by their contents. A
+            small part saves half of the fit; eigenvectors are those of all examples. None for all, or for a quarter
+            (at least 100) where the label directions of each example are added in groups.
 
     Raises:
         ValueError: fewer than one example.

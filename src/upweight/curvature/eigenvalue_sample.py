@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import numpy as np
 
 from upweight.curvature.content_keys import content_keys, random_numbers
-from upweight.curvature.label_expectation import Weighted
+from upweight.curvature.label_expectation import Weighted, expectation_of
 from upweight.curvature.summed_objective import SummedObjective
 
 SEED = 2  # 0 and 1 are those of the label directions, which have to be independent of the choice
+
+
+def eigenvalue_count(summed: SummedObjective) -> int | None:
+    """From about how many examples eigenvalues are estimated if nobody says it; None for all.
+
+    Where label directions are added in groups, so that all is an estimate already, a part of the examples suffices.
+    """
+    if not expectation_of(summed).grouped:
+        return None
+    return max(summed.limits.eigenvalue_examples, ceil(summed.limits.eigenvalue_share * float(summed.copies.sum())))
 
 
 def eigenvalue_sample(summed: SummedObjective, most: int | None) -> Weighted:

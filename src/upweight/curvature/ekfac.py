@@ -23,7 +23,7 @@ from upweight.core.saved_state import NOTHING_SAVED, SavedState
 from upweight.curvature.damping import curvature_rank, damping_from_trace
 from upweight.curvature.early_stopping import earlier_gradients
 from upweight.curvature.eigen_rows import EigenRows
-from upweight.curvature.eigenvalue_sample import eigenvalue_sample
+from upweight.curvature.eigenvalue_sample import eigenvalue_count, eigenvalue_sample
 from upweight.curvature.kfac import FactoredLayer, diagonal_warnings, kronecker_factors, with_ones
 from upweight.curvature.label_expectation import Weighted, direction_batches, label_expectation
 from upweight.curvature.leverage import SavedSlopes, correct_leverage
@@ -79,7 +79,7 @@ class FittedEKFAC(Curvature):
         else:
             self.layers, self.unfactored = kronecker_factors(summed)
             if refined:
-                sample = eigenvalue_sample(summed, eigenvalue_examples)
+                sample = eigenvalue_sample(summed, eigenvalue_examples or eigenvalue_count(summed))
                 if len(sample[0]) < len(summed.train):
                     self.eigenvalues_from = f"{len(sample[0]):,} of {len(summed.train):,} examples"
                 moments = second_moments(summed, self.layers, self.unfactored, sample)

@@ -27,6 +27,7 @@ from upweight.core.curvature_recipes import (
 )
 from upweight.core.examples import Examples
 from upweight.core.forecast import Forecast
+from upweight.curvature.eigenvalue_sample import eigenvalue_count
 from upweight.curvature.ekfac import second_moments
 from upweight.curvature.kfac import FactoredLayer, factor_sums
 from upweight.curvature.linear_head import is_linear_head
@@ -46,7 +47,8 @@ def _fit(pilot: Pilot, recipe: CurvatureRecipe | None) -> Forecast:
     n, size = len(pilot.summed.train), pilot.network.size
     match recipe:
         case KFAC() | EKFAC():
-            return _factored(pilot, min(n, recipe.eigenvalue_examples or n) if isinstance(recipe, EKFAC) else 0)
+            most = recipe.eigenvalue_examples if isinstance(recipe, EKFAC) else 0
+            return _factored(pilot, min(n, (eigenvalue_count(pilot.summed) or n) if most is None else most))
         case Diagonal():
             return Forecast({"squares": n * pilot.capture}, 4.0 * size)
         case DataInf():

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -27,7 +28,6 @@ from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.hooks import HookedPass, UnassignableError
 from upweight.gradients.inspection import Inspection, backpropagate_all, batch_numbers, inspect, widened
 from upweight.gradients.matrices import flatten_each
-from upweight.gradients.network import Network
 from upweight.gradients.outputs import Outputs, joint_axes, outputs
 
 MAX_BATCH_EXAMPLES = 256
@@ -155,7 +155,7 @@ def expectation_of(summed: SummedObjective) -> Expectation:
 
 def output_count(summed: SummedObjective) -> int:
     """Outputs of one example. Raises NoOutputsError if the loss is not a function of one output of the net."""
-    return prod(_output_shape(summed.network, summed.train))
+    return prod(_output_shape(summed))
 
 
 def draws_per_example(summed: SummedObjective) -> int | None:
@@ -178,7 +178,7 @@ def independent_losses(summed: SummedObjective) -> float:
         return summed.losses
     network, examples, copies = summed.network, summed.train, summed.copies
     joint, count = joint_axes(network, examples), 0.0
-    shape = _output_shape(network, examples)
+    shape = _output_shape(summed)
     if len(shape) == joint:
         return float(copies.sum())
     size = min(MAX_BATCH_EXAMPLES, inspect(network, "loss", examples).batch_size)
@@ -234,16 +234,21 @@ def grouped_directions(hessians: Tensor, groups: int, keys: NDArray[np.uint64], 
     return [u.to(hessians.dtype) for u in sums.unbind(1)]
 
 
-def _output_shape(network: Network, examples: Examples) -> torch.Size:
-    """The shape of one example's output."""
-    first = examples.take([0])
-    with network.preserved():
-        return outputs(network, network.batch(first), first.ids).values.shape[1:]
+_OUTPUT_SHAPES: WeakKeyDictionary[SummedObjective, torch.Size] = WeakKeyDictionary()
+
+
+def _output_shape(summed: SummedObjective) -> torch.Size:
+    """The shape of the first example's output, from one pass for each objective."""
+    if summed not in _OUTPUT_SHAPES:
+        network, first = summed.network, summed.train.take([0])
+        with network.preserved():
+            _OUTPUT_SHAPES[summed] = outputs(network, network.batch(first), first.ids).values.shape[1:]
+    return _OUTPUT_SHAPES[summed]
 
 
 def _batch_size(summed: SummedObjective, floats: int, expectation: Expectation) -> int:
     """Examples whose gradients along all directions memory holds, and whose blocks can be decomposed together."""
-    shape = _output_shape(summed.network, summed.train)
+    shape = _output_shape(summed)
     directions = expectation.draws or prod(shape)
     size = min(MAX_BATCH_EXAMPLES, max(1, batch_numbers() // max(1, floats * (1 + directions) // 2)))
     if expectation.draws is None or expectation.grouped:

@@ -25,6 +25,8 @@ class Limits:
         exact_outputs: outputs of an example up to which the expectation over labels is exact.
         exact_numbers: captured numbers of all examples along all directions up to which it is exact as well.
         direction_groups: groups that an example's directions are summed in, if they are more numbers than that.
+        eigenvalue_share: share of the examples that EK-FAC's eigenvalues are from, if directions are grouped.
+        eigenvalue_examples: the least number of them.
         total_draws: random directions of all examples together, if an example has more outputs than that.
         draws_per_example: random directions of one example at most.
     """
@@ -41,6 +43,8 @@ class Limits:
     exact_outputs: int = 256
     exact_numbers: int = 1 << 28
     direction_groups: int = 2
+    eigenvalue_share: float = 0.25
+    eigenvalue_examples: int = 100
     total_draws: int = 256
     draws_per_example: int = 4
 

@@ -8,16 +8,19 @@ inputs, and a third for those of its weights.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
 from upweight.core.curvature_recipes import EKFAC, KFAC, CurvatureRecipe, Diagonal, EmpiricalFisher, GaussNewton
+from upweight.curvature.eigenvalue_sample import eigenvalue_count
 from upweight.curvature.fisher import MAX_EXAMPLES
 from upweight.curvature.kfac import ROWS_PER_WIDTH
 from upweight.curvature.label_expectation import Expectation, expectation_of, output_count
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.curvature.unfactored_parameters import MAX_ROTATED_AXIS
 from upweight.gradients.inspection import capture, inspect
+from upweight.gradients.outputs import NoOutputsError
 
 EIGENDECOMPOSITION = 20  # flops over the cube of the width, in float64
 
@@ -46,6 +49,7 @@ class Prices:
         parameters: numbers in all.
         outputs: of one example.
         expectation: how label directions are taken.
+        refined_by: examples from which EK-FAC's eigenvalues are estimated by default.
     """
 
     layers: tuple[LayerSize, ...]
@@ -53,6 +57,7 @@ class Prices:
     parameters: int
     outputs: int
     expectation: Expectation
+    refined_by: int
 
     @classmethod
     def of(cls, summed: SummedObjective) -> Prices:
@@ -64,7 +69,9 @@ class Prices:
             positions = sum(use.length for use in factors.uses)
             layers.append(LayerSize(positions, factors.width + (factors.bias is not None), factors.s.shape[2]))
         outputs, expectation = output_count(summed), expectation_of(summed)
-        return cls(tuple(layers), len(summed.train), network.size, outputs, expectation)
+        examples = len(summed.train)
+        refined_by = min(examples, eigenvalue_count(summed) or examples)
+        return cls(tuple(layers), examples, network.size, outputs, expectation, refined_by)
 
     @property
     def one_pass(self) -> float:
@@ -86,12 +93,18 @@ class Prices:
             case KFAC():
                 return self._backward(1 + self.directions) + self._factors()
             case EKFAC():
-                return 2 * self._backward(1 + self.directions) + self._factors() + self._moments()
+                refined = min(self.examples, recipe.eigenvalue_examples or self.refined_by) / self.examples
+                moments = refined * (self._backward(1 + self.directions) + self._moments())
+                return self._backward(1 + self.directions) + self._factors() + moments
             case EmpiricalFisher():
                 return 2 * self.one_pass + self._gram() + self.examples**3 / 3
             case Diagonal():
                 return 2 * self.one_pass
         raise TypeError(f"no count for {recipe}")
+
+    def answer(self, queries: int) -> float:
+        """The flops of gradients of the training set and of so many queries, and of their products."""
+        return (1 + queries / self.examples) * self.one_pass + 2.0 * self.examples * queries * self.parameters
 
     def is_possible(self, recipe: CurvatureRecipe) -> bool:
         """Whether the curvature's own limits allow it, whatever it costs."""
@@ -129,3 +142,21 @@ class Prices:
             2.0 * min(layer.positions**2 * (layer.inputs + layer.outputs), layer.weights) for layer in self.layers
         )
         return self.examples**2 / 2 * pair
+
+
+def counted_flops(
+    summed: SummedObjective, recipe: CurvatureRecipe | None, answered: int, has_fit: bool = True
+) -> float:
+    """The flops of fitting this curvature and answering for so many queries; infinite if nobody counts them.
+
+    Those of solvers are not counted, nor those of parameters that hooks miss.
+    """
+    if not isinstance(recipe, EKFAC | KFAC | EmpiricalFisher | Diagonal):
+        return inf
+    if inspect(summed.network, "loss", summed.train).fallback:
+        return inf
+    try:
+        prices = Prices.of(summed)
+    except NoOutputsError:
+        return inf
+    return (prices.flops(recipe) if has_fit else 0.0) + prices.answer(answered)

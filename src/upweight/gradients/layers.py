@@ -90,17 +90,19 @@ class LayerNormKind(LayerKind):
 
     positional = True
 
+    def prepare_input(self, module: nn.Module, inputs: Tensor) -> Tensor:
+        """The normalised input x̂."""
+        if isinstance(module, nn.LayerNorm):
+            return functional.layer_norm(inputs, list(module.normalized_shape), eps=module.eps)
+        assert isinstance(module, nn.RMSNorm)
+        return functional.rms_norm(inputs, list(module.normalized_shape), eps=module.eps)
+
     def terms(self, module: nn.Module, inputs: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
         """Output gradients times the normalised input, summed over positions."""
         assert isinstance(module, nn.LayerNorm | nn.RMSNorm)
-        axes = tuple(module.normalized_shape)
-        if isinstance(module, nn.LayerNorm):
-            normal = functional.layer_norm(inputs, list(axes), eps=module.eps)
-        else:
-            normal = functional.rms_norm(inputs, list(axes), eps=module.eps)
-        b = len(inputs)
+        axes, b = tuple(module.normalized_shape), len(inputs)
         return {
-            "weight": DenseTerm((slope * normal).reshape(b, -1, *axes).sum(1)),
+            "weight": DenseTerm((slope * inputs).reshape(b, -1, *axes).sum(1)),
             "bias": DenseTerm(slope.reshape(b, -1, *axes).sum(1)),
         }
 
@@ -108,15 +110,17 @@ class LayerNormKind(LayerKind):
 class ChannelNormKind(LayerKind):
     """GroupNorm and batch norm in eval mode: y = w_c x̂ + b_c for every channel c."""
 
+    def prepare_input(self, module: nn.Module, inputs: Tensor) -> Tensor:
+        """The normalised input x̂."""
+        if isinstance(module, nn.GroupNorm):
+            return functional.group_norm(inputs, module.num_groups, None, None, module.eps)
+        assert isinstance(module, nn.modules.batchnorm._BatchNorm)
+        return functional.batch_norm(inputs, module.running_mean, module.running_var, eps=module.eps)
+
     def terms(self, module: nn.Module, inputs: Tensor, slope: Tensor) -> Mapping[str, GradientTerm]:
         """Output gradients times the normalised input, summed over positions."""
-        if isinstance(module, nn.GroupNorm):
-            normal = functional.group_norm(inputs, module.num_groups, None, None, module.eps)
-        else:
-            assert isinstance(module, nn.modules.batchnorm._BatchNorm)
-            normal = functional.batch_norm(inputs, module.running_mean, module.running_var, eps=module.eps)
         return {
-            "weight": DenseTerm((slope * normal).flatten(2).sum(2) if slope.ndim > 2 else slope * normal),
+            "weight": DenseTerm((slope * inputs).flatten(2).sum(2) if slope.ndim > 2 else slope * inputs),
             "bias": DenseTerm(slope.flatten(2).sum(2) if slope.ndim > 2 else slope),
         }
 

@@ -14,6 +14,7 @@ from upweight.core.weights import sample_weights
 from upweight.gradients.network import Network
 
 SMALL_WORK = 10**7  # examples × parameters below which a pilot is not worth its time
+SHORT_FLOPS = 1e11  # nor below so many flops: a processor core takes seconds; if more, the loops say it
 
 logger = logging.getLogger("upweight")
 
@@ -42,15 +43,20 @@ class ForecastNetwork(Measurable):
 
     def _forecast(
         self, recipe: Any, curvature: CurvatureRecipe | None, train: Examples, queries: int | None
-    ) -> Forecast:
+    ) -> Forecast | None:
         from upweight.curvature.forecast import forecast_answer, forecast_fit
         from upweight.curvature.pilot import Pilot
+        from upweight.curvature.price import counted_flops
         from upweight.curvature.registry import first_choice
         from upweight.curvature.summed_objective import SummedObjective
 
-        pilot = Pilot(SummedObjective.of(self.network, train, sample_weights(train), 0.0))
+        summed = SummedObjective.of(self.network, train, sample_weights(train), 0.0)
         if Checkpointed not in recipe.needs:
-            curvature = first_choice(pilot.summed, curvature)
+            curvature = first_choice(summed, curvature)
+            answered = queries or (len(train) if recipe.solves_train else 0)
+            if counted_flops(summed, curvature, answered, has_fit=queries is None) < SHORT_FLOPS:
+                return None
+        pilot = Pilot(summed)
         if queries is None:
             fit = forecast_fit(pilot, curvature)
             return fit + forecast_answer(pilot, curvature, len(train)) if recipe.solves_train else fit
