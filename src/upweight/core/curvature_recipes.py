@@ -115,9 +115,10 @@ class EKFAC:
     """KFAC with eigenvalues corrected to the true second moments (George et al. 2018); labels as for KFAC.
 
     Args:
-        eigenvalue_examples: about how many examples the eigenvalues are estimated from, chosen by their contents. A
-            small part saves half of the fit; eigenvectors are those of all examples. None for all, or for a quarter
-            (at least 100) where the label directions of each example are added in groups.
+        eigenvalue_examples: about how many examples the eigenvalues are estimated from, chosen by their curvature and
+            contents. A small part saves half of the fit; eigenvectors are those of all examples. None for all, or for a
+            quarter (at least 100) where the label directions of each example are added in groups, as in convolutional
+            nets of many examples; then a number of at least that of the examples (Σ of their weights) takes all.
 
     Raises:
         ValueError: fewer than one example.
@@ -128,7 +129,7 @@ class EKFAC:
     def __post_init__(self) -> None:
         if self.eigenvalue_examples is not None and self.eigenvalue_examples < 1:
             raise ValueError(
-                f"expected eigenvalues from at least one example, got {self.eigenvalue_examples}; None takes all"
+                f"expected eigenvalues from at least one example, got {self.eigenvalue_examples}; None is the default"
             )
 
     def __repr__(self) -> str:

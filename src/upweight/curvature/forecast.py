@@ -100,6 +100,8 @@ def _factored(pilot: Pilot, refined_by: int) -> Forecast:
             _pretend_eigenvectors(layer)
         moments = pilot.per_example(lambda part: second_moments(summed, layers, {}, _weighted(pilot, part)), batch)
         steps["second moments"] = refined_by * moments
+        if refined_by < n:
+            steps["choice of examples"] = n * pilot.capture / 3  # a forward pass
     return Forecast(steps, 4.0 * (4 * sum(width**2 for width in widths) + 2 * pilot.network.size))
 
 

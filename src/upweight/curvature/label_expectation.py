@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -155,7 +154,7 @@ def expectation_of(summed: SummedObjective) -> Expectation:
 
 def output_count(summed: SummedObjective) -> int:
     """Outputs of one example. Raises NoOutputsError if the loss is not a function of one output of the net."""
-    return prod(_output_shape(summed))
+    return prod(summed.output_shape)
 
 
 def draws_per_example(summed: SummedObjective) -> int | None:
@@ -178,7 +177,7 @@ def independent_losses(summed: SummedObjective) -> float:
         return summed.losses
     network, examples, copies = summed.network, summed.train, summed.copies
     joint, count = joint_axes(network, examples), 0.0
-    shape = _output_shape(summed)
+    shape = summed.output_shape
     if len(shape) == joint:
         return float(copies.sum())
     size = min(MAX_BATCH_EXAMPLES, inspect(network, "loss", examples).batch_size)
@@ -193,6 +192,22 @@ def independent_losses(summed: SummedObjective) -> float:
         losses = flatten_each((product != 0).any(dim=-1)).sum(dim=1).cpu().numpy()
         count += float(losses @ copies[where])
     return max(count, 1.0)
+
+
+def hessian_norms(summed: SummedObjective) -> NDArray[np.float64] | None:
+    """‖Λ‖ of every example (Frobenius), (n,), from a forward pass; None if directions are drawn: Λ is too large then."""
+    expectation = expectation_of(summed)
+    if expectation.draws is not None and not expectation.grouped:
+        return None
+    network, examples, norms = summed.network, summed.train, []
+    size = _batch_size(summed, inspect(network, "loss", examples).floats, expectation)
+    for where in watched_slices(blocks(len(examples), size), "output Hessians", len(examples)):
+        part = examples.take(np.arange(where.start, where.stop))
+        with network.preserved():
+            with torch.no_grad():
+                out = outputs(network, network.batch(part), part.ids)
+            norms.append(out.hessians().double().flatten(1).norm(dim=1).cpu().numpy())
+    return np.concatenate(norms)
 
 
 def square_roots(hessians: Tensor, weights: Tensor | None = None) -> Iterator[Tensor]:
@@ -234,21 +249,9 @@ def grouped_directions(hessians: Tensor, groups: int, keys: NDArray[np.uint64], 
     return [u.to(hessians.dtype) for u in sums.unbind(1)]
 
 
-_OUTPUT_SHAPES: WeakKeyDictionary[SummedObjective, torch.Size] = WeakKeyDictionary()
-
-
-def _output_shape(summed: SummedObjective) -> torch.Size:
-    """The shape of the first example's output, from one pass for each objective."""
-    if summed not in _OUTPUT_SHAPES:
-        network, first = summed.network, summed.train.take([0])
-        with network.preserved():
-            _OUTPUT_SHAPES[summed] = outputs(network, network.batch(first), first.ids).values.shape[1:]
-    return _OUTPUT_SHAPES[summed]
-
-
 def _batch_size(summed: SummedObjective, floats: int, expectation: Expectation) -> int:
     """Examples whose gradients along all directions memory holds, and whose blocks can be decomposed together."""
-    shape = _output_shape(summed)
+    shape = summed.output_shape
     directions = expectation.draws or prod(shape)
     size = min(MAX_BATCH_EXAMPLES, max(1, batch_numbers() // max(1, floats * (1 + directions) // 2)))
     if expectation.draws is None or expectation.grouped:

@@ -93,9 +93,10 @@ class Prices:
             case KFAC():
                 return self._backward(1 + self.directions) + self._factors()
             case EKFAC():
-                refined = min(self.examples, recipe.eigenvalue_examples or self.refined_by) / self.examples
+                refined = min(1.0, (recipe.eigenvalue_examples or self.refined_by) / self.examples)
+                choice = self.one_pass / 3 if refined < 1 else 0.0  # a forward pass
                 moments = refined * (self._backward(1 + self.directions) + self._moments())
-                return self._backward(1 + self.directions) + self._factors() + moments
+                return self._backward(1 + self.directions) + self._factors() + choice + moments
             case EmpiricalFisher():
                 return 2 * self.one_pass + self._gram() + self.examples**3 / 3
             case Diagonal():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from upweight.core.examples import Examples
@@ -14,6 +16,7 @@ from upweight.core.saved_state import SavedState
 from upweight.core.weights import example_counts, require_any_weight
 from upweight.curvature.limits import DEFAULT_LIMITS, Limits
 from upweight.gradients.network import Network
+from upweight.gradients.outputs import outputs
 
 Array = NDArray[np.float64]
 
@@ -103,6 +106,13 @@ class SummedObjective:
     def copies(self) -> Array:
         """(n,) how many examples each one stands for wherever examples are counted."""
         return example_counts(self.weights)
+
+    @cached_property
+    def output_shape(self) -> torch.Size:
+        """The shape of the first example's output. Raises NoOutputsError if the loss is no function of one output."""
+        first = self.train.take([0])
+        with self.network.preserved():
+            return outputs(self.network, self.network.batch(first), first.ids).values.shape[1:]
 
     @property
     def total(self) -> float:
