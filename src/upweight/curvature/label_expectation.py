@@ -195,7 +195,7 @@ def independent_losses(summed: SummedObjective) -> float:
 
 
 def hessian_norms(summed: SummedObjective) -> NDArray[np.float64] | None:
-    """‖Λ‖ of every example (Frobenius), (n,), from a forward pass; None if directions are drawn: Λ is too large then."""
+    """‖Λ‖ of every example (Frobenius), (n,), from a forward pass; None if directions are drawn, and no Λ is known."""
     expectation = expectation_of(summed)
     if expectation.draws is not None and not expectation.grouped:
         return None
