@@ -108,7 +108,8 @@ def keep_table(table: Table, folder: Path = HERE) -> None:
     before = _read(saved["stores"]).tables if "stores" in saved else []
     tables = [*(other for other in before if other.title != table.title), table]
     command = (
-        "python -m benchmarks.store_quality, .million_rows, .store_survival, .store_engines, .forecasts: --data DIR"
+        "python -m benchmarks.store_quality, .million_rows, .store_survival, .store_engines, .forecasts: --data DIR; "
+        ".store_peers: --data DIR --peers DIR"
     )
     Section("stores", "Stores", command, tables, versions(["numpy", "torch", "safetensors", "upweight"])).keep(folder)
 
