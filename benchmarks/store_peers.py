@@ -66,7 +66,8 @@ SURVIVAL_NOTES = [
     "bergson has two steps, Hessian and index. Each writes into a folder of another name and renames it when it is "
     "whole; called again after a kill, it refuses until `overwrite=True`. A finished Hessian was kept.",
     "dattri-llm answers from the batches that were finished; the ids of its answer say which. A second build writes "
-    "all examples after those that are there, which then count twice; the folder must be removed by hand.",
+    "all examples after those that are there, which then count twice; the folder must be removed by hand. Killed "
+    "before it had written a batch, it refuses, and the second build is whole.",
     "Bytes are inverted one at a time, at places drawn evenly from all bytes of a store. Those that are neither "
     "refused nor change a score are in numbers that no question reads, or are lost in rounding.",
 ]
