@@ -2,8 +2,8 @@
 
 OMP_NUM_THREADS=1 PYTHONPATH=. python -m benchmarks.store_peers --data DIR --peers DIR [--kills 5] [--flips 20]
 
-`--peers`: a folder that is filled as `peer_stores.py` says; a package that is not there is left out. Ten minutes of one
-processor. The net, its retrainings and the sizes of removals are those of the GPT in `language_tasks.py`.
+`--peers`: a folder that is filled as `peer_stores.py` says; a package that is not there is left out. The net,
+its retrainings and the sizes of removals are those of the GPT in `language_tasks.py`.
 """
 
 from __future__ import annotations
