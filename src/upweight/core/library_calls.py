@@ -1,4 +1,4 @@
-"""What holds inside calls of the library, whoever makes them: data are checked once, and gradients can be taken."""
+"""Inside every call of the library, data are checked for changes once, and torch records gradients."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from upweight.curvature.summed_objective import SummedObjective
 
 Array = NDArray[np.float64]
 SEED = 2  # 0 and 1 are those of the label directions, which have to be independent of the choice
-STEPS_PER_OCTAVE = 64  # to which amounts of curvature are rounded: copies differ by less, in other batches
+STEPS_PER_OCTAVE = 64  # curvatures are rounded to 64 steps for each factor of two, as copies differ in the last bits
 
 
 def eigenvalue_count(summed: SummedObjective) -> int | None:
