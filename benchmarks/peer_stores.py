@@ -144,6 +144,7 @@ WAYS = {
 }
 KILLED = (
     "upweight, default",
+    "upweight, int8",
     "upweight, int4",
     "bergson, not projected",
     "bergson, projected to 16",
