@@ -121,8 +121,6 @@ def layers_table() -> Table:
     table.notes = [
         f"CPU seconds, medians of {ROUNDS} rounds. Ten classes; EK-FAC takes the expectation over all ten labels, and "
         "small nets pay for the eigenvectors of their factors, whatever n is.",
-        "Recurrent layers are not factored by EK-FAC: their parameters have a diagonal, from gradients of each example "
-        "that vmap forms.",
     ]
     return table
 

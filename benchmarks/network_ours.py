@@ -53,6 +53,7 @@ LEFT_OUT = {
     "mlp": ("Hessian",),
     "cnn": ("Hessian",),
     "spoken": ("Hessian",),
+    "lstm": ("Hessian",),
     "adult": ("Hessian",),
     "narrow": ("Hessian",),
     "resnet": ("Hessian", "GaussNewton"),

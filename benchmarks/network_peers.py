@@ -259,7 +259,7 @@ SHORT_LIST = (
     *("captum TracInCPFast (last layer)", "kronfluence identity", "kronfluence KFAC, damping None"),
     "kronfluence EK-FAC, damping None",
 )
-PICTURE_NETS = (
+MOST = (
     *SHORT_LIST,
     *("captum TracInCP", "pyDVL Nyström", "pyDVL EK-FAC", "dattri TracIn", "dattri TRAK (512)", "traker (512)"),
 )
@@ -276,7 +276,8 @@ RUNS = {
         *("kronfluence EK-FAC, damping None", "dattri TracIn", "dattri TRAK (512)", "traker (512)"),
     ],
     **{task: list(SHORT_LIST) for task in ("spoken", "adult")},
-    **{task: list(PICTURE_NETS) for task in ("narrow", "resnet", "depthwise")},
+    "lstm": list(MOST),
+    **{task: list(MOST) for task in ("narrow", "resnet", "depthwise")},
     "lora": [],
     "gpt": ["kronfluence identity", "kronfluence EK-FAC, damping None", "traker (256)"],
 }

@@ -19,6 +19,17 @@ def spoken() -> nn.Module:
     return nn.Sequential(nn.Linear(192, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
+class Recurrent(nn.Module):
+    """An LSTM over the frames of a spectrogram, and a linear layer on its last output."""
+
+    def __init__(self, units: int = 64) -> None:
+        super().__init__()
+        self.layer, self.head = nn.LSTM(BANDS, units, batch_first=True), nn.Linear(units, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x.unflatten(1, (-1, BANDS)))[0][:, -1])
+
+
 def adult() -> nn.Module:
     return nn.Sequential(nn.Linear(94, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 2))
 

@@ -45,7 +45,7 @@ def _network(kind: Kind, data: Path, path: Path) -> None:
         arrays = list(labelled_reviews(data, kind.train, kind.queries))
         start = kind.make().state_dict()  # seeds change the order alone
     else:
-        loaders = {"spoken": recordings, "adult": incomes}
+        loaders = {"spoken": recordings, "lstm": recordings, "adult": incomes}
         load = loaders.get(kind.name)
         arrays = list(images(data, kind) if load is None else load(data, kind.train, kind.queries))
     x, y, xq, yq = arrays

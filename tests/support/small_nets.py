@@ -252,12 +252,7 @@ CASES = [
     Case("class token", Patches, (4, 4), fallback=("gain",)),
     Case("tied positions", lambda: Patches(tied=True), (4, 4), fallback=("gain",)),
     Case("functional use", Functional, (5,), fallback=("inner.weight",)),
-    Case(
-        "recurrent",
-        Recurrent,
-        (4, 4),
-        fallback=tuple(f"inner.{n}_l0" for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")),
-    ),
+    Case("recurrent", Recurrent, (4, 4)),
     Case("subclass of Linear", LowRank, (5,), fallback=("up", "down")),
     Case(
         "parametrised",

@@ -2,59 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import get_gradient_edge
 
 from upweight.gradients.batches import as_constant
+from upweight.gradients.call_sites import (
+    PARAMETER_SITE,
+    CallSite,
+    ExampleLayout,
+    HookedCall,
+    UnassignableError,
+    possible_layouts,
+)
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.gradient_terms import DenseTerm, GradientTerm, OuterTerm
-from upweight.gradients.layers import LayerKind, LeafKind, layer_kind
+from upweight.gradients.layers import GATES, LayerKind, LeafKind, layer_kind
 from upweight.gradients.network import Network
-
-# Where the examples are in the input of a module: on its first axis; on the first axis, folded together with positions;
-# on the second axis; nowhere, because one input serves all examples (as positions do in a transformer), either with a
-# first axis of length one ("single") or without such an axis ("shared").
-ExampleLayout = Literal["first", "folded", "second", "single", "shared"]
-
-PARAMETER_SITE = -1  # instead of a call number: the site is a parameter of shape (1, …) that all examples use
-
-
-class CallSite(NamedTuple):
-    """One call of a module in a forward pass, or a parameter that a module of no known layer kind uses directly."""
-
-    module: str
-    call: int
-
-
-@dataclass(frozen=True)
-class HookedCall:
-    """One call of a module, as its hook recorded it."""
-
-    site: CallSite
-    module: nn.Module
-    kind: LayerKind
-    layout: ExampleLayout
-    inputs: Tensor
-    version: int
-    edge: GradientEdge
-    names: Mapping[str, str]  # parameter name within the module → name within the network
-
-
-class UnassignableError(ValueError):
-    """Gradients at a module cannot be assigned to examples.
-
-    Attributes:
-        names: the parameters of the module, by their names within the network.
-    """
-
-    def __init__(self, message: str, names: Collection[str]) -> None:
-        super().__init__(message)
-        self.names = tuple(names)
+from upweight.gradients.recurrent_layers import can_unroll, unrolled
 
 
 class HookedPass:
@@ -93,6 +61,7 @@ class HookedPass:
         self.failed: dict[CallSite, Exception] = {}
         self.stretched: dict[str, Tensor] = {}
         self._swapped: list[tuple[nn.Module, str, nn.Parameter]] = []
+        self._unrolled: list[nn.Module] = []
         self._handles: list[Any] = []
         self._times: dict[str, int] = {}
         self._inputs: dict[CallSite, Tensor] = {}
@@ -106,7 +75,9 @@ class HookedPass:
                 local = {n: name for n, name in local.items() if name not in self.without}
                 kind = layer_kind(module) if local else None
                 self._stretch(module, local)
-                if kind is not None and not isinstance(module, torch.jit.ScriptModule):
+                if local and can_unroll(module):
+                    self._unroll(module_name, module, local)
+                elif kind is not None and not isinstance(module, torch.jit.ScriptModule):
                     hook = self._hook(module_name, kind, local)
                     self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
         except BaseException:
@@ -120,6 +91,8 @@ class HookedPass:
         while self._swapped:
             module, local, parameter = self._swapped.pop()
             module._parameters[local] = parameter
+        while self._unrolled:
+            del self._unrolled.pop().__dict__["forward"]
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -233,55 +206,61 @@ class HookedPass:
             return True
         return layout == "first" and site.module in self._known_modules
 
+    def _unroll(self, module_name: str, module: nn.Module, names: Mapping[str, str]) -> None:
+        """Let a recurrent layer compute step by step for this pass; each of its weights is a linear layer then."""
+        forward = module.forward
+
+        def report(weight: str, bias: str, inputs: Tensor, output: Tensor) -> None:
+            own = {local: names[name] for local, name in (("weight", weight), ("bias", bias)) if name in names}
+            if own and self._open and output.requires_grad:
+                self._record(self._next_site(f"{module_name}.{weight}"), module, GATES, own, inputs, output)
+
+        def stepwise(*args: Any, **kwargs: Any) -> Any:
+            result = unrolled(module, report, args, kwargs)
+            return forward(*args, **kwargs) if result is None else result
+
+        module.forward = stepwise
+        self._unrolled.append(module)
+
     def _hook(self, module_name: str, kind: LayerKind, names: Mapping[str, str]) -> Any:
         def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            inputs = args[0] if args else next(iter(kwargs.values()), None)
             if not self._open or (isinstance(output, Tensor) and not output.requires_grad):
                 return None
-            site = CallSite(module_name, self._times.get(module_name, 0))
-            self._times[module_name] = site.call + 1
-            layout = self.layouts.get(site)
-            if layout is None and isinstance(inputs, Tensor):
-                layout = next(iter(possible_layouts(kind, inputs, self.count)), None)
-            if not self._is_known(site, layout):
-                raise UnassignableError(
-                    f"the call of {module_name!r} was not seen when the net was inspected, so its gradients cannot be "
-                    "assigned to examples",
-                    names.values(),
-                )
-            if layout is None or not isinstance(output, Tensor) or not isinstance(inputs, Tensor):
-                return None
+            inputs = args[0] if args else next(iter(kwargs.values()), None)
             if isinstance(kind, LeafKind) and len(args) + len(kwargs) > 1:
-                return None
-            changed = layout in ("single", "shared")
-            if changed:  # one output per example, so that each has its own gradient
-                output = self._for_each(output, layout)
-            elif layout == "first" and len(inputs) != self.count:
-                raise UnassignableError(
-                    f"{module_name!r} got {len(inputs)} inputs in a batch of {self.count}, but one per example when "
-                    "the net was inspected; if a net regroups its batch, its gradients cannot be assigned to examples",
-                    names.values(),
-                )
-            edge = get_gradient_edge(output)
-            self.calls.append(HookedCall(site, module, kind, layout, inputs.detach(), inputs._version, edge, names))
-            return output if changed else None
+                inputs = None  # a function of more than one input
+            return self._record(self._next_site(module_name), module, kind, names, inputs, output)
 
         return record
 
+    def _next_site(self, name: str) -> CallSite:
+        self._times[name] = self._times.get(name, -1) + 1
+        return CallSite(name, self._times[name])
 
-def possible_layouts(kind: LayerKind, inputs: Tensor, count: int) -> tuple[ExampleLayout, ...]:
-    """Where the examples could be in this input, the most likely layout first."""
-    layouts: list[ExampleLayout] = []
-    first = len(inputs) if inputs.ndim else 0
-    if first == count:
-        layouts.append("first")
-    if kind.positional:
-        if inputs.ndim > 1 and inputs.shape[1] == count:
-            layouts.append("second")
-        if first > count and first % count == 0:
-            layouts.append("folded")
-        if first == 1 and count > 1:
-            layouts.append("single")
-        if inputs.ndim and count > 1:
-            layouts.append("shared")
-    return tuple(layouts)
+    def _record(
+        self, site: CallSite, module: nn.Module, kind: LayerKind, names: Mapping[str, str], inputs: Any, output: Any
+    ) -> Tensor | None:
+        """Record a call; returns its output in another form where one input serves all examples."""
+        layout = self.layouts.get(site)
+        if layout is None and isinstance(inputs, Tensor):
+            layout = next(iter(possible_layouts(kind, inputs, self.count)), None)
+        if not self._is_known(site, layout):
+            raise UnassignableError(
+                f"the call of {site.module!r} was not seen when the net was inspected, so its gradients cannot be "
+                "assigned to examples",
+                names.values(),
+            )
+        if layout is None or not isinstance(output, Tensor) or not isinstance(inputs, Tensor):
+            return None
+        changed = layout in ("single", "shared")
+        if changed:  # one output per example, so that each has its own gradient
+            output = self._for_each(output, layout)
+        elif layout == "first" and len(inputs) != self.count:
+            raise UnassignableError(
+                f"{site.module!r} got {len(inputs)} inputs in a batch of {self.count}, but one per example when "
+                "the net was inspected; if a net regroups its batch, its gradients cannot be assigned to examples",
+                names.values(),
+            )
+        edge = get_gradient_edge(output)
+        self.calls.append(HookedCall(site, module, kind, layout, inputs.detach(), inputs._version, edge, names))
+        return output if changed else None

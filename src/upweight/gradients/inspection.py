@@ -12,16 +12,12 @@ from torch import Tensor
 
 from upweight.core.examples import Examples
 from upweight.core.memory import numbers_within
+from upweight.gradients.call_sites import CallSite, ExampleLayout, UnassignableError
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.cut_gradients import cut_share
 from upweight.gradients.functional import batch_tensors, gradient, gradient_rows
 from upweight.gradients.gradient_terms import DenseTerm
-from upweight.gradients.hooks import (
-    CallSite,
-    ExampleLayout,
-    HookedPass,
-    UnassignableError,
-)
+from upweight.gradients.hooks import HookedPass
 from upweight.gradients.interaction import (
     COMPARED_EXAMPLES,
     GRADIENT_EXAMPLES,

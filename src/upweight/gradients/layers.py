@@ -22,6 +22,7 @@ class LayerKind(ABC):
     """One kind of layer."""
 
     positional = False  # whether the features may follow any number of axes of examples and positions, in any order
+    shareable = True  # whether one input may serve all examples
 
     def prepare_input(self, module: nn.Module, inputs: Tensor) -> Tensor:
         """The part that depends on the input only, computed once for all output gradients; here the input itself."""
@@ -41,6 +42,12 @@ class LinearKind(LayerKind):
         """Outer products of output gradients and activations."""
         a, s = _positions(inputs), _positions(slope)
         return {"weight": OuterTerm(s, a, (s.shape[-1], a.shape[-1])), "bias": DenseTerm(s.sum(1))}
+
+
+class GatesKind(LinearKind):
+    """A weight of a recurrent layer, whose positions are the steps: `recurrent_layers`."""
+
+    shareable = False
 
 
 class TransposedLinearKind(LayerKind):
@@ -150,7 +157,7 @@ LAYER_KINDS: tuple[tuple[tuple[type[nn.Module], ...], LayerKind], ...] = (
     ((nn.LayerNorm, nn.RMSNorm), LayerNormKind()),
     ((nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), ChannelNormKind()),
 )
-_TRANSPOSED, _LEAF = TransposedLinearKind(), LeafKind()
+_TRANSPOSED, _LEAF, GATES = TransposedLinearKind(), LeafKind(), GatesKind()
 
 
 def layer_kind(module: nn.Module) -> LayerKind | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from upweight.gradients.hooks import (
+from upweight.gradients.call_sites import (
     PARAMETER_SITE,
     CallSite,
     ExampleLayout,
-    HookedPass,
     UnassignableError,
     possible_layouts,
 )
+from upweight.gradients.hooks import HookedPass
 from upweight.gradients.interaction import GradientsAlone, differing_parameters
 
 MAX_LAYOUT_TRIALS = 8  # of where the examples are, before a parameter is left to autograd

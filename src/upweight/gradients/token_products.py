@@ -20,8 +20,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from upweight.core.examples import Examples
 from upweight.core.token_scoring import Split, TokenProducts
+from upweight.gradients.call_sites import HookedCall
 from upweight.gradients.functional import call_with, gradient_rows
-from upweight.gradients.hooks import HookedCall, HookedPass
+from upweight.gradients.hooks import HookedPass
 from upweight.gradients.inspection import inspect, inspections_of
 from upweight.gradients.layers import LeafKind
 from upweight.gradients.matrices import flatten_each
