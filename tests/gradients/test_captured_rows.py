@@ -309,3 +309,26 @@ def test_a_batch_is_freed_before_the_next_one_is_captured(monkeypatch):
     monkeypatch.setattr(CapturedBatch, "prepare", watched)
     fitted.attribute(queries)
     assert len(captured) == 3
+
+
+def test_batches_of_short_and_of_long_sequences_are_joined():
+    """Gradients of long sequences are materialised before many products, those of short ones are not."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    ids, size = rng.integers(1, 7, (12, 9)), [2] * 6 + [9] * 6
+    for row, length in enumerate(size):
+        ids[row, length:] = 0
+    net = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 4), nn.Tanh()).double()
+
+    def collate(examples):
+        x = torch.as_tensor(examples.x)
+        return x[:, : int((x > 0).sum(1).max())]
+
+    def loss(net, x):
+        return ((x > 0)[..., None] * net(x)).sum((1, 2)).square()
+
+    network = uw.TorchModel(net, loss, collate=collate).network
+    rows = CapturedRows(network, uw.Examples(ids), "loss")
+    rows.max_batch_examples = 6
+    dense = rows.dense()
+    np.testing.assert_allclose(rows.dot(rows), dense @ dense.T, rtol=1e-12)

@@ -216,3 +216,38 @@ def test_ekfac_of_one_step_is_that_of_a_linear_layer():
         fitted = uw.Influence(curvature=uw.EKFAC()).fit(model, examples)
         scores.append(fitted.attribute(examples.take(np.arange(5))).values)
     np.testing.assert_allclose(scores[0], scores[1], rtol=1e-9)
+
+
+def shrinking(net, x):
+    """Sequences that are over leave the batch, which is sorted by length for that."""
+    count, order = lengths(x).sort(descending=True)
+    state, sequences = x.new_zeros(len(x), 3), x[order]
+    for t in range(STEPS):
+        running = int((count > t).sum())
+        state = torch.cat([step(net.body, sequences[:running, t], state[:running]), state[running:]])
+    return net.head(state)[torch.argsort(order)]
+
+
+def step(body, x, state):
+    return body(x, state) if isinstance(body, nn.RNNCellBase) else body(state).tanh() + x[:, :3]
+
+
+@pytest.mark.parametrize("make", [lambda: nn.GRUCell(WIDTH, 3), lambda: nn.Linear(3, 3)], ids=["cell", "linear"])
+def test_a_batch_that_shrinks_is_left_to_autograd(make):
+    network, train = problem(make, 3, shrinking)
+    captured = capture(network, "loss", train, inspect(network, "loss", train))
+    for parameter, expected in alone(network, train).items():
+        torch.testing.assert_close(captured.materialise(parameter), expected, rtol=0, atol=1e-12)
+
+
+def test_a_single_sequence_that_nobody_inspected_is_left_to_autograd():
+    network, train = problem(
+        lambda: nn.LSTM(WIDTH, 3, batch_first=True),
+        3,
+        lambda net, x: net.head(net.body(x.squeeze(0))[0][..., -1, :].reshape(len(x), 3)),
+    )
+    inspection, example = inspect(network, "loss", train), train.take([2])
+    assert inspection.fallback == ()
+    captured = capture(network, "loss", example, inspection)
+    for parameter, expected in alone(network, example).items():
+        torch.testing.assert_close(captured.materialise(parameter), expected, rtol=0, atol=1e-12)

@@ -263,10 +263,15 @@ class LookupTerm(GradientTerm):
 
 
 def concatenate(terms: Sequence[GradientTerm]) -> GradientTerm:
-    """The terms of the same use in consecutive batches as one; zeros, which add nothing, pad shorter sequences."""
+    """The terms of the same use in consecutive batches as one; zeros, which add nothing, pad shorter sequences.
+
+    Terms of different forms (`prepare` materialises those of long sequences only) are materialised.
+    """
     first = terms[0]
     if len(terms) == 1:
         return first
+    if any(type(term) is not type(first) for term in terms):
+        return DenseTerm(torch.cat([term.materialise() for term in terms]))
     if isinstance(first, OuterTerm):
         return first.concatenated(terms)  # type: ignore[arg-type]
     if isinstance(first, LookupTerm):

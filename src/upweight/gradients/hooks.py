@@ -161,6 +161,7 @@ class HookedPass:
                 self._inputs[call.site] = call.kind.prepare_input(call.module, self.arranged(inputs, call.layout))
             slope = self.arranged(slope.to(self.network.precision), call.layout, output=True)
             local_terms = call.kind.terms(call.module, self._inputs[call.site], slope)
+            self._require_fitting(call, slope, local_terms)
         except (
             RuntimeError,
             ValueError,
@@ -173,6 +174,17 @@ class HookedPass:
                 terms[name].append(local_terms[local])
         if "weight" in call.names and isinstance(local_terms["weight"], OuterTerm):
             owners.setdefault(call.names["weight"], (call.site.module, call.names.get("bias")))
+
+    def _require_fitting(self, call: HookedCall, slope: Tensor, terms: Mapping[str, GradientTerm]) -> None:
+        """Raise ValueError unless there is a gradient of the parameter's shape for every example.
+
+        A part of a batch, taken for a batch whose examples are on another axis, has others.
+        """
+        counts, shapes = {len(self._inputs[call.site]), len(slope)}, self.network.shapes
+        if counts != {self.count} or any(
+            terms[n].shape != shapes[full] for n, full in call.names.items() if n in terms
+        ):
+            raise ValueError(f"an input of shape {tuple(call.inputs.shape)} in a batch of {self.count}")
 
     def arranged(self, tensor: Tensor, layout: ExampleLayout, output: bool = False) -> Tensor:
         """An input or an output gradient with the examples on the first axis."""
@@ -217,7 +229,15 @@ class HookedPass:
 
         def stepwise(*args: Any, **kwargs: Any) -> Any:
             result = unrolled(module, report, args, kwargs)
-            return forward(*args, **kwargs) if result is None else result
+            if result is not None:
+                return result
+            if self._open and self._known_modules is not None and torch.is_grad_enabled():
+                raise UnassignableError(
+                    f"{module_name!r} was called with a single sequence or with dropout, but not so when the net was "
+                    "inspected, so its gradients cannot be assigned to examples",
+                    names.values(),
+                )
+            return forward(*args, **kwargs)
 
         module.forward = stepwise
         self._unrolled.append(module)
