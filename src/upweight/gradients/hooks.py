@@ -180,10 +180,9 @@ class HookedPass:
 
         A part of a batch, taken for a batch whose examples are on another axis, has others.
         """
-        counts, shapes = {len(self._inputs[call.site]), len(slope)}, self.network.shapes
-        if counts != {self.count} or any(
-            terms[n].shape != shapes[full] for n, full in call.names.items() if n in terms
-        ):
+        counts = {len(self._inputs[call.site]), len(slope)}
+        pairs = [(terms[n].shape, self.network.shapes[full]) for n, full in call.names.items() if n in terms]
+        if counts != {self.count} or any(shape != expected for shape, expected in pairs):
             raise ValueError(f"an input of shape {tuple(call.inputs.shape)} in a batch of {self.count}")
 
     def arranged(self, tensor: Tensor, layout: ExampleLayout, output: bool = False) -> Tensor:

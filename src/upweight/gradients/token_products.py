@@ -219,7 +219,7 @@ def _add_call(
     wide, (count, length) = values.dtype, values.shape
     inputs = call.inputs.to(wide) if call.inputs.is_floating_point() else call.inputs
     inputs, slope = hooked.arranged(inputs, call.layout), hooked.arranged(slope.to(wide), call.layout, output=True)
-    positions = slope.shape[1] if slope.ndim > 1 else 0
+    positions = slope.shape[1] if slope.ndim > 2 else 0  # otherwise the second axis may be that of the features
     has_positions = positions in (length, length - 1) and inputs.shape[:2] == slope.shape[:2]
     if has_positions and (call.kind.positional or isinstance(call.kind, LeafKind)):
         each = _products(call, inputs.flatten(0, 1)[:, None], slope.flatten(0, 1)[:, None], vector).view(
