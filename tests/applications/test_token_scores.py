@@ -18,6 +18,8 @@ from support.token_nets import (
     small_lm,
     token_losses,
 )
+from upweight.gradients.functional import gradient_rows
+from upweight.gradients.token_products import token_products
 
 TRAIN, QUERIES = sequences(6), sequences(2, start=6)
 KINDS = ["target", "position"]
@@ -308,3 +310,28 @@ def test_what_cannot_be_split_is_refused_in_a_sentence():
     with pytest.raises(ValueError, match="entry 'tokens' of the batch"):
         named = uw.TokenLoss(token_losses, ids="tokens")
         uw.token_scores(uw.GradDot().fit(uw.TorchModel(small_lm(), named, collate=collate), TRAIN), QUERIES)
+
+
+def test_a_layer_as_wide_as_the_text_has_no_positions():
+    """The second axis of its input is that of the features."""
+
+    class Pooled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens, self.mix, self.head = torch.nn.Embedding(8, 6), torch.nn.Linear(6, 6), torch.nn.Linear(6, 8)
+
+        def forward(self, ids):
+            states = self.tokens(ids)
+            return self.head(states + self.mix(states[:, 0])[:, None])
+
+    def losses(net, batch):
+        return torch.nn.functional.cross_entropy(net(batch.x)[:, :-1].mT, batch.x[:, 1:], reduction="none")
+
+    torch.manual_seed(0)
+    network = uw.TorchModel(Pooled().double(), uw.TokenLoss(losses)).network
+    texts = uw.Examples(np.random.default_rng(0).integers(0, 8, (4, 6)))
+    vector = np.random.default_rng(1).normal(size=network.size)
+    products = token_products(network, texts, vector, "position", np.ones(4), 0.0)
+    with network.preserved():
+        rows = network.join(gradient_rows(network, "loss", texts, network.names, None))
+    np.testing.assert_allclose([each.values.sum() + each.rest for each in products], rows @ vector, rtol=1e-10)
