@@ -251,3 +251,20 @@ def test_a_single_sequence_that_nobody_inspected_is_left_to_autograd():
     captured = capture(network, "loss", example, inspection)
     for parameter, expected in alone(network, example).items():
         torch.testing.assert_close(captured.materialise(parameter), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [nn.LSTM, nn.GRU, nn.RNN])
+def test_a_net_of_recurrent_layers_has_an_identity(make, tmp_path):
+    """They hold weak references to their own parameters, which have no contents."""
+    models = []
+    for width in (0.0, 0.0, 0.1):
+        network, train = problem(lambda: make(WIDTH, 3, batch_first=True), 3, last_output)
+        network.net.body.weight_hh_l0.data += width
+        models.append(uw.TorchModel(network.net, network.loss))
+    method = uw.Influence(curvature=uw.EKFAC())
+    fitted = method.fit(models[0], train)
+    fitted.save(tmp_path / "fit")
+    loaded = method.load(tmp_path / "fit", models[1], train)
+    np.testing.assert_array_equal(loaded.attribute(train).values, fitted.attribute(train).values)
+    with pytest.raises(ValueError, match="parameters"):
+        method.load(tmp_path / "fit", models[2], train)

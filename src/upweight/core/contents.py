@@ -143,7 +143,8 @@ def _module_parts(value: Any) -> tuple[Any, ...] | None:
     internal = {"_parameters", "_buffers", "_modules"} if torch is None else set(vars(torch.nn.Module()))
     forward = getattr(type(value), "forward", None)
     written = _written_attributes(getattr(forward, "__code__", None))
-    settings = {name: part for name, part in vars(value).items() if name not in internal and name not in written}
+    left_out = {*internal, *written, "_flat_weight_refs"}  # recurrent layers refer to their own parameters there
+    settings = {name: part for name, part in vars(value).items() if name not in left_out}
     contents = (list(part.items()) for part in (value._parameters, value._buffers, value._modules))
     hooks = [list(getattr(value, name, {}).values()) for name in ("_forward_pre_hooks", "_forward_hooks")]
     return "module", type(value), *contents, hooks, settings
