@@ -118,7 +118,7 @@ KINDS = {
         Kind("mlp", "MLP 784-512-256-10 on MNIST", mlp, 100, 70, 10, 64, 0.03),
         Kind("cnn", "CNN (two convolutions, two layers) on MNIST", cnn, 200, 50, 10, 64, 0.05),
         Kind("spoken", "MLP 192-64-10 on spoken digits", spoken, 100, 60, 15, 32, 0.02, train=1000),
-        Kind("lstm", "LSTM of 64 units on spoken digits", Recurrent, 100, 60, 15, 32, 0.05, train=1000),
+        Kind("lstm", "LSTM of 64 units on spoken digits", Recurrent, 100, 60, 10, 32, 0.01, train=1000),
         Kind("adult", "MLP 94-64-32-2 on a census table", adult, 100, 60, 10, 32, 0.02, train=1500),
         Kind("narrow", "narrow ResNet with batch norm on CIFAR-10", narrow_resnet, 100, 60, 10, 50, 0.01, train=500),
         Kind("resnet", "ResNet-20 with batch norm on CIFAR-10", resnet, 100, 40, 6, 50, 0.01, train=500, seeds=1),

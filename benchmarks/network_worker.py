@@ -19,6 +19,7 @@ import torch
 from benchmarks.nets import Task
 
 LIMIT = 110  # processor seconds of one run
+LIMITS = {"upweight EKFAC, all directions": 1200}  # measured for its accuracy, whatever it costs
 MOST = 14 * 2**30  # bytes of address space: a run that wants more ends, not the machine
 REPEATED = 5  # a run below so many seconds is repeated
 TIMES = 3
@@ -36,18 +37,20 @@ def main() -> None:
         from benchmarks.network_peers import CONTENDERS
     run, task = CONTENDERS[name], Task.load(Path(folder), task_name)
     try:
-        answers.write(json.dumps(measure(run, task, target) | {"version": version(package(name))}) + "\n")
+        answers.write(
+            json.dumps(measure(run, task, target, LIMITS.get(name, LIMIT)) | {"version": version(package(name))}) + "\n"
+        )
     except Exception as error:
         answers.write(json.dumps({"error": f"{type(error).__name__}: {error}"[:200]}) + "\n")
 
 
-def measure(run: Any, task: Task, target: str) -> dict[str, Any]:
+def measure(run: Any, task: Task, target: str, limit: int = LIMIT) -> dict[str, Any]:
     """Median processor seconds, the most memory beyond what was held before, and an epoch's seconds beside it."""
     run(task.few(24, 4))  # imports and first calls are not counted
     epoch(task)
     floor, cpu, memory = epoch(task), [], _held()
     while not cpu or (sum(cpu) < REPEATED and len(cpu) < TIMES):
-        soft = int(time.process_time()) + LIMIT
+        soft = int(time.process_time()) + limit
         resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
         start = time.process_time()
         scores = run(task)

@@ -20,6 +20,7 @@ from sklearn.linear_model import LogisticRegression
 FOLDER = CACHE / "networks"
 PARTS = ("x", "y", "xq", "yq")
 PICTURE_NETS = ("narrow", "resnet", "depthwise")
+OTHER_RECORDINGS = 1500  # that the recurrent net has heard before
 
 
 def prepare(name: str, data: Path) -> Path:
@@ -41,11 +42,15 @@ def _network(kind: Kind, data: Path, path: Path) -> None:
     elif kind.name in PICTURE_NETS:
         *arrays, before, after = pictures(data, kind.train, kind.queries)
         start = train(kind, before, after, None, 0, epochs=4).state_dict()
+    elif kind.name == "lstm":
+        x, y, *queries = recordings(data, kind.train + OTHER_RECORDINGS, kind.queries)
+        arrays = [x[: kind.train], y[: kind.train], *queries]
+        start = train(kind, x[kind.train :], y[kind.train :], None, 0, epochs=60).state_dict()
     elif kind.name == "lora":
         arrays = list(labelled_reviews(data, kind.train, kind.queries))
         start = kind.make().state_dict()  # seeds change the order alone
     else:
-        loaders = {"spoken": recordings, "lstm": recordings, "adult": incomes}
+        loaders = {"spoken": recordings, "adult": incomes}
         load = loaders.get(kind.name)
         arrays = list(images(data, kind) if load is None else load(data, kind.train, kind.queries))
     x, y, xq, yq = arrays

@@ -32,8 +32,9 @@ from upweight.curvature.saved_factors import factors_state, saved_layers, saved_
 from upweight.curvature.solvers.algebra import join_columns
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.curvature.unfactored_parameters import UnfactoredParameter, add_moments, refine
-from upweight.gradients.captured_batch import CapturedBatch
+from upweight.gradients.captured_batch import CapturedBatch, LayerFactors
 from upweight.gradients.captured_rows import CapturedRows
+from upweight.gradients.flushed_denormals import flushed_denormals
 from upweight.gradients.gradient_terms import MAX_TEMPORARY_NUMBERS
 from upweight.gradients.matrices import flatten_each
 from upweight.gradients.tensor_rows import TensorRows
@@ -240,21 +241,26 @@ def second_moments(
     of_parameters: dict[str, Tensor] = {}
     moments = {name: torch.zeros_like(layer.values) for name, layer in layers.items()}
     for _, gradients in direction_batches(summed, sample, seed=1):
-        for captured in gradients:
-            add_moments(of_parameters, unfactored, captured)
-        for directions in zip(*(captured.layers() for captured in gradients), strict=True):
-            layer = layers[directions[0].weight]
-            if directions[0].s.shape[1] == 1:  # gradients of rank one: products of squares
-                a = layer.rotate_inputs(with_ones(directions[0])[:, 0])
-                squares = torch.stack([layer.rotate_slopes(factors.s[:, 0]).square() for factors in directions]).sum(0)
-                moments[layer.weight] += squares.T @ a.square()
-                continue
-            d_o, d_i = layer.values.shape
-            size = max(1, MAX_TEMPORARY_NUMBERS // max(d_o * d_i, directions[0].s.shape[1] * d_i))
-            for where in blocks(len(directions[0].s), size):
-                for rotated in layer.rotate_directions([factors.take(where) for factors in directions]):
-                    moments[layer.weight] += rotated.square_().sum(dim=0)
+        with flushed_denormals():
+            for captured in gradients:
+                add_moments(of_parameters, unfactored, captured)
+            for directions in zip(*(captured.layers() for captured in gradients), strict=True):
+                _add_layer_moments(moments[directions[0].weight], layers[directions[0].weight], directions)
     return {**moments, **of_parameters}
+
+
+def _add_layer_moments(moments: Tensor, layer: FactoredLayer, directions: Sequence[LayerFactors]) -> None:
+    """Add the squares of a batch's rotated gradients along all directions."""
+    if directions[0].s.shape[1] == 1:  # gradients of rank one: products of squares
+        a = layer.rotate_inputs(with_ones(directions[0])[:, 0])
+        squares = torch.stack([layer.rotate_slopes(factors.s[:, 0]).square() for factors in directions]).sum(0)
+        moments += squares.T @ a.square()
+        return
+    d_o, d_i = layer.values.shape
+    size = max(1, MAX_TEMPORARY_NUMBERS // max(d_o * d_i, directions[0].s.shape[1] * d_i))
+    for where in blocks(len(directions[0].s), size):
+        for rotated in layer.rotate_directions([factors.take(where) for factors in directions]):
+            moments += rotated.square_().sum(dim=0)
 
 
 def refine_factors(

@@ -22,6 +22,7 @@ from upweight.curvature.label_expectation import Weighted, direction_batches, ex
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.curvature.unfactored_parameters import MAX_ROTATED_AXIS, UnfactoredParameter, UnfactoredParameters
 from upweight.gradients.captured_batch import LayerFactors
+from upweight.gradients.flushed_denormals import flushed_denormals
 from upweight.gradients.gradient_terms import MAX_TEMPORARY_NUMBERS
 from upweight.gradients.patches import patches_at, rotated_patches
 
@@ -127,7 +128,8 @@ def zero_factor(width: int, like: Tensor) -> Tensor:
 
 def add_products(factor: Tensor, rows: Tensor, weighted: Tensor) -> None:
     """Add rowsᵀ weighted to a factor, or the diagonal of that to a diagonal factor."""
-    factor += (rows * weighted).sum(dim=0) if factor.ndim == 1 else rows.T @ weighted
+    with flushed_denormals():
+        factor += (rows * weighted).sum(dim=0) if factor.ndim == 1 else rows.T @ weighted
 
 
 def _eigenvectors(factor: Tensor, precision: torch.dtype) -> tuple[Tensor, Tensor | None]:

@@ -254,7 +254,8 @@ def _batch_size(summed: SummedObjective, floats: int, expectation: Expectation) 
     """Examples whose gradients along all directions memory holds, and whose blocks can be decomposed together."""
     shape = summed.output_shape
     directions = expectation.draws or prod(shape)
-    size = min(MAX_BATCH_EXAMPLES, max(1, batch_numbers() // max(1, floats * (1 + directions) // 2)))
+    numbers = batch_numbers(summed.network.net)
+    size = min(MAX_BATCH_EXAMPLES, max(1, numbers // max(1, floats * (1 + directions) // 2)))
     if expectation.draws is None or expectation.grouped:
         return size
     joint = joint_axes(summed.network, summed.train)

@@ -19,6 +19,7 @@ from upweight.gradients.call_sites import (
     possible_layouts,
 )
 from upweight.gradients.captured_batch import CapturedBatch
+from upweight.gradients.flushed_denormals import flushed_denormals
 from upweight.gradients.gradient_terms import DenseTerm, GradientTerm, OuterTerm
 from upweight.gradients.layers import GATES, LayerKind, LeafKind, layer_kind
 from upweight.gradients.network import Network
@@ -117,7 +118,8 @@ class HookedPass:
         owners: dict[str, tuple[str, str | None]] = {}
         if self.calls or self.stretched:
             edges = [*(call.edge for call in self.calls), *map(get_gradient_edge, self.stretched.values())]
-            slopes = torch.autograd.grad(total, edges, retain_graph=keep, allow_unused=True)
+            with flushed_denormals():
+                slopes = torch.autograd.grad(total, edges, retain_graph=keep, allow_unused=True)
             with torch.no_grad():
                 for call, slope in zip(self.calls, slopes, strict=False):
                     if slope is not None:

@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from upweight.core.examples import Examples
 from upweight.core.memory import numbers_within
@@ -36,15 +36,18 @@ from upweight.gradients.network import Network, Quantity
 from upweight.gradients.network_memo import NetworkMemo
 from upweight.gradients.output_rows import output_rows
 from upweight.gradients.outputs import outputs
+from upweight.gradients.recurrent_layers import can_unroll
 
 MAX_BATCH_EXAMPLES = 512
 BATCH_SHARE = 1 / 16  # of the limit of memory that the captured numbers of a batch take; there are copies beside them
+STEPWISE = 4  # times more captured numbers if a net goes through its inputs step by step
 MAX_BATCH_NUMBERS = 1 << 23  # captured numbers of one batch: 32 MB in float32, besides the net's own activations
 
 
-def batch_numbers() -> int:
-    """Captured numbers of one batch."""
-    return numbers_within(MAX_BATCH_NUMBERS, BATCH_SHARE)
+def batch_numbers(net: nn.Module | None = None) -> int:
+    """Captured numbers of one batch; more for recurrent nets, where every step of every batch is many small calls."""
+    is_stepwise = net is not None and any(map(can_unroll, net.modules()))
+    return numbers_within(MAX_BATCH_NUMBERS * (STEPWISE if is_stepwise else 1), BATCH_SHARE)
 
 
 @dataclass(frozen=True)
