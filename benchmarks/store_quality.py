@@ -207,7 +207,7 @@ def re_ranked(values: Any, exact: Any, count: int) -> Any:
     return out
 
 
-def measure(task: Task, encodings: dict[str, uw.Encoding], folder: Path) -> dict[str, list[float]]:
+def measure(task: Task, encodings: dict[str, uw.Encoding | None], folder: Path) -> dict[str, list[float]]:
     """Encoding → bytes, LDS, LDS after re-ranking a tenth, Spearman, found in 1 %, 2.5 % and 10 %, half width.
 
     The half width is that of the difference of LDS to the exact scores, paired by queries.
@@ -220,9 +220,10 @@ def measure(task: Task, encodings: dict[str, uw.Encoding], folder: Path) -> dict
         shutil.rmtree(folder, ignore_errors=True)
         store = uw.Store(folder, encoding)
         start = time.process_time()
+        label = name if encoding else f"{name}: {store.header(task.model, task.train).encoding}"
         values = recipe.fit(task.model, task.train, store=store).attribute(task.queries).values
         seconds = time.process_time() - start
-        rows[name] = [
+        rows[label] = [
             store.plan(task.model, task.train).bytes_per_row,
             lds(task, values),
             lds(task, re_ranked(values, exact, n // 10)),
@@ -230,7 +231,7 @@ def measure(task: Task, encodings: dict[str, uw.Encoding], folder: Path) -> dict
             *(found(values, exact, max(TOP, int(share * n))) for share in (0.01, 0.025, 0.1)),
             half_width(of_queries(task, values) - of_queries(task, exact)),
         ]
-        print(name, *(f"{value:.3f}" for value in rows[name]), f"{seconds:.1f} CPU s", flush=True)
+        print(label, *(f"{value:.3f}" for value in rows[label]), f"{seconds:.1f} CPU s", flush=True)
     return rows
 
 
@@ -248,7 +249,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "upweight-benchmarks" / "halves")
     arguments = parser.parse_args()
     folder, results = Path(tempfile.mkdtemp()) / "store", []
-    encodings = ENCODINGS["mlp" if arguments.task == "mlp" else "sequences"]
+    encodings: dict[str, uw.Encoding | None] = dict(ENCODINGS["mlp" if arguments.task == "mlp" else "sequences"])
+    if arguments.task in NOTES:
+        encodings = {name.removesuffix(" (default)"): encoding for name, encoding in encodings.items()}
+        encodings |= {"LoGra 48, int3": uw.LoGra(directions=48, precision="int3"), "default": None}
     count = 1 if arguments.task in NOTES else arguments.seeds
     for seed in range(count):
         if arguments.task in NOTES:

@@ -19,9 +19,7 @@ from upweight.gradients.inspection import capture, inspect
 from upweight.gradients.network import Network
 from upweight.gradients.outputs import NoOutputsError
 from upweight.store.codes import factors_by_weight
-from upweight.store.encodings.coordinates import Coordinates
 from upweight.store.encodings.encoding import Encoding, Layout
-from upweight.store.encodings.logra import LoGra
 from upweight.store.header import Header
 
 PILOT_SHARE = 0.01  # of the examples that the pilot captures at most
@@ -30,7 +28,6 @@ ENCODING_SHARE = 0.5  # time to encode a batch over the time to capture it, beyo
 PASSES_FOR_FACTORS = 2
 COPIES_OF_GRADIENTS = 3  # captured, rotated and encoded ones
 BYTES_OF_A_NUMBER = 4
-DIRECTIONS_OF_PRODUCTS = 96  # of each side of a layer with several positions, in three bits: 3.5 kB of a layer
 POSITIONS_OF_A_TABLE = 2  # an embedding is looked up several times by an example
 
 
@@ -92,12 +89,16 @@ def pilot_size(examples: int) -> int:
     return max(1, min(examples, MAX_PILOT_EXAMPLES, max(2, int(PILOT_SHARE * examples))))
 
 
-def layouts_of(network: Network, train: Examples, encoding: Encoding) -> tuple[dict[str, Layout], list[str]]:
+def layouts_of(network: Network, batch: CapturedBatch, encoding: Encoding) -> tuple[dict[str, Layout], list[str]]:
     """(name → layout of every layer and parameter that is kept, names of the parameters that are left out).
+
+    Args:
+        network: whose gradients are kept.
+        batch: of the pilot, which has the shapes of the layers.
+        encoding: that is asked.
 
     Raises ValueError if the encoding is not for a layer.
     """
-    batch = _captured(network, train)
     layouts: dict[str, Layout] = {}
     in_layers: set[str] = set()
     for name, factors in factors_by_weight(batch).items():
@@ -121,18 +122,6 @@ def layouts_of(network: Network, train: Examples, encoding: Encoding) -> tuple[d
     return layouts, left_out
 
 
-def usual_encoding(network: Network, train: Examples) -> Encoding:
-    """What rows keep if nothing else is wanted.
-
-    Of layers with several positions the product in 96 directions of both sides: its rows take half the time of pairs of
-    factors, and of an equal number of bytes keep more.
-    """
-    layers = factors_by_weight(_captured(network, train)).values()
-    if any(factors.s.shape[1] > 1 for factors in layers):
-        return LoGra(directions=DIRECTIONS_OF_PRODUCTS, precision="int3")
-    return Coordinates()
-
-
 def batch_size(network: Network, train: Examples, memory: int | None = None) -> int:
     """Examples of one pass for rows, whose gradients take at most this many bytes.
 
@@ -154,9 +143,9 @@ def estimated_seconds(summed: SummedObjective, train: Examples, sample: int) -> 
     """Processor seconds of the whole build, from a pilot: passes for the factors of a sample, and one for the rows."""
     network, count = summed.network, pilot_size(len(train))
     pilot = train.take(range(count))
-    _captured(network, train)  # the first pass takes longer
+    captured_pilot(network, train)  # the first pass takes longer
     start = time.process_time()
-    batch = _captured(network, train)
+    batch = captured_pilot(network, train)
     for factors in factors_by_weight(batch).values():
         torch.as_tensor(factors.s).sum()
     rows = (time.process_time() - start) / count * len(train) * (1 + ENCODING_SHARE)
@@ -172,7 +161,8 @@ def estimated_seconds(summed: SummedObjective, train: Examples, sample: int) -> 
     return rows + PASSES_FOR_FACTORS * (time.process_time() - start) / count * sample
 
 
-def _captured(network: Network, train: Examples) -> CapturedBatch:
+def captured_pilot(network: Network, train: Examples) -> CapturedBatch:
+    """The gradients of the pilot, or of as many of its examples as fit into one pass."""
     inspection = inspect(network, "loss", train)
     return capture(network, "loss", train.take(range(min(pilot_size(len(train)), inspection.batch_size))), inspection)
 

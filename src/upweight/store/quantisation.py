@@ -14,7 +14,7 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 LARGEST = {"int8": 127, "int4": 7, "int3": 3}  # of the integers, which are symmetric
 SCALE_BYTES = 4
 # What separable terms of an inverse may leave out, in the norm of typical gradients.
-SEPARATION = {"float32": 1e-7, "float16": 3e-4, "int8": 3e-2, "int4": 3e-2, "int3": 1e-2}
+SEPARATION = {"float32": 1e-7, "float16": 3e-4, "int8": 3e-3, "int4": 3e-2, "int3": 1e-2}
 CUTS = (1.0, 0.8, 0.7, 0.6, 0.5, 0.4)  # shares of the largest number that may be the largest in three bits
 
 

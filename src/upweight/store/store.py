@@ -23,8 +23,9 @@ from upweight.store.encodings.encoding import Encoding
 from upweight.store.engines import HOWS, How, build_as_rank, build_here, build_on_ray
 from upweight.store.header import HEADER, Header
 from upweight.store.manifest import read_manifests
-from upweight.store.plan import StorePlan, batch_size, estimated_seconds, layouts_of, plan_of, usual_encoding
+from upweight.store.plan import StorePlan, batch_size, captured_pilot, estimated_seconds, layouts_of, plan_of
 from upweight.store.shard_files import checked_bytes
+from upweight.store.usual_encoding import usual_encoding
 
 FACTOR_EXAMPLES = 10_000
 FACTOR_PARTS = 4  # files of the sums over the sample for the factors
@@ -40,8 +41,8 @@ class Store:
     Args:
         folder: where the store is, or will be.
         encoding: what rows keep: `Coordinates()`, `LowRank()`, `LoGra()`, `SJLT()` or `ExactFactors()`. None for that
-            of an existing store; of a new one `Coordinates()`, or with several positions (sequences, convolutions)
-            `LoGra(directions=96, precision="int3")`.
+            of an existing store; of a new one `Coordinates()`, or with several positions (sequences, convolutions) what
+            keeps most in a fiftieth of the bytes of a gradient.
         modules: patterns of names of modules that scores are about, as for `Influence(modules=…)`; None for all.
         seed: of the sample for the factors, and of sketches. None for 0, or that of an existing store.
         factor_examples: training examples from which the factors of the curvature are computed; None for 10,000.
@@ -173,8 +174,9 @@ class Store:
 
     def _new_header(self, model: Any, train: Examples) -> Header:
         network = model.network
-        encoding = self.encoding or usual_encoding(network, train)
-        layouts, left_out = layouts_of(network, train, encoding)
+        batch = captured_pilot(network, train)
+        encoding = self.encoding or usual_encoding(network, batch)
+        layouts, left_out = layouts_of(network, batch, encoding)
         sizes = {name: int(np.prod(shape)) for name, shape in network.shapes.items()}
         coverage = 1 - sum(sizes[name] for name in left_out) / network.size
         sample = min(self.factor_examples or FACTOR_EXAMPLES, _counted(model, train))

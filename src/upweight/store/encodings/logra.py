@@ -17,7 +17,7 @@ class LoGra(Encoding):
         precision: bits of a number.
 
     Its rows are cheaper to make and to multiply than pairs of factors. For the same bytes they lose more of layers with
-    one position; of those with several, 96 directions in three bits, the default there, lose less than pairs of rank 4.
+    one position; of those with several, 96 directions in three bits lose less than pairs of rank 4.
     """
 
     summary: ClassVar[str] = "LoGra in K-FAC's eigenvectors"

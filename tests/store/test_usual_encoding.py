@@ -1,0 +1,67 @@
+"""The encoding of a store of which nothing was said: what it keeps in a fiftieth of the bytes of a gradient."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import upweight as uw
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+from support.network_families import cross_entropy  # noqa: E402
+
+RANDOM = np.random.default_rng(0)
+TRAIN = uw.Examples(RANDOM.normal(size=(4, 3, 8, 8)).astype(np.float32), np.arange(4) % 3)
+
+
+def convolutional(channels: int, depth: int, width: int | None = None) -> uw.TorchModel:
+    """Convolutions, then a mean over positions, or a layer of this width for all of them."""
+    torch.manual_seed(0)
+    convolved = [nn.Conv2d(3 if not place else channels, channels, 3, padding=1) for place in range(depth)]
+    if width is None:
+        return uw.TorchModel(
+            nn.Sequential(*convolved, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 3)), cross_entropy
+        )
+    layers = nn.Flatten(), nn.Linear(64 * channels, width), nn.Linear(width, 3)
+    return uw.TorchModel(nn.Sequential(*convolved, *layers), cross_entropy)
+
+
+def plan(model: uw.TorchModel, folder, encoding: uw.Encoding | None = None):
+    chosen = uw.Store(folder, encoding).header(model, TRAIN)
+    return chosen.encoding, chosen.bytes_per_row, 4 * model.network.size // 50
+
+
+def test_a_large_linear_layer_leaves_room_for_all_directions_of_convolutions(tmp_path):
+    encoding, size, most = plan(convolutional(16, 2, width=128), tmp_path)
+    assert encoding == uw.LowRank(rank=128, precision="int8") and size <= most
+
+
+def test_otherwise_rows_have_as_many_pairs_as_there_is_room_for(tmp_path):
+    encoding, size, most = plan(convolutional(48, 4), tmp_path)
+    assert isinstance(encoding, uw.Coordinates) and encoding.rank > 4 and size <= most
+    more = uw.Coordinates(rank=encoding.rank + 1, directions=encoding.directions)
+    assert plan(convolutional(48, 4), tmp_path, more)[1] > most
+
+
+def test_and_few_directions_of_four_pairs_in_a_narrow_net(tmp_path):
+    encoding, size, most = plan(convolutional(16, 10), tmp_path)
+    assert isinstance(encoding, uw.Coordinates) and encoding.rank == 4 and 32 <= encoding.directions < 128
+    assert size <= most
+    more = uw.Coordinates(rank=4, directions=encoding.directions + 4)
+    assert plan(convolutional(16, 10), tmp_path, more)[1] > most
+
+
+def test_a_wide_net_keeps_products_in_96_directions(tmp_path):
+    encoding, size, most = plan(convolutional(128, 4), tmp_path)
+    assert encoding == uw.LoGra(directions=96, precision="int3") and size <= most
+
+
+def test_a_store_is_asked_in_the_encoding_that_it_was_built_in(tmp_path):
+    made, older = convolutional(16, 2, width=128), uw.LoGra(directions=96, precision="int3")
+    uw.Store(tmp_path, older).build(made, TRAIN)
+    assert plan(made, tmp_path)[0] == older
+    scores = uw.GradCos().fit(made, TRAIN, store=uw.Store(tmp_path)).attribute(TRAIN).values
+    assert np.isfinite(scores).all()
