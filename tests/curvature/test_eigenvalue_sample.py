@@ -15,7 +15,8 @@ from torch import Tensor, nn  # noqa: E402
 import upweight as uw  # noqa: E402
 from support.curved_nets import fit  # noqa: E402
 from upweight.curvature.eigenvalue_sample import eigenvalue_count, eigenvalue_sample  # noqa: E402
-from upweight.curvature.ekfac import FittedEKFAC  # noqa: E402
+from upweight.curvature.ekfac import FittedEKFAC, second_moments  # noqa: E402
+from upweight.curvature.kfac import factor_sums  # noqa: E402
 from upweight.curvature.label_expectation import hessian_norms  # noqa: E402
 from upweight.curvature.limits import Limits  # noqa: E402
 from upweight.curvature.summed_objective import SummedObjective  # noqa: E402
@@ -103,11 +104,21 @@ def dense_norms(summed: SummedObjective) -> np.ndarray:
 @pytest.mark.parametrize("limits", [{}, {"exact_numbers": 0}, {"exact_outputs": 1}], ids=["all", "grouped", "drawn"])
 def test_the_curvature_of_an_example_is_the_norm_of_its_output_hessian(limits: dict[str, int]) -> None:
     summed = replace(fitted(None).summed, limits=Limits(**limits))
-    norms = hessian_norms(summed)
-    if "exact_outputs" in limits:
-        assert norms is None
-    else:
-        np.testing.assert_allclose(norms, dense_norms(summed), rtol=1e-12)
+    for norms in (hessian_norms(summed), factor_sums(summed, summed.weighted).hessian_norms):
+        if "exact_outputs" in limits:
+            assert norms is None
+        else:
+            np.testing.assert_allclose(norms, dense_norms(summed), rtol=1e-12)
+
+
+def test_the_fit_takes_the_norms_from_the_pass_of_the_factors(monkeypatch: Any) -> None:
+    monkeypatch.setattr("upweight.curvature.eigenvalue_sample.hessian_norms", None)  # a forward pass of their own
+    part = fitted(MOST)
+    monkeypatch.undo()
+    chosen, weights = eigenvalue_sample(part.summed, MOST)
+    moments = second_moments(part.summed, part.layers, part.unfactored, (chosen, weights))
+    for name, layer in part.layers.items():
+        torch.testing.assert_close(layer.values, moments[name])
 
 
 def test_sums_over_the_sample_are_those_of_all_on_average_and_nearer_than_with_equal_chances(monkeypatch: Any) -> None:

@@ -14,7 +14,7 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.curvature.content_keys import Keys, content_keys, random_numbers
+from upweight.curvature.content_keys import Keys, random_numbers
 from upweight.curvature.label_expectation import Weighted, expectation_of, hessian_norms
 from upweight.curvature.summed_objective import SummedObjective
 
@@ -33,23 +33,23 @@ def eigenvalue_count(summed: SummedObjective) -> int | None:
     return max(summed.limits.eigenvalue_examples, ceil(summed.limits.eigenvalue_share * float(summed.copies.sum())))
 
 
-def eigenvalue_sample(summed: SummedObjective, most: int | None) -> Weighted:
+def eigenvalue_sample(summed: SummedObjective, most: int | None, norms: Array | None = None) -> Weighted:
     """Some examples, with weights for which their curvature stands for that of all; all if they are at most `most`.
 
     An example is chosen by its curvature and a random number, which its contents determine. Copies are chosen together,
     and counted as often as they occur: an example of weight k gives the same sample as k copies, and one of weight 0 as
     none, in any order. There are `most` examples, or somewhat more if the last one has copies, or fewer if no others
-    have any curvature.
+    have any curvature. `norms`: those of the output Hessians, (n,), if they are known; else a forward pass finds them.
     """
     examples, weights = summed.weighted
     copies = summed.copies
     if most is None or float(copies.sum()) <= most:
         return examples, weights
-    curvatures = _curvatures(summed)
+    curvatures = _curvatures(summed, norms)
     sizes = curvatures * weights / np.where(copies > 0, copies, 1.0)  # of one copy
     if not sizes.any():
         return examples, weights
-    priorities = sizes / _uniform(content_keys(examples))
+    priorities = sizes / _uniform(summed.keys)
     order = np.argsort(-priorities, kind="stable")
     last = priorities[order[np.searchsorted(np.cumsum(copies[order]), most)]]
     left_out = priorities[priorities < last].max(initial=0.0)
@@ -59,9 +59,9 @@ def eigenvalue_sample(summed: SummedObjective, most: int | None) -> Weighted:
     return examples.take(chosen), counted * ((weights @ curvatures) / (counted @ curvatures[chosen]))
 
 
-def _curvatures(summed: SummedObjective) -> Array:
+def _curvatures(summed: SummedObjective, norms: Array | None) -> Array:
     """The amount of curvature of every example, (n,); ones if it is not known."""
-    norms = hessian_norms(summed)
+    norms = hessian_norms(summed) if norms is None else norms
     if norms is None:
         return np.ones(len(summed.train))
     steps = np.round(STEPS_PER_OCTAVE * np.log2(norms, out=np.full(len(norms), -np.inf), where=norms > 0))

@@ -78,9 +78,9 @@ class FittedEKFAC(Curvature):
         if factors is not None:
             self.layers, self.unfactored = factors
         else:
-            self.layers, self.unfactored = kronecker_factors(summed)
+            self.layers, self.unfactored, norms = kronecker_factors(summed)
             if refined:
-                sample = eigenvalue_sample(summed, eigenvalue_examples or eigenvalue_count(summed))
+                sample = eigenvalue_sample(summed, eigenvalue_examples or eigenvalue_count(summed), norms)
                 if len(sample[0]) < len(summed.train):
                     self.eigenvalues_from = f"{len(sample[0]):,} of {len(summed.train):,} examples"
                 moments = second_moments(summed, self.layers, self.unfactored, sample)
@@ -240,7 +240,7 @@ def second_moments(
     """Λ = Σ (Qₛᵀ G Q_A)² over these examples and label directions, by weight; by name for parameters of no layer."""
     of_parameters: dict[str, Tensor] = {}
     moments = {name: torch.zeros_like(layer.values) for name, layer in layers.items()}
-    for _, gradients in direction_batches(summed, sample, seed=1):
+    for _, gradients, _ in direction_batches(summed, sample, seed=1):
         with flushed_denormals():
             for captured in gradients:
                 add_moments(of_parameters, unfactored, captured)

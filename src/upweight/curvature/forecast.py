@@ -90,7 +90,7 @@ def forecast_answer(pilot: Pilot, recipe: CurvatureRecipe | None, queries: int) 
 def _factored(pilot: Pilot, refined_by: int) -> Forecast:
     """KFAC or EK-FAC: passes for the factors, eigenvectors, and passes over so many examples for second moments."""
     summed, n = pilot.summed, len(pilot.summed.train)
-    layers, _ = factor_sums(summed, (pilot.examples, summed.weights[: len(pilot.examples)]))
+    layers, _, _ = factor_sums(summed, (pilot.examples, summed.weights[: len(pilot.examples)]))
     widths = [len(factor) for layer in layers.values() for factor in (layer.inputs, layer.slopes) if factor.ndim == 2]
     batch = pilot.inspection.batch_size
     steps = {"factors": n * pilot.per_example(lambda part: factor_sums(summed, _weighted(pilot, part)), batch)}
@@ -100,8 +100,6 @@ def _factored(pilot: Pilot, refined_by: int) -> Forecast:
             _pretend_eigenvectors(layer)
         moments = pilot.per_example(lambda part: second_moments(summed, layers, {}, _weighted(pilot, part)), batch)
         steps["second moments"] = refined_by * moments
-        if refined_by < n:
-            steps["choice of examples"] = n * pilot.capture / 3  # a forward pass
     return Forecast(steps, 4.0 * (4 * sum(width**2 for width in widths) + 2 * pilot.network.size))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +18,8 @@ from torch import Tensor
 
 from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
-from upweight.curvature.content_keys import Keys, content_keys, random_numbers
-from upweight.curvature.label_expectation import Weighted, direction_batches, expectation_of
+from upweight.curvature.content_keys import Keys, random_numbers
+from upweight.curvature.label_expectation import Weighted, direction_batches, expectation_of, sample_keys
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.curvature.unfactored_parameters import MAX_ROTATED_AXIS, UnfactoredParameter, UnfactoredParameters
 from upweight.gradients.captured_batch import LayerFactors
@@ -151,25 +152,43 @@ def with_ones(factors: LayerFactors) -> Tensor:
     return factors.a if factors.bias is None else torch.cat([factors.a, torch.ones_like(factors.a[..., :1])], dim=-1)
 
 
-def kronecker_factors(summed: SummedObjective) -> tuple[dict[str, FactoredLayer], dict[str, UnfactoredParameter]]:
-    """(weight name → factors of a layer whose gradient is an outer product, name → parameter of no layer); one pass."""
-    layers, unfactored = factor_sums(summed, summed.weighted)
+class FactorSums(NamedTuple):
+    """What the factors are made of.
+
+    Attributes:
+        layers: weight name → sums of a layer whose gradient is an outer product, before `decompose`.
+        unfactored: sums of the parameters of no layer.
+        hessian_norms: ‖Λ‖ of every example (Frobenius), (n,); None if label directions are drawn.
+    """
+
+    layers: dict[str, FactoredLayer]
+    unfactored: UnfactoredParameters
+    hessian_norms: NDArray[np.float64] | None
+
+
+def kronecker_factors(
+    summed: SummedObjective,
+) -> tuple[dict[str, FactoredLayer], dict[str, UnfactoredParameter], NDArray[np.float64] | None]:
+    """(weight name → factors of a layer, name → parameter of no layer, norms of the output Hessians); one pass."""
+    layers, unfactored, norms = factor_sums(summed, summed.weighted)
     total = float(summed.weights.sum())
     for layer in layers.values():
         layer.examples = total
         layer.decompose(total)
-    return layers, unfactored.decompose()
+    return layers, unfactored.decompose(), norms
 
 
-def factor_sums(summed: SummedObjective, sample: Weighted) -> tuple[dict[str, FactoredLayer], UnfactoredParameters]:
+def factor_sums(summed: SummedObjective, sample: Weighted) -> FactorSums:
     """The sums over these examples that the factors are made of, before `decompose`; one pass."""
+    norms: list[Tensor] = []
     layers: dict[str, FactoredLayer] = {}
     positions: dict[str, Tensor] = {}
     unfactored: UnfactoredParameters | None = None
-    selection = InputSelection(summed)
-    for where, gradients in direction_batches(summed, sample):
+    selection = InputSelection(summed, sample[0])
+    for where, gradients, of_batch in direction_batches(summed, sample):
+        norms += [] if of_batch is None else [of_batch]
         weights = torch.as_tensor(sample[1][where])
-        keys = selection.keys(sample[0], where)
+        keys = None if selection.keys is None else selection.keys[where]
         for directions in zip(*(captured.layers() for captured in gradients), strict=True):
             first = directions[0]
             if first.weight not in layers:
@@ -193,7 +212,8 @@ def factor_sums(summed: SummedObjective, sample: Weighted) -> tuple[dict[str, Fa
             unfactored.add(captured)
     for name, total in positions.items():
         layers[name].positions = float(total)
-    return layers, unfactored or UnfactoredParameters(summed, parameter_names(layers))
+    unfactored = unfactored or UnfactoredParameters(summed, parameter_names(layers))
+    return FactorSums(layers, unfactored, torch.cat(norms).cpu().numpy() if norms else None)
 
 
 class InputSelection:
@@ -201,15 +221,14 @@ class InputSelection:
 
     If label directions are drawn anyway, an input factor of width d is estimated from about `ROWS_PER_WIDTH` · d rows
     of all examples, spread evenly over each picture from an offset that its contents determine.
+
+    Attributes:
+        keys: those of the examples; None if all positions are taken.
     """
 
-    def __init__(self, summed: SummedObjective) -> None:
-        self.is_sampled = expectation_of(summed).grouped
+    def __init__(self, summed: SummedObjective, examples: Examples) -> None:
+        self.keys = sample_keys(summed, examples) if expectation_of(summed).grouped else None
         self.examples = float(summed.copies.sum())
-
-    def keys(self, examples: Examples, where: slice) -> Keys | None:
-        """The keys of these examples; None if all positions are taken."""
-        return content_keys(examples.take(np.arange(where.start, where.stop))) if self.is_sampled else None
 
     def add(self, layer: FactoredLayer, factors: LayerFactors, weights: Tensor, keys: Keys | None) -> Tensor:
         """Add Σ w a aᵀ to the layer's factor for position weights (B, T); returns Σ w in float64."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
 from upweight.core.forecast import watched_slices
-from upweight.curvature.content_keys import content_keys, random_signs
+from upweight.curvature.content_keys import Keys, content_keys, random_signs
 from upweight.curvature.output_roots import MAX_BLOCK_NUMBERS, output_root
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.call_sites import UnassignableError
@@ -37,6 +37,20 @@ MISSED_COST = 8  # by which a number that hooks miss takes longer than one that 
 NEGLIGIBLE_TRACE = 1e-6  # share of the batch's trace below which a direction is left out
 
 Weighted = tuple[Examples, NDArray[np.float64]]
+
+
+class DirectionBatch(NamedTuple):
+    """Gradients of one batch along every direction of the output Hessians.
+
+    Attributes:
+        where: positions of the batch among the examples.
+        gradients: √wᵢ Jᵢᵀu_c, one for each c.
+        hessian_norms: ‖Λᵢ‖ (Frobenius), (B,); None if directions are drawn, and no Λ is known.
+    """
+
+    where: slice
+    gradients: list[CapturedBatch]
+    hessian_norms: Tensor | None
 
 
 class LabelGradients(NamedTuple):
@@ -64,14 +78,14 @@ def expected_batches(
     summed: SummedObjective, sample: Weighted | None = None, seed: int = 0, batch_examples: int | None = None
 ) -> Iterator[LabelGradients]:
     """Gradients along every direction of the output Hessians, batch by batch; arguments as for `direction_batches`."""
-    for where, gradients in direction_batches(summed, sample, seed, batch_examples):
+    for where, gradients, _ in direction_batches(summed, sample, seed, batch_examples):
         yield from (LabelGradients(c, where, captured) for c, captured in enumerate(gradients))
 
 
 def direction_batches(
     summed: SummedObjective, sample: Weighted | None = None, seed: int = 0, batch_examples: int | None = None
-) -> Iterator[tuple[slice, list[CapturedBatch]]]:
-    """(which examples, their gradients along every direction of the output Hessians), batch by batch.
+) -> Iterator[DirectionBatch]:
+    """Gradients along all directions of the output Hessians together, batch by batch.
 
     If that are too many directions, there are a few draws. These depend on the contents of the example and the seed
     alone, not on the order or the batches.
@@ -93,35 +107,53 @@ def direction_batches(
     size = _batch_size(summed, inspection.floats, expectation) if batch_examples is None else batch_examples
     if inspection.fallback:
         size = min(size, MAX_BATCH_ALONE if inspection.sliced is None else MAX_BATCH_MISSED)
+    keys = None if expectation.draws is None else sample_keys(summed, examples)
     for where in watched_slices(blocks(len(examples), size), "gradients for the curvature", len(examples)):
         part = examples.take(np.arange(where.start, where.stop)), weights[where]
+        drawn = Drawn(expectation, seed, None if keys is None else keys[where])
         try:
-            gradients = _along_directions(summed, part, expectation, seed, inspection)
+            gradients, norms = _along_directions(summed, part, drawn, inspection)
         except UnassignableError as error:
             inspection = widened(network, "loss", inspection, error)
-            gradients = _along_directions(summed, part, expectation, seed, inspection)
-        yield where, gradients
+            gradients, norms = _along_directions(summed, part, drawn, inspection)
+        yield DirectionBatch(where, gradients, norms)
+
+
+def sample_keys(summed: SummedObjective, examples: Examples) -> Keys:
+    """The keys of these examples, computed once for the training examples."""
+    return summed.keys if examples is summed.train else content_keys(examples)
 
 
 def _along_directions(
-    summed: SummedObjective, part: Weighted, expectation: Expectation, seed: int, inspection: Inspection
-) -> list[CapturedBatch]:
-    """The gradients of one batch along every direction."""
+    summed: SummedObjective, part: Weighted, drawn: Drawn, inspection: Inspection
+) -> tuple[list[CapturedBatch], Tensor | None]:
+    """The gradients of one batch along every direction, and the norms of the output Hessians if these are formed."""
     network, (examples, weights) = summed.network, part
+    (expectation, seed, keys), norms = drawn, None
     with network.preserved():
         batch = network.batch(examples)
         with HookedPass(network, len(examples), inspection.layouts, frozenset(inspection.fallback)) as hooked:
             out = outputs(network, batch, examples.ids)
         example_weights = torch.as_tensor(weights).to(out.values.device, network.precision)
-        if expectation.draws is None:
-            directions = list(square_roots(out.hessians(), example_weights))
-        elif expectation.grouped:
-            directions = grouped_directions(out.hessians(), expectation.draws, content_keys(examples), seed)
+        if expectation.draws is None or expectation.grouped:
+            hessians = out.hessians()
+            norms = _frobenius_norms(hessians)
+            directions = (
+                list(square_roots(hessians, example_weights))
+                if expectation.draws is None or keys is None
+                else grouped_directions(hessians, expectation.draws, keys, seed)
+            )
         else:
-            directions = _draw_directions(out, summed, examples, expectation.draws, seed)
+            assert keys is not None
+            directions = _draw_directions(out, summed, keys, expectation.draws, seed)
         roots = example_weights.sqrt()[:, None]
         cotangents = [(flatten_each(direction) * roots).reshape(out.values.shape) for direction in directions]
-        return backpropagate_all(hooked, inspection, batch, out.values, cotangents)
+        return backpropagate_all(hooked, inspection, batch, out.values, cotangents), norms
+
+
+def _frobenius_norms(hessians: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(hessians.detach().double().flatten(1), dim=1)
+    return norms
 
 
 class Expectation(NamedTuple):
@@ -134,6 +166,14 @@ class Expectation(NamedTuple):
 
     draws: int | None
     grouped: bool = False
+
+
+class Drawn(NamedTuple):
+    """How directions of a batch are taken, with the seed and the keys of its examples; no keys if nothing is drawn."""
+
+    expectation: Expectation
+    seed: int
+    keys: Keys | None
 
 
 def expectation_of(summed: SummedObjective) -> Expectation:
@@ -207,7 +247,7 @@ def hessian_norms(summed: SummedObjective) -> NDArray[np.float64] | None:
         with network.preserved():
             with torch.no_grad():
                 out = outputs(network, network.batch(part), part.ids)
-            norms.append(out.hessians().double().flatten(1).norm(dim=1).cpu().numpy())
+            norms.append(_frobenius_norms(out.hessians()).cpu().numpy())
     return np.concatenate(norms)
 
 
@@ -263,14 +303,13 @@ def _batch_size(summed: SummedObjective, floats: int, expectation: Expectation) 
     return min(size, fitting or size)
 
 
-def _draw_directions(out: Outputs, summed: SummedObjective, part: Examples, draws: int, seed: int) -> list[Tensor]:
+def _draw_directions(out: Outputs, summed: SummedObjective, keys: Keys, draws: int, seed: int) -> list[Tensor]:
     """Λ^½ ε / √draws for random signs ε, which depend on the example's contents and the seed."""
     root = output_root(out, joint_axes(summed.network, summed.train))
-    keys = content_keys(part).tolist()
     shape, like = out.values.shape, out.wide_values()
     directions = []
     for draw in range(draws):  # each draw has its own stream, so that padding in one does not move the others
-        streams = [np.random.default_rng([seed, key, draw]) for key in keys]
+        streams = [np.random.default_rng([seed, key, draw]) for key in keys.tolist()]
         signs = np.stack([stream.integers(0, 2, shape[1:], dtype=np.int8) for stream in streams])
         directions.append(root((2 * torch.as_tensor(signs) - 1).to(like)) / draws**0.5)
     return directions

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from upweight.core.examples import Examples
 from upweight.core.saved_state import SavedState
 from upweight.core.weights import example_counts, require_any_weight
+from upweight.curvature.content_keys import Keys, content_keys
 from upweight.curvature.limits import DEFAULT_LIMITS, Limits
 from upweight.gradients.network import Network
 from upweight.gradients.outputs import outputs
@@ -106,6 +107,11 @@ class SummedObjective:
     def copies(self) -> Array:
         """(n,) how many examples each one stands for wherever examples are counted."""
         return example_counts(self.weights)
+
+    @cached_property
+    def keys(self) -> Keys:
+        """(n,) the keys of the training examples by their contents."""
+        return content_keys(self.train)
 
     @cached_property
     def output_shape(self) -> torch.Size:

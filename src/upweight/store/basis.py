@@ -69,7 +69,7 @@ class Basis:
 
 def sums_of_part(summed: SummedObjective, part: Weighted) -> SavedState:
     """The sums over a part of the sample of which the factors are made, in float64."""
-    layers, parameters = factor_sums(summed, part)
+    layers, parameters, _ = factor_sums(summed, part)
     arrays: Arrays = {}
     for name, layer in layers.items():
         arrays[f"{name}/inputs"], arrays[f"{name}/slopes"] = _wide(layer.inputs), _wide(layer.slopes)
