@@ -9,9 +9,10 @@ import pytest
 
 pytest.importorskip("torch")
 
+from upweight.store import row_blocks
 from upweight.store.encode_rows import decode_block, encode_block
 from upweight.store.encodings.encoding import Layout
-from upweight.store.quantisation import PRECISIONS, bytes_of, quantise, scale_bytes, unpacked
+from upweight.store.quantisation import PRECISIONS, WORDS_AT_A_TIME, bytes_of, quantise, scale_bytes, unpacked
 from upweight.store.row_blocks import Factors, Numbers, Pairs, products, separable_terms, times_sizes
 
 RNG = np.random.default_rng(0)
@@ -30,6 +31,26 @@ def test_products_are_those_of_the_rows_multiplied_out(query, row):
     out = np.ones((3, 4), np.float32)
     products(query, row, out)
     np.testing.assert_allclose(out, 1 + query.matrix() @ row.matrix().T, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.float16, np.float32])
+def test_products_with_numbers_of_a_file_are_those_in_double_precision_for_any_number_of_parts(kind, monkeypatch):
+    monkeypatch.setattr(row_blocks, "LEAST_ROWS", 3)
+    monkeypatch.setattr(row_blocks, "NUMBERS_AT_A_TIME", 1)
+    rows = Numbers(RNG.integers(-3, 4, (10, 35)).astype(kind), RNG.uniform(1, 2, 10).astype(np.float32))
+    query, out = Numbers(RNG.normal(size=(4, 35)).astype(np.float32)), np.zeros((4, 10), np.float32)
+    products(query, rows, out)
+    exact = query.values.astype(np.float64) @ (rows.values.astype(np.float64) * rows.scale[:, None]).T
+    assert np.abs(out - exact).max() < 1e-6 * np.abs(exact).max()
+
+
+def test_three_bits_are_decoded_from_any_rows_and_beyond_one_part_of_them():
+    levels = RNG.integers(-3, 4, (2 * WORDS_AT_A_TIME // 3, 29)).astype(np.int8)
+    levels[:, 0] = 3
+    arrays = quantise(levels.astype(np.float32), "int3")
+    for part in (slice(None), slice(1, None, 2), slice(-1, None), slice(0)):
+        decoded, _ = unpacked({"numbers": arrays["numbers"][part]}, 29, "int3")
+        np.testing.assert_array_equal(decoded, levels[part])
 
 
 def test_products_do_not_depend_on_torchs_default_type_nor_need_numbers_that_can_be_written_to():

@@ -15,6 +15,12 @@ LARGEST = {"int8": 127, "int4": 7, "int3": 3}  # of the integers, which are symm
 SCALE_BYTES = 4
 # What separable terms of an inverse may leave out, in the norm of typical gradients.
 SEPARATION = {"float32": 1e-7, "float16": 3e-4, "int8": 3e-3, "int4": 3e-2, "int3": 1e-2}
+WORDS_AT_A_TIME = 1 << 13  # of 64 bits, so that all steps of decoding find them in the processor's cache
+# Steps from 24 bits to eight bytes of three bits each: 12 and 12 bits, four times 6, eight times 3.
+HALVES_APART = tuple(
+    (np.uint64(shift), np.uint64(mask))
+    for shift, mask in ((20, 0x00000FFF00000FFF), (10, 0x003F003F003F003F), (5, 0x0707070707070707))
+)
 CUTS = (1.0, 0.8, 0.7, 0.6, 0.5, 0.4)  # shares of the largest number that may be the largest in three bits
 
 
@@ -84,15 +90,23 @@ def _pack_three_bits(whole: NDArray[np.int8]) -> NDArray[np.uint8]:
 
 
 def _unpack_three_bits(packed: NDArray[np.uint8], count: int) -> NDArray[np.int8]:
-    low, middle, high = (packed[..., place::3] for place in range(3))
-    out = np.empty((*packed.shape[:-1], packed.shape[-1] // 3 * 8), np.int8)
-    out[..., ::8], out[..., 1::8] = low & 7, low >> 3 & 7
-    out[..., 2::8] = low >> 6 | (middle & 1) << 2
-    out[..., 3::8], out[..., 4::8] = middle >> 1 & 7, middle >> 4 & 7
-    out[..., 5::8] = middle >> 7 | (high & 3) << 1
-    out[..., 6::8], out[..., 7::8] = high >> 2 & 7, high >> 5
+    """Eight numbers of three bytes at a time, as the bytes of one word: its halves are moved apart three times."""
+    flat = packed.reshape(-1)
+    words = np.empty(len(flat) // 3, "<u8")
+    moved = np.empty(min(len(words), WORDS_AT_A_TIME), "<u8")
+    for start in range(0, len(words), WORDS_AT_A_TIME):
+        word = words[start : start + WORDS_AT_A_TIME]
+        content = flat[3 * start : 3 * (start + len(word)) + 1]  # three bytes are read as four
+        if len(content) == 3 * len(word):
+            content = np.append(content, np.uint8(0))
+        word[:] = np.ndarray(len(word), "<u4", np.ascontiguousarray(content), 0, (3,))
+        for shift, mask in HALVES_APART:
+            np.left_shift(word, shift, out=moved[: len(word)])
+            np.bitwise_or(word, moved[: len(word)], out=word)
+            np.bitwise_and(word, mask, out=word)
+    out = words.view(np.int8)
     out -= 4
-    return out[..., :count]
+    return out.reshape(*packed.shape[:-1], packed.shape[-1] // 3 * 8)[..., :count]
 
 
 def _pack(whole: NDArray[np.int8]) -> NDArray[np.uint8]:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 Floats = NDArray[np.float32]
 Array = NDArray[np.float64]
+NUMBERS_AT_A_TIME = 1 << 21  # of rows that are turned into floats: 8 MB
+LEAST_ROWS = 64  # that are multiplied at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,11 +155,27 @@ def products(queries: RowBlock, rows: RowBlock, out: Floats) -> None:
             return
     if isinstance(rows, Pairs) and rows.rank == 1 and rows.scale is not None:
         rows = Numbers(Pairs(rows.left, rows.right).matrix(), rows.scale[:, 0])
-    right = rows.values.astype(np.float32, copy=False) if isinstance(rows, Numbers) else rows.matrix()
-    added = queries.matrix() @ right.T
+    numbers = rows.values if isinstance(rows, Numbers) else rows.matrix()
+    added = _products_of_numbers(queries.matrix(), numbers)
     if isinstance(rows, Numbers) and rows.scale is not None:
         added *= rows.scale
     out += added
+
+
+def _products_of_numbers(queries: Floats, rows: NDArray[Any]) -> Floats:
+    """`queries @ rows.T`; integers become floats a part at a time, while they are in the processor's cache."""
+    if rows.dtype == np.float32:
+        return np.asarray(queries @ rows.T)
+    of_queries = _floats(queries.T)
+    count = max(LEAST_ROWS, NUMBERS_AT_A_TIME // max(1, rows.shape[1]))
+    buffer = of_queries.new_empty((min(count, len(rows)), rows.shape[1]))
+    out = of_queries.new_empty((len(rows), len(queries)))
+    for start in range(0, len(rows), count):
+        part = rows[start : start + count]
+        floats = buffer[: len(part)]
+        np.copyto(floats.numpy(), part)
+        torch.mm(floats, of_queries, out=out[start : start + count])
+    return np.asarray(out.numpy().T)
 
 
 def _add_products_of_pairs(queries: Pairs, rows: Pairs, out: Floats) -> None:
