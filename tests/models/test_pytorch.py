@@ -115,6 +115,29 @@ def test_measurements_and_predictions_do_not_depend_on_the_batch_size():
     assert predictions(model.network, TRAIN, batch_examples=7).predicted == model.predict(TRAIN).predicted
 
 
+@pytest.mark.parametrize("form", ["loss", "measured", "hidden", "twice"])
+def test_a_question_measures_and_predicts_in_one_pass_if_the_loss_tells_both(form):
+    net, calls = mlp(), []
+    losses = {
+        "loss": cross_entropy,
+        "measured": cross_entropy,
+        "hidden": lambda net, b: cross_entropy(lambda x: net[2](net[1](net[0](x))), b),
+        "twice": lambda net, b: cross_entropy(net, b) + 0.1 * cross_entropy(net, b),
+    }
+    measure = (lambda net, b: net(b.x)[:, 0]) if form == "measured" else None
+    model = TorchModel(net, losses[form], measure=measure)
+    expected = model.measure(QUERIES), model.predict(QUERIES)
+    handle = net.register_forward_hook(lambda *_: calls.append(1))
+    measured, predicted = model.measure_and_predict(QUERIES)
+    handle.remove()
+    assert len(calls) == {"loss": 1, "measured": 2, "hidden": 0, "twice": 6}[form]
+    np.testing.assert_allclose(measured, expected[0], rtol=1e-12)
+    assert predicted.predicted == expected[1].predicted
+    scores = uw.GradDot().fit(model, TRAIN).attribute(QUERIES)
+    np.testing.assert_allclose(scores.measured, expected[0], rtol=1e-12)
+    assert scores.predictions.predicted == expected[1].predicted
+
+
 def test_a_prediction_that_the_loss_hides_is_none_and_not_minus_the_loss():
     torch.manual_seed(0)
     net = nn.Linear(5, 1).double()

@@ -129,7 +129,8 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         """
         queries = self.require_queries(queries)
         self.require_unchanged()
-        measured = self.original_model.measure(queries)  # first: it refuses queries of another shape in our own words
+        # First: it refuses queries of another shape in our own words.
+        measured, predictions = self.original_model.measure_and_predict(queries)
         departure = self.departure(queries)
         values = np.empty((len(queries), len(self.train)))
         facts = list[AnswerFacts]()
@@ -141,7 +142,6 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
                 for where, block in watched(answer, "scores of training examples", len(self.train)):
                     values[rows, where] = block
                 facts.append(answer.facts)
-        predictions = self.original_model.predict(queries) if departure is None else departure.own
         joint = facts[0] if len(facts) == 1 else combine_facts(facts)
         scores = self.scores(values, queries.ids, self.train.ids, measured, predictions, joint)
         scores = with_departure(scores, departure)

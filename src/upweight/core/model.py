@@ -56,6 +56,10 @@ class Measurable(ABC):
     def predict(self, examples: Examples) -> Predictions:
         """Predictions, for people to read."""
 
+    def measure_and_predict(self, queries: Examples) -> tuple[NDArray[np.float64], Predictions]:
+        """`measure` and `predict`; a model that can do both at once does."""
+        return self.measure(queries), self.predict(queries)
+
     @property
     def notes(self) -> Sequence[str]:
         """Sentences that a reader of the scores should know; by default none."""

@@ -160,6 +160,12 @@ def output_values(network: Network, batch: Any, ids: Any) -> Tensor:
     return _record(network, batch, ids)[1]
 
 
+def losses_and_outputs(network: Network, batch: Any, ids: Any) -> tuple[Tensor, Tensor]:
+    """The losses (B,) and the output of the net as `output_values` gives it, from one call of the loss."""
+    _, values, losses = _record(network, batch, ids)
+    return losses, values
+
+
 _IS_FUNCTION_OF_OUTPUT: NetworkMemo[bool] = NetworkMemo()  # checked once per network
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +13,19 @@ from torch import Tensor
 from upweight.core.examples import Examples
 from upweight.core.model import Predictions
 from upweight.gradients.network import Network
-from upweight.gradients.outputs import NoOutputsError, output_values
+from upweight.gradients.outputs import NoOutputsError, losses_and_outputs, output_values
 from upweight.gradients.preserve_model import without_graph
 
 Array = NDArray[np.float64]
+T = TypeVar("T")
 BATCH_EXAMPLES = 256  # examples per forward pass
 
 
 def measurements(network: Network, queries: Examples, batch_examples: int = BATCH_EXAMPLES) -> Array:
     """The measurement of every query, (m,), in forward passes of this many examples."""
 
-    def measure(part: Examples) -> Tensor:
-        return network.values("measure", network.batch(part), part.ids)
+    def measure(part: Examples) -> Array:
+        return _array(network.values("measure", network.batch(part), part.ids))
 
     return np.concatenate(list(_without_graph(network, queries, measure, batch_examples)))
 
@@ -36,8 +37,8 @@ def predictions(network: Network, examples: Examples, batch_examples: int = BATC
     every prediction is None.
     """
 
-    def read_outputs(part: Examples) -> Tensor:
-        return output_values(network, network.batch(part), part.ids)
+    def read_outputs(part: Examples) -> Array | None:
+        return _readable(output_values(network, network.batch(part), part.ids))
 
     try:
         batches = list(_without_graph(network, examples, read_outputs, batch_examples))
@@ -47,9 +48,35 @@ def predictions(network: Network, examples: Examples, batch_examples: int = BATC
         if examples.y is not None or network.measure is None:
             raise
         batches = []
-    if not batches or any(z.ndim > 2 for z in batches):
+    return _predictions_of(batches, examples)
+
+
+def measurements_and_predictions(
+    network: Network, queries: Examples, batch_examples: int = BATCH_EXAMPLES
+) -> tuple[Array, Predictions]:
+    """Both, in one pass if the loss is measured and calls the net once."""
+
+    def read_both(part: Examples) -> tuple[Array, Array | None]:
+        losses, output = losses_and_outputs(network, network.batch(part), part.ids)
+        return -_array(losses), _readable(output)
+
+    if network.measure is None:
+        try:
+            batches = list(_without_graph(network, queries, read_both, batch_examples))
+        except NoOutputsError:
+            pass
+        else:
+            measured, outputs = zip(*batches, strict=True)
+            return np.concatenate(measured), _predictions_of(outputs, queries)
+    return measurements(network, queries, batch_examples), predictions(network, queries, batch_examples)
+
+
+def _predictions_of(batches: Sequence[Array | None], examples: Examples) -> Predictions:
+    """The predictions that the outputs of all batches stand for; None for each if one of the batches has none."""
+    readable = [batch for batch in batches if batch is not None]
+    if not readable or len(readable) < len(batches):
         return Predictions((None,) * len(examples))
-    values = np.concatenate(batches)
+    values = np.concatenate(readable)
     if values.ndim == 2 and values.shape[1] > 1 and _are_classes(examples.y):
         odds = np.exp(values - values.max(axis=1, keepdims=True))
         classes = tuple(examples.labels.get(c, c) for c in range(values.shape[1]))
@@ -60,13 +87,22 @@ def predictions(network: Network, examples: Examples, batch_examples: int = BATC
 
 
 def _without_graph(
-    network: Network, examples: Examples, compute: Callable[[Examples], Tensor], batch_examples: int
-) -> Iterator[NDArray[Any]]:
+    network: Network, examples: Examples, compute: Callable[[Examples], T], batch_examples: int
+) -> Iterator[T]:
     """What `compute` returns for each batch of the examples."""
     for part in examples.batches(batch_examples):
         with network.preserved():
             values = without_graph(partial(compute, part))
-        yield np.asarray(values.detach().double().cpu().numpy())
+        yield values
+
+
+def _readable(output: Tensor) -> Array | None:
+    """Numbers of one example as one row; None for outputs of more dimensions, such as those of every token."""
+    return None if output.ndim > 2 else _array(output)
+
+
+def _array(values: Tensor) -> Array:
+    return np.asarray(values.detach().double().cpu().numpy())
 
 
 def _are_classes(y: Any) -> bool:

@@ -189,8 +189,13 @@ class LayerCode(Code):
         """(B, left, right) in the directions of the code."""
         if factors is None:
             return self._truncated(self.layer.join({name: batch.materialise(name) for name in self.names}))
-        s, a = _along(factors.s, self._sides[0]), _along(with_ones(factors), self._sides[1])
-        return s.transpose(1, 2) @ a
+        s, a = factors.s, with_ones(factors)
+        left, right = (_multiplications(side) for side in self._sides)
+        joined = s.shape[2] * a.shape[2]
+        apart = s.shape[1] * (left + right + self.layout.left * self.layout.right)
+        if apart < s.shape[1] * joined + s.shape[2] * right + self.layout.right * left:
+            return _along(s, self._sides[0]).transpose(1, 2) @ _along(a, self._sides[1])
+        return self._truncated(s.transpose(1, 2) @ a)
 
     def _truncated(self, joint: Tensor) -> Tensor:
         joint = _along(joint, self._sides[1])
@@ -248,3 +253,8 @@ def factors_by_weight(batch: CapturedBatch) -> dict[str, LayerFactors]:
 def _along(vectors: Tensor, side: Tensor) -> Tensor:
     """Vectors (…, d) in these directions: eigenvectors (d, k), or positions (k,)."""
     return vectors[..., side] if side.ndim == 1 else vectors @ side
+
+
+def _multiplications(side: Tensor) -> int:
+    """That a vector takes to be turned into these directions."""
+    return side.numel() if side.ndim == 2 else 0

@@ -64,6 +64,11 @@ class CoordinateModel(Layered):
         predictions: Predictions = self.inner.predict(examples)
         return predictions
 
+    def measure_and_predict(self, queries: Examples) -> tuple[Array, Predictions]:
+        """Both, by the network."""
+        both: tuple[Array, Predictions] = self.inner.measure_and_predict(queries)
+        return both
+
     @property
     def max_queries(self) -> int | None:
         """How many queries fit into memory with all their numbers multiplied out, and with their scores of a part."""

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from upweight.store.separable_terms import separable_terms
+
 Floats = NDArray[np.float32]
 Array = NDArray[np.float64]
 NUMBERS_AT_A_TIME = 1 << 21  # of rows that are turned into floats: 8 MB
@@ -38,7 +40,7 @@ class Factors:
 
     @cached_property
     def terms(self) -> tuple[Floats, Floats]:
-        """(u (r, p), v (r, q)) with factors ≈ Σ_j u_j v_jᵀ."""
+        """(u (r, p), v (r, q)) with factors ≈ Σ_j u_j v_jᵀ; some are 0 in part of the directions."""
         return separable_terms(self.values, self.tolerance, self.weights)
 
 
@@ -94,10 +96,20 @@ class Pairs:
         return int(self.left.shape[1])
 
     @property
-    def numbers(self) -> tuple[int, int]:
-        """Numbers of a pair, and of its product."""
-        p, q = self.left.shape[2], self.right.shape[2]
-        return p + q, p * q
+    def numbers(self) -> int:
+        """Numbers of a row that is multiplied out."""
+        return int(self.left.shape[2] * self.right.shape[2])
+
+    @cached_property
+    def spans(self) -> list[tuple[slice, slice]]:
+        """For each pair the parts of its left and right numbers outside of which all rows have zeros."""
+        left, right = (_spans(side) for side in (self.left, self.right))
+        return list(zip(left, right, strict=True))
+
+    @property
+    def products(self) -> int:
+        """Products of numbers that an inner product with one pair takes."""
+        return sum(span.stop - span.start for spans in self.spans for span in spans)
 
     def matrix(self) -> Floats:
         """The rows multiplied out, (n, p·q)."""
@@ -114,8 +126,7 @@ class Pairs:
     def times(self, factors: Factors) -> Pairs | Numbers:
         """Every row times these factors, elementwise: as pairs, if few separable terms make up the factors."""
         terms = factors.terms
-        of_pair, of_product = self.numbers
-        if self.rank * len(terms[0]) * of_pair >= of_product:
+        if self.rank * sum(np.count_nonzero(term) for term in terms) >= self.numbers:
             return Numbers(self.matrix() * factors.flat)
         left, right = (
             (side.astype(np.float32, copy=False)[:, :, None, :] * term).reshape(len(side), -1, side.shape[2])
@@ -135,24 +146,11 @@ def times_sizes(block: RowBlock, left: Array, right: Array) -> RowBlock:
     return Pairs(block.left * left.astype(np.float32), block.right * right.astype(np.float32), block.scale)
 
 
-def separable_terms(factors: Array, tolerance: float, weights: tuple[Array, Array]) -> tuple[Floats, Floats]:
-    """(u (r, p), v (r, q)) with factors ≈ Σ_j u_j v_jᵀ, as few terms as the tolerance allows."""
-    of_left, of_right = weights
-    u, sizes, v = np.linalg.svd(of_left[:, None] * factors * of_right, full_matrices=False)
-    beyond = np.sqrt(np.append(np.cumsum((sizes**2)[::-1])[::-1], 0.0))
-    rank = max(1, int(np.argmax(beyond <= tolerance * beyond[0])))
-    roots = np.sqrt(sizes[:rank])
-    left, right = (u[:, :rank] * roots / of_left[:, None]).T, v[:rank] * roots[:, None] / of_right
-    return left.astype(np.float32), right.astype(np.float32)
-
-
 def products(queries: RowBlock, rows: RowBlock, out: Floats) -> None:
     """Add the inner products of all pairs of rows to `out` (m, n); `rows` may hold integers with their scales."""
-    if isinstance(queries, Pairs) and isinstance(rows, Pairs):
-        of_pair, of_product = rows.numbers
-        if queries.rank * rows.rank * of_pair < of_product:
-            _add_products_of_pairs(queries, rows, out)
-            return
+    if isinstance(queries, Pairs) and isinstance(rows, Pairs) and queries.products * rows.rank < rows.numbers:
+        _add_products_of_pairs(queries, rows, out)
+        return
     if isinstance(rows, Pairs) and rows.rank == 1 and rows.scale is not None:
         rows = Numbers(Pairs(rows.left, rows.right).matrix(), rows.scale[:, 0])
     numbers = rows.values if isinstance(rows, Numbers) else rows.matrix()
@@ -181,6 +179,7 @@ def _products_of_numbers(queries: Floats, rows: NDArray[Any]) -> Floats:
 def _add_products_of_pairs(queries: Pairs, rows: Pairs, out: Floats) -> None:
     """Σ (left·left')(right·right') over both sets of pairs; scales multiply products, not the numbers.
 
+    Numbers that are 0 in all queries are left out.
     torch adds products of two matrices in one pass, and its small matrix products are the faster ones.
     """
     of_left, of_right = (_floats(side.transpose(1, 0, 2)) for side in (queries.left, queries.right))
@@ -189,9 +188,9 @@ def _add_products_of_pairs(queries: Pairs, rows: Pairs, out: Floats) -> None:
     left, right = (_floats(side.reshape(-1, side.shape[2]).T) for side in (rows.left, rows.right))
     total = left.new_zeros((len(queries), left.shape[1]))  # whatever torch's default type and device are
     by_left, by_right = torch.empty_like(total), torch.empty_like(total)
-    for of_left_pair, of_right_pair in zip(of_left, of_right, strict=True):
-        torch.mm(of_left_pair, left, out=by_left)
-        torch.mm(of_right_pair, right, out=by_right)
+    for of_left_pair, of_right_pair, (on_left, on_right) in zip(of_left, of_right, queries.spans, strict=True):
+        torch.mm(of_left_pair[:, on_left], left[on_left], out=by_left)
+        torch.mm(of_right_pair[:, on_right], right[on_right], out=by_right)
         total.addcmul_(by_left, by_right)
     added: Floats = total.numpy()
     if rows.scale is not None:
@@ -202,3 +201,12 @@ def _add_products_of_pairs(queries: Pairs, rows: Pairs, out: Floats) -> None:
 def _floats(numbers: NDArray[Any]) -> Tensor:
     """A copy in single precision and in this order; numbers of a file cannot be written to, as a tensor's can."""
     return torch.from_numpy(np.array(numbers, dtype=np.float32, order="C"))
+
+
+def _spans(side: NDArray[Any]) -> list[slice]:
+    """For each pair of (n, c, k) the slice from the first to the last number that is not 0 in some row."""
+    spans = []
+    for pair in range(side.shape[1]):
+        used = np.flatnonzero(side[:, pair].any(axis=0))
+        spans.append(slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0))
+    return spans

@@ -223,6 +223,10 @@ class TorchModel(
         """
         return predictions.predictions(self.network, examples)
 
+    def measure_and_predict(self, queries: Examples) -> tuple[Array, Predictions]:
+        """Both, in one pass if the loss is measured."""
+        return predictions.measurements_and_predictions(self.network, queries)
+
     def parameter_query(self) -> Examples | None:
         """The query of a mean over prompts, which needs no other; else None."""
         measure = self.network.measure

@@ -1,0 +1,60 @@
+"""Factors as sums of outer products: as exact as asked, and with fewer products where a side is cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from upweight.store.separable_terms import separable_terms
+
+
+def left_out(factors, weights, terms):
+    """The share of the factors that the terms leave out, in the norm with these weights."""
+    of_left, of_right = weights
+    whole = of_left[:, None] * factors * of_right
+    rest = of_left[:, None] * (terms[0].astype(np.float64).T @ terms[1].astype(np.float64) - factors) * of_right
+    return np.linalg.norm(rest) / np.linalg.norm(whole)
+
+
+def inverse(left, right):
+    """1/(λλ' + damping) of eigenvalues in descending order, and their roots as weights."""
+    return 1 / (np.outer(left, right) + 1e-4), (np.sqrt(left), np.sqrt(right))
+
+
+def test_the_terms_of_shifted_products_are_few():
+    rng = np.random.default_rng(0)
+    factors, weights = inverse(*(np.sort(10.0 ** -rng.uniform(0, 4, 64))[::-1] for _ in range(2)))
+    for tolerance, most in ((3e-2, 6), (3e-3, 9), (1e-7, 25)):
+        terms = separable_terms(factors, tolerance, weights)
+        assert len(terms[0]) <= most
+        assert left_out(factors, weights, terms) <= 1.01 * (tolerance + 1e-6)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_long_side_of_small_eigenvalues_takes_half_of_the_products(transposed):
+    factors, weights = inverse(np.arange(1, 49) ** -1.5, np.arange(1, 1201) ** -1.5)
+    sizes = np.linalg.svd(weights[0][:, None] * factors * weights[1], compute_uv=False)
+    whole = next(rank for rank in range(49) if np.linalg.norm(sizes[rank:]) <= 3e-3 * np.linalg.norm(sizes))
+    if transposed:
+        factors, weights = factors.T, weights[::-1]
+    terms = separable_terms(factors, 3e-3, weights)
+    assert left_out(factors, weights, terms) <= 3.1e-3
+    assert sum(np.count_nonzero(side) for side in terms) < 0.6 * whole * (48 + 1200)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    shape=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    tolerance=st.sampled_from([1e-7, 3e-4, 3e-2]),
+    seed=st.integers(0, 10**6),
+)
+def test_the_terms_keep_to_the_tolerance_for_any_matrix(shape, tolerance, seed):
+    rng = np.random.default_rng(seed)
+    factors = rng.normal(size=shape) * 10.0 ** rng.uniform(-3, 3, shape)
+    weights = rng.uniform(0.01, 1, shape[0]), rng.uniform(0.01, 1, shape[1])
+    terms = separable_terms(factors, tolerance, weights)
+    assert terms[0].shape[1:] == shape[:1] and terms[1].shape[1:] == shape[1:]
+    assert len(terms[0]) == len(terms[1]) >= 1
+    assert left_out(factors, weights, terms) <= 1.001 * tolerance + 2e-6
