@@ -122,7 +122,8 @@ class EigenRows(Rows):
     def _in_own_coordinates(self, weight: str) -> Blocks:
         layer = self.layers[weight]
         joint = layer.rotate_back(self.joints[weight]).mul_(self._sizes[weight])
-        return layer.split(joint, self.network.shapes)
+        blocks = layer.split(joint, self.network.shapes)
+        return {name: block.contiguous() for name, block in blocks.items()}  # for products with many batches
 
     def _is_cheaper_in_eigenbasis(self, joint: Tensor) -> bool:
         _, d_o, d_i = joint.shape

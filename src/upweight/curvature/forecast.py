@@ -93,7 +93,8 @@ def _factored(pilot: Pilot, refined_by: int) -> Forecast:
     layers, _, _ = factor_sums(summed, (pilot.examples, summed.weights[: len(pilot.examples)]))
     widths = [len(factor) for layer in layers.values() for factor in (layer.inputs, layer.slopes) if factor.ndim == 2]
     batch = pilot.inspection.batch_size
-    steps = {"factors": n * pilot.per_example(lambda part: factor_sums(summed, _weighted(pilot, part)), batch)}
+    of_factors = pilot.per_example(lambda part: factor_sums(summed, _weighted(pilot, part)), batch, is_warm=True)
+    steps = {"factors": n * of_factors}
     steps["eigenvectors"] = _eigenvector_seconds(pilot, widths)
     if refined_by:
         for layer in layers.values():

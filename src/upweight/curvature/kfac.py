@@ -133,6 +133,13 @@ def add_products(factor: Tensor, rows: Tensor, weighted: Tensor) -> None:
         factor += (rows * weighted).sum(dim=0) if factor.ndim == 1 else rows.T @ weighted
 
 
+def _rows(vectors: Tensor) -> Tensor:
+    """Vectors (B, T, d) as rows (B·T, d); if positions come last in memory, they stay there, which is faster."""
+    if vectors.stride(1) > vectors.stride(2):
+        return vectors.flatten(0, 1)
+    return vectors.permute(2, 0, 1).flatten(1).T
+
+
 def _eigenvectors(factor: Tensor, precision: torch.dtype) -> tuple[Tensor, Tensor | None]:
     """(eigenvalues, eigenvectors in this precision) of a factor; a diagonal one has its own values, and no vectors."""
     if factor.ndim == 1:
@@ -199,7 +206,7 @@ def factor_sums(summed: SummedObjective, sample: Weighted) -> FactorSums:
             layer = layers[first.weight]
             counts = first.s.new_zeros(first.s.shape[:2], dtype=torch.bool)
             for factors in directions:
-                s = factors.s.flatten(0, 1)
+                s = _rows(factors.s)
                 add_products(layer.slopes, s, s)
                 counts |= factors.s.abs().amax(dim=2) != 0  # several times as fast as any()
             # Output gradients carry √w already. Inputs carry no weight, so each row is weighted, as copies would be.

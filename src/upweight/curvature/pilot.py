@@ -64,24 +64,24 @@ class Pilot:
                 return
             self.count = min(4 * self.count, most)
 
-    def timed(self, work: Callable[[], Any]) -> float:
-        """Seconds of a call, the median of a few after the first one, which may load and compile."""
-        seconds = list[float]()
-        while len(seconds) < 2 or (len(seconds) < MAX_CALLS and sum(seconds) < TIMED_SECONDS):
+    def timed(self, work: Callable[[], Any], is_warm: bool = False) -> float:
+        """Seconds of a call, the median of a few; the first one, which may load and compile, counts if it `is_warm`."""
+        seconds, first = list[float](), 0 if is_warm else 1
+        while len(seconds) <= first or (len(seconds) < MAX_CALLS and sum(seconds) < TIMED_SECONDS):
             start = self.clock()
             work()
             if self.network.device.type == "cuda":
                 torch.cuda.synchronize(self.network.device)
             seconds.append(self.clock() - start)
-        return float(np.median(seconds[1:]))
+        return float(np.median(seconds[first:]))
 
-    def per_example(self, work: Callable[[Examples], Any], batch: int) -> float:
+    def per_example(self, work: Callable[[Examples], Any], batch: int, is_warm: bool = False) -> float:
         """Seconds of an example in batches of this size, from two small batches: an overhead, and a part that grows."""
         count = min(len(self.examples), batch)
-        large = self.timed(lambda: work(self.examples.take(np.arange(count))))
+        large = self.timed(lambda: work(self.examples.take(np.arange(count))), is_warm)
         if count < 4:
             return large / count
-        small = self.timed(lambda: work(self.examples.take(np.arange(count // 4))))
+        small = self.timed(lambda: work(self.examples.take(np.arange(count // 4))), is_warm=True)
         growth = max((large - small) / (count - count // 4), 0.25 * large / count)
         return growth + max(large - growth * count, 0.0) / max(batch, count)
 

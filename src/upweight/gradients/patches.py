@@ -110,15 +110,18 @@ def patches(module: Convolution, inputs: Tensor) -> Tensor:
 
 def patches_at(module: Convolution, inputs: Tensor, positions: Tensor) -> Tensor:
     """The patches of some output positions alone, `positions` (B, k) → (B, k, channels · kernel)."""
-    windows, dimensions = _windows(module, inputs), len(module.kernel_size)
-    where: list[Tensor] = []
-    remaining = positions
-    for length in reversed(windows.shape[2 : 2 + dimensions]):
-        where.insert(0, remaining % length)
-        remaining = remaining // length
-    examples = torch.arange(len(inputs), device=inputs.device)[:, None]
-    channels_last = windows.permute(0, *range(2, 2 + dimensions), 1, *range(2 + dimensions, 2 + 2 * dimensions))
-    return channels_last[(examples, *where)].flatten(2)
+    padded, lengths = _padded(module, inputs), output_shape(module, inputs)[2:]
+    size = padded.shape[2:]
+    corners, remaining = torch.zeros_like(positions), positions
+    offsets = torch.arange(padded.shape[1], device=inputs.device) * prod(size)
+    for axis in reversed(range(len(size))):
+        corners = corners + remaining % lengths[axis] * (module.stride[axis] * prod(size[axis + 1 :]))
+        remaining = remaining // lengths[axis]
+    for axis, count in enumerate(module.kernel_size):
+        step = module.dilation[axis] * prod(size[axis + 1 :])
+        offsets = offsets[..., None] + torch.arange(count, device=inputs.device) * step
+    where = corners[:, :, None] + offsets.flatten()
+    return padded.flatten(1).gather(1, where.flatten(1)).view(where.shape)
 
 
 def rotated_patches(module: Convolution, inputs: Tensor, basis: Tensor, has_ones: bool) -> Tensor:
