@@ -54,11 +54,11 @@ def fit(folder: Any, loader: Any, **settings: Any) -> tuple[Any, uw.LightningTra
     return module, recorder
 
 
-@pytest.mark.parametrize("accumulated", [1, 2])
+@pytest.mark.parametrize("accumulated", [1, 2, 3])
 def test_steps_are_recorded_with_the_rate_that_was_used(tmp_path: Any, accumulated: int) -> None:
     loader = uw.indexed(DataLoader(TensorDataset(X, Y), batch_size=6, shuffle=True))
     module, recorder = fit(tmp_path, loader, gradient_clip_val=0.5, accumulate_grad_batches=accumulated)
-    steps = 8 // accumulated
+    steps = 2 * -(-4 // accumulated)  # the last step of an epoch may accumulate fewer batches
     assert np.allclose(recorder.trajectory.rates(), 0.2 / np.arange(1, steps + 1))
     model = uw.TorchModel(module.eval(), loss, trajectory=recorder.trajectory)
     fitted = uw.SOURCE().fit(model, uw.Examples(X.numpy(), Y.numpy()))

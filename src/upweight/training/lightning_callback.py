@@ -28,7 +28,8 @@ class LightningTrajectory(Callback):  # type: ignore[misc]
 
     Steps are recorded inside of the optimiser's step, so that the learning rate is the one that was used: when
     Lightning's own hooks run, a scheduler has already set the next one. Clipping by norm (`gradient_clip_val`) and
-    accumulated batches are recorded too.
+    accumulated batches are recorded too. Lightning divides the losses of all batches by `accumulate_grad_batches`; if
+    that does not divide the number of batches, the last step of an epoch is less than a mean, and shares are recorded.
 
     Args:
         folder: where checkpoints are written.
@@ -51,6 +52,7 @@ class LightningTrajectory(Callback):  # type: ignore[misc]
         self.trajectory, self.net, self.random = Trajectory(folder, every=every), net, random
         self._taken: list[Any] = []
         self._hook: Any = None
+        self._has_shares = False  # whether some step accumulates fewer batches than its losses are divided by
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Save the initial parameters, and listen to the optimiser's steps."""
@@ -69,7 +71,10 @@ class LightningTrajectory(Callback):  # type: ignore[misc]
             self.trajectory.resume(net, optimiser)
         self.trajectory.save(net, optimiser)
         self._taken = []
-        self._hook = optimiser.register_step_post_hook(lambda stepped, *_: self._record(net, stepped))
+        self._has_shares = trainer.num_training_batches % trainer.accumulate_grad_batches != 0
+        self._hook = optimiser.register_step_post_hook(
+            lambda stepped, *_: self._record(net, stepped, trainer.accumulate_grad_batches)
+        )
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Remember the ids of the batch."""
@@ -88,9 +93,10 @@ class LightningTrajectory(Callback):  # type: ignore[misc]
         self._hook.remove()
         self.trajectory.save(self._net(pl_module), trainer.optimizers[0])
 
-    def _record(self, net: nn.Module, optimiser: Any) -> None:
+    def _record(self, net: nn.Module, optimiser: Any, divisor: int) -> None:
         taken, self._taken = self._taken, []
-        self.trajectory.record(net, optimiser, batch=taken[0] if len(taken) == 1 else taken)
+        shares = [1.0 / (divisor * len(ids)) for ids in taken for _ in ids] if self._has_shares else None
+        self.trajectory.record(net, optimiser, batch=taken[0] if len(taken) == 1 else taken, shares=shares)
 
     def _net(self, module: nn.Module) -> nn.Module:
         return module.get_submodule(self.net)
