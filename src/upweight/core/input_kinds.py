@@ -139,19 +139,23 @@ def split_labels(dataset: Any) -> tuple[Any, Any]:
 def ids_of_subset(dataset: Any) -> list[int] | None:
     """The positions of a subset's items in the data set behind it (or behind several); None for another data set.
 
-    None also if an item is in the subset twice, because it then has no id of its own.
+    None also if an item is in the subset twice, because it then has no id of its own, or if its items have names.
     """
     dataset = _dataset_of(dataset)
-    if not _is_subset(dataset):
+    if not is_subset(dataset):
         return None
-    positions = [int(i) for i in dataset.indices]
-    while _is_subset(dataset.dataset):
-        dataset = dataset.dataset
-        positions = [int(dataset.indices[i]) for i in positions]
+    try:
+        positions = [int(i) for i in dataset.indices]
+        while is_subset(dataset.dataset):
+            dataset = dataset.dataset
+            positions = [int(dataset.indices[i]) for i in positions]
+    except (TypeError, ValueError):
+        return None
     return positions if len(set(positions)) == len(positions) else None
 
 
-def _is_subset(dataset: Any) -> bool:
+def is_subset(dataset: Any) -> bool:
+    """Whether these are items at chosen `indices` of another `dataset`, as a torch `Subset`."""
     return hasattr(dataset, "indices") and hasattr(dataset, "dataset") and hasattr(dataset, "__getitem__")
 
 
