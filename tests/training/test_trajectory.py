@@ -158,6 +158,7 @@ def test_a_manifest_that_lacks_a_checkpoint_is_refused(run):
     [
         (lambda net: torch.optim.Adagrad(net.parameters()), "Adagrad is not supported.*uw.UpdateRule"),
         (lambda net: torch.optim.Adam(net.parameters(), amsgrad=True), "amsgrad=True"),
+        (lambda net: torch.optim.RMSprop(net.parameters(), momentum=1.0), r"momentum in \[0, 1\), got 1.0"),
         (lambda net: torch.optim.SGD(net.parameters(), lr=0.1, maximize=True), "maximize=True"),
         (lambda net: "sgd", "expected the torch optimiser of the loop, got str"),
         (lambda net: torch.optim.SGD(fresh().parameters(), lr=0.1), "not the net's"),

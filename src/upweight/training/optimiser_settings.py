@@ -136,9 +136,7 @@ class OptimiserSettings:
         match type(optimiser):
             case torch.optim.SGD:
                 _require_same(groups, "momentum", "dampening", "nesterov")
-                momentum, dampening = float(group["momentum"]), float(group["dampening"])
-                if not 0 <= momentum < 1:
-                    raise ValueError(f"expected a momentum in [0, 1), got {momentum}")
+                momentum, dampening = _momentum(group), float(group["dampening"])
                 gain = (1 - dampening) / (1 - momentum) if momentum else 1.0
                 return cls(
                     "SGD", gain, mean_decay, momentum=momentum, nesterov=bool(group["nesterov"]), **parameter_groups
@@ -151,13 +149,21 @@ class OptimiserSettings:
                 return cls(kind, 1.0, mean_decay, decoupled, float(group["eps"]), second, first, **parameter_groups)
             case torch.optim.RMSprop:
                 _require_same(groups, "alpha", "eps", "momentum", "centered")
-                momentum, centred = float(group["momentum"]), bool(group["centered"])
+                momentum, centred = _momentum(group), bool(group["centered"])
                 gain = 1.0 / (1.0 - momentum)
                 moments: dict[str, Any] = {"beta": float(group["alpha"]), "momentum": momentum}
                 return cls(
                     "RMSprop", gain, mean_decay, eps=float(group["eps"]), **moments, centred=centred, **parameter_groups
                 )
         raise TypeError(f"{type(optimiser).__name__} is not supported: {_SUPPORTED}")
+
+
+def _momentum(group: Mapping[str, Any]) -> float:
+    """The momentum of a parameter group. Raises ValueError for one with which a gradient is never forgotten."""
+    momentum = float(group["momentum"])
+    if not 0 <= momentum < 1:
+        raise ValueError(f"expected a momentum in [0, 1), got {momentum}")
+    return momentum
 
 
 _SUPPORTED = (
