@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -126,18 +127,70 @@ def test_a_model_that_is_no_network_is_refused(digits):
         uw.function_distance(linear, linear, queries)
 
 
-def test_the_distance_of_functions_is_that_of_outputs_or_of_probabilities(digits, small_net):
+ONE_NUMBER = torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Flatten(0))
+
+
+def test_a_net_with_one_number_per_example_has_a_response_and_a_distance():
+    """(n,) outputs, as of `net(x).squeeze(1)`, and the same net with (n, 1)."""
+    x, y = RNG.normal(size=(30, 4)), RNG.normal(size=30)
+    train, queries = uw.Examples(x, y), uw.Examples(x[:5] + 1, y[:5])
+    flat = copy.deepcopy(ONE_NUMBER).double()
+    models = [
+        uw.TorchModel(flat, lambda net, b: (net(b.x) - b.y) ** 2),
+        uw.TorchModel(flat[0], lambda net, b: (net(b.x)[:, 0] - b.y) ** 2),
+    ]
+    truths = [uw.pbrf(m, train, queries, uw.singles(train, [0, 1]), damping=DAMPING) for m in models]
+    np.testing.assert_allclose(truths[0].actual, truths[1].actual, rtol=1e-6)
+    other = uw.TorchModel(copy.deepcopy(ONE_NUMBER).double(), models[0].network.loss)
+    other = other.with_parameters(models[0].parameters * 1.1)
+    change = other.network.net(torch.as_tensor(x)) - flat(torch.as_tensor(x))
+    expected = float(change.detach().square().mean())
+    assert uw.function_distance(other, models[0], train) == pytest.approx(expected**0.5)
+    assert uw.function_distance(other, models[0], train, "bregman") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("is_cast", [False, True], ids=["plain loss", "loss in float32"])
+def test_the_response_of_a_net_in_half_precision_is_that_of_its_weights(digits, is_cast):
     train, queries = digits
-    other = small_net.retrain(train, np.ones(150), seed=1).with_parameters(small_net.parameters * 1.1)
-    x = torch.as_tensor(queries.x)
-    f, g = other.network.net(x).detach(), small_net.network.net(x).detach()
-    expected = (f - g).square().sum(1).mean().sqrt()
-    assert uw.function_distance(other, small_net, queries) == pytest.approx(float(expected), rel=1e-9)
-    divergence = F.kl_div(f.log_softmax(1), g.softmax(1), reduction="batchmean")
-    assert uw.function_distance(other, small_net, queries, "bregman") == pytest.approx(float(divergence), rel=1e-9)
-    assert uw.function_distance(small_net, small_net, queries, "bregman") == 0.0
-    with pytest.raises(ValueError, match='expected metric="outputs" or "bregman"'):
-        uw.function_distance(other, small_net, queries, "cosine")
+    x = torch.as_tensor(train.x).bfloat16().double().numpy()
+    train, queries = train.replaced(x=x), queries.replaced(x=x[:10])
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(64, 4), torch.nn.GELU(), torch.nn.Linear(4, 10)).bfloat16()
+
+    def loss(net, batch):
+        outputs = net(batch.x)
+        return F.cross_entropy(outputs.float() if is_cast else outputs, batch.y, reduction="none")
+
+    models = [uw.TorchModel(net, loss), uw.TorchModel(copy.deepcopy(net).double(), cross_entropy)]
+    half, double = (uw.pbrf(m, train, queries, uw.singles(train, [0, 7]), damping=0.1).actual for m in models)
+    np.testing.assert_allclose(half, double, rtol=0, atol=1e-3 * np.abs(double).max())
+
+
+def test_an_example_without_weight_is_followed_to_its_end_at_once(digits, small_net):
+    train, queries = digits
+    truth = uw.pbrf(small_net, train.replaced(weights=WEIGHTS.repeat(5)), queries, uw.singles(train, [10, 11]))
+    assert not truth.actual.any() and truth.warnings == []
+
+
+def test_what_the_objective_leaves_out_is_said(digits):
+    train, queries = digits
+    settings = {"epochs": 1, "batch_size": 50, "lr": 0.01, "weight_decay": 0.1}
+    biases = uw.ParameterGroup(parameters="*bias", weight_decay=0.0)
+    for special, sentence in (
+        ({"optimiser": "adamw"}, "AdamW's weight decay (0.1) moves the parameters directly"),
+        ({"groups": [biases]}, "Weight decay differs between parameter groups"),
+    ):
+        net = torch.nn.Linear(64, 10).double()
+        training = uw.Training(**settings, **special)
+        model = uw.TorchModel.trained(net, cross_entropy, train, training=training)
+        removals = uw.singles(train, [1])
+        scores = uw.Influence(damping=DAMPING).fit(model, train).attribute(queries)
+        here = {"damping": DAMPING, "retraining": uw.Retraining(processes=1)}
+        gap = uw.influence_gap(model, train, queries, scores, removals, **here)
+        for warnings in (uw.pbrf(model, train, queries, removals, damping=DAMPING).warnings, gap.warnings):
+            assert any(warning.startswith(sentence) for warning in warnings)
+    coupled = uw.TorchModel(net, cross_entropy, objective=uw.Objective("fixed", l2=0.1), training=training)
+    assert any("differs between" in note for note in coupled.notes)
 
 
 def test_the_parts_of_a_model_at_its_optimum_are_the_ones_that_apply(digits):

@@ -25,7 +25,10 @@ def function_distance(
         examples: the examples over which the mean is taken.
         metric: "outputs" is √mean ‖f(x) − g(x)‖². "bregman" is the mean Bregman divergence of the reference's loss from
             the reference's outputs, in the unit of the loss: for a cross-entropy, KL of the reference's probabilities
-            from the model's. It is not symmetric, and locally half the squared distance in the Gauss–Newton metric.
+            from the model's. It is not symmetric, and locally half the squared distance in the Gauss–Newton metric. It
+            can be negative for a loss that is not convex in the outputs.
+
+    Both nets compute in float64 where they can, so that near nets are told apart.
 
     Raises:
         TypeError: a model that is not a network, or whose loss is not a function of one output tensor.

@@ -183,7 +183,7 @@ def influence_gap(
     linear = Influence(curvature=GaussNewton(), damping=damping, correction=None).fit(model, train).attribute(queries)
     effects |= {"linearisation": predicted_effects(linear, done), "solver": predicted_effects(scores, done)}
     named = [f"{stage}: {warning}" for stage, each in truths.items() for warning in each.warnings]
-    warnings = tuple(dict.fromkeys([*notes, *named]))
+    warnings = tuple(dict.fromkeys([*notes, *model.notes, *named]))
     return InfluenceGap(effects, tuple(done), truth.query_ids, damping, warnings)
 
 

@@ -61,7 +61,8 @@ def pbrf(
     require(model, [Responsive], "pbrf", train, queries)
     responses = Responses(model, train, queries, steps, progress)
     truth = responses.truth(as_removals(removals), responses.terms(bregman=True, proximity=damping))
-    facts = {**truth.facts, "response": "proximal Bregman", "damping": damping}
+    noted = {"warnings": [*model.notes, *truth.facts["reproduction"]["warnings"]]}
+    facts = {**truth.facts, "response": "proximal Bregman", "damping": damping, "reproduction": noted}
     return Truth(truth.base, truth.after, truth.removals, (0,), truth.query_ids, truth.train_ids, facts)
 
 

@@ -17,7 +17,7 @@ from upweight.core.forecast import watched_slices
 from upweight.core.memory import numbers_within
 from upweight.core.rows import DenseRows, Rows
 from upweight.gradients.captured_batch import CapturedBatch, merge_batches
-from upweight.gradients.double_precision import for_directions
+from upweight.gradients.double_precision import doubled_if_possible
 from upweight.gradients.gradient_totals import collecting_totals
 from upweight.gradients.inspection import MAX_BATCH_EXAMPLES, backpropagate, capture, inspect
 from upweight.gradients.network import Network, Quantity
@@ -219,7 +219,7 @@ class CapturedRows(NetworkRows):
         an example that the net fits almost exactly is rounding.
         """
         normalisation: Normalisation = "layer" if by_layer else "gradient"
-        network = for_directions(self.network, self.quantity, self.examples)
+        network = doubled_if_possible(self.network, self.quantity, self.examples)
         return CapturedRows(network, self.examples, self.quantity, slopes=self.slopes, normalisation=normalisation)
 
     def project(self, matrix: Array) -> Array:

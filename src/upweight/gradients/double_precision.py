@@ -27,8 +27,8 @@ def in_double_precision(network: Network) -> Network:
     return Network(net, network.loss, network.measure, network.collate)
 
 
-def for_directions(network: Network, quantity: Quantity, examples: Examples) -> Network:
-    """The network whose gradients are to be divided by their norms: in float64 if it can be.
+def doubled_if_possible(network: Network, quantity: Quantity, examples: Examples) -> Network:
+    """The network in float64 if it can be, for gradients that are divided by their norms, and for small differences.
 
     It stays as it is if it has more than `MAX_DOUBLED_NUMBERS`, cannot be copied, or does not compute in float64.
     """

@@ -30,6 +30,21 @@ def measurements(network: Network, queries: Examples, batch_examples: int = BATC
     return np.concatenate(list(_without_graph(network, queries, measure, batch_examples)))
 
 
+def shifted_measurements(network: Network, queries: Examples, shifts: Array) -> Array:
+    """The measurement at θ + shift, for every shift (g, parameters): (m, g), on a copy of the net.
+
+    Half precision would round off a small shift, and most of a small change: the change is measured in float32.
+    """
+    parameters, wide = network.vector(), network.widened()
+    shifted = wide.writable_copy()
+    rounding = 0.0 if wide is network else measurements(network, queries) - measurements(wide, queries)
+    columns = []
+    for shift in shifts:
+        shifted.write(parameters + shift)
+        columns.append(measurements(shifted, queries) + rounding)
+    return np.stack(columns, axis=1) if columns else np.empty((len(queries), 0))
+
+
 def predictions(network: Network, examples: Examples, batch_examples: int = BATCH_EXAMPLES) -> Predictions:
     """The most likely class with softmax probabilities for outputs (n, C), else the output itself.
 

@@ -21,7 +21,8 @@ from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
 from upweight.core.objective import Objective
 from upweight.core.responsive import Response, ResponseTerms, UnboundedError
-from upweight.gradients.double_precision import in_double_precision
+from upweight.gradients.double_precision import doubled_if_possible, in_double_precision
+from upweight.gradients.matrices import flatten_each
 from upweight.gradients.network import Network
 from upweight.gradients.outputs import Outputs, outputs
 
@@ -92,18 +93,23 @@ class NetworkResponses:
         batch = self.network.batch(examples)
         outputs_of_batch = outputs(self.network, batch, examples.ids)
         z = outputs_of_batch.values.detach()
-        return _Batch(batch, examples.ids, where, z, outputs_of_batch.losses(z).detach(), outputs_of_batch.gradient())
+        losses = outputs_of_batch.losses(z).detach().double()
+        return _Batch(batch, examples.ids, where, z, losses, outputs_of_batch.gradient())
 
     def minimise(
         self, removed: NDArray[np.intp], terms: ResponseTerms, steps: int, start: Array | None = None
     ) -> Response:
         """Follow L-BFGS from θ₀ + start, for at most this many steps, without these positions.
 
+        Examples without a weight take nothing away: the search is at its end where it starts.
+
         Raises UnboundedError if the search leaves all bounds: a removed loss can outgrow a proximity that is small.
         """
         remaining = torch.ones_like(self.weights)
         remaining[torch.as_tensor(removed, device=remaining.device)] = 0.0
         shift = np.zeros_like(self.trained) if start is None else start
+        if len(removed) and not bool(self.weights[remaining == 0].any()):
+            return Response(shift, 0.0)
 
         def objective(shift: Array) -> tuple[float, Array]:
             return self._value_and_gradient(self.trained + shift, remaining, terms)
@@ -154,7 +160,7 @@ class NetworkResponses:
         value = 0.0
         for cached in self.batches:
             current = outputs(self.network, cached.batch, cached.ids)
-            losses = current.losses(current.values)
+            losses = current.losses(current.values).double()  # some losses compute in a precision of their own
             weights, share = self.weights[cached.where], remaining[cached.where]
             if terms.bregman:
                 total = weights @ _divergences(current, losses, cached) - (weights * (1 - share)) @ losses
@@ -214,29 +220,37 @@ def _solve(root: Array | None, vector: Array, transposed: bool = False) -> Array
 
 def _divergences(current: Outputs, losses: Tensor, cached: _Batch) -> Tensor:
     change = current.values - cached.outputs
-    return losses - cached.losses - (cached.gradient * change).flatten(1).sum(1)
+    return losses - cached.losses - _per_example(cached.gradient * change)
+
+
+def _per_example(values: Tensor) -> Tensor:
+    """The sum over all axes but that of the examples, (B,)."""
+    return flatten_each(values).sum(1)
 
 
 def divergences(network: Network, other: Network, examples: Examples) -> tuple[Array, Array]:
     """Per example, the squared distance of the outputs of two nets, and the Bregman divergence of the second's loss.
 
-    The divergence of a cross-entropy is Kullback and Leibler's of the first net's probabilities from the second's.
+    The divergence of a cross-entropy is Kullback and Leibler's of the first net's probabilities from the second's. Both
+    nets compute in float64 if they can: between near nets, rounding of the losses would be longer than the divergence.
     """
     squares, bregman = [], []
+    network, other = (doubled_if_possible(each, "loss", examples) for each in (network, other))
     for where in blocks(len(examples), BATCH_SIZE):
         part = examples.take(np.arange(where.start, where.stop))
         with network.preserved(), other.preserved(), torch.no_grad():
-            z = outputs(network, network.batch(part), part.ids).values.double()
+            values = outputs(network, network.batch(part), part.ids).values
             with torch.enable_grad():
                 reference = outputs(other, other.batch(part), part.ids)
                 gradient = reference.gradient().double()
             start = reference.values.detach()
+            z = values.to(start.device, torch.float64)
             if z.shape != start.shape:
                 raise ValueError(
                     f"expected nets with outputs of one shape, got {tuple(z.shape)} and {tuple(start.shape)}"
                 )
             change = z - start.double()
             losses = reference.losses(z.to(start.dtype)).double() - reference.losses(start).double()
-        squares.append(change.flatten(1).square().sum(1).cpu().numpy())
-        bregman.append((losses - (gradient * change).flatten(1).sum(1)).cpu().numpy())
-    return np.concatenate(squares), np.maximum(np.concatenate(bregman), 0.0)
+        squares.append(_per_example(change.square()).cpu().numpy())
+        bregman.append((losses - _per_example(gradient * change)).cpu().numpy())
+    return np.concatenate(squares), np.concatenate(bregman)

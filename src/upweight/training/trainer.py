@@ -187,14 +187,22 @@ def add_initial(training: Training, net: nn.Module | Callable[[int], nn.Module])
     return replace(training, initial={name: value.detach().clone() for name, value in net.state_dict().items()})
 
 
-def removal_warnings(training: Training | TrainFn | None, network: Network) -> list[str]:
-    """Sentences about what removing an example does not change in this training."""
-    return [*_group_notes(training), *_batch_norm_notes(training, network)]
+def removal_warnings(training: Training | TrainFn | None, network: Network, objective: Objective) -> list[str]:
+    """Sentences about what removing an example does not change in this training, and what its objective leaves out."""
+    return [*_decay_notes(training, objective), *_batch_norm_notes(training, network)]
 
 
-def _group_notes(training: Training | TrainFn | None) -> list[str]:
-    if not isinstance(training, Training) or training.is_decoupled:
+def _decay_notes(training: Training | TrainFn | None, objective: Objective) -> list[str]:
+    if not isinstance(training, Training):
         return []
+    if training.is_decoupled:
+        largest = max(training.weight_decay, *(group.weight_decay or 0.0 for group in training.groups), 0.0)
+        if not largest or objective.l2:
+            return []
+        return [
+            f"AdamW's weight decay ({largest:g}) moves the parameters directly and is no part of the objective: "
+            "retraining and Metagradient follow it, methods with a curvature leave it out."
+        ]
     decays = {group.weight_decay for group in training.groups} - {None, training.weight_decay}
     if not decays:
         return []

@@ -188,7 +188,7 @@ class TorchModel(
     def notes(self) -> tuple[str, ...]:
         """Sentences for the reader: frozen parameters, training mode, gradients that hooks do not capture."""
         inspected = [note for inspection in inspections_of(self.network) for note in inspection.notes]
-        removal = trainer.removal_warnings(self.training, self.network)
+        removal = trainer.removal_warnings(self.training, self.network, self.objective)
         return tuple(dict.fromkeys([*self.network.notes, *removal, *inspected]))
 
     @property
@@ -208,13 +208,7 @@ class TorchModel(
 
     def measure_shifted(self, queries: Examples, shifts: Array) -> Array:
         """The measurement at θ + shift, for every shift (g, parameters): (m, g), on a copy of the net."""
-        shifts = np.atleast_2d(shifts)
-        parameters, shifted = self.parameters, self.network.writable_copy()
-        measurements = np.empty((len(queries), len(shifts)))
-        for g, shift in enumerate(shifts):
-            shifted.write(parameters + shift)
-            measurements[:, g] = predictions.measurements(shifted, queries)
-        return measurements
+        return predictions.shifted_measurements(self.network, queries, np.atleast_2d(shifts))
 
     def predict(self, examples: Examples) -> Predictions:
         """The likeliest class with softmax probabilities for outputs (n, C), else the output.
