@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 import upweight as uw
-from upweight.evaluate.certificate import certify_queries, least_share, most_above
+from upweight.evaluate.certificate import certify_queries, least_mean, least_share, most_above
 
 torch = pytest.importorskip("torch")
 
@@ -96,6 +97,24 @@ def test_the_bound_of_rows_fails_no_more_often_than_it_says():
         drawn = generator.choice(1000, 150, replace=False)
         failures += most_above(int(scores[drawn].sum()), 150, 1000, 0.95) < above
     assert failures <= 11
+
+
+def test_the_bound_of_the_mean_recall_fails_no_more_often_than_it_says():
+    generator, failures = np.random.default_rng(2), 0
+    for share in np.repeat([0.3, 0.8, 0.95, 0.99], 25):
+        recalls = generator.binomial(5, share, 20) / 5
+        failures += certify_queries(recalls, 5, 0.95, 0).least_recall > share
+    assert failures <= 11
+
+
+def test_the_bound_of_the_mean_recall_is_sharp_where_all_is_found_and_never_the_weaker_one():
+    complete = certify_queries(np.ones(8), 5, 0.95, 0)
+    assert complete.least_recall == pytest.approx(0.05 ** (1 / 8)) == complete.least_complete
+    for mean in (0.0, 1e-4, 0.3, 0.7, 0.99, 1.0):
+        for count in (1, 20, 400):
+            bound = least_mean(mean, count, 0.95)
+            assert max(0.0, mean - np.sqrt(np.log(20) / (2 * count))) <= bound + 1e-12
+            assert binom.sf(np.ceil(mean * count - 1e-9) - 1, count, bound) <= 0.05 + 1e-9 or bound == 0.0
 
 
 def test_the_bounds_are_those_of_the_textbook():

@@ -22,6 +22,11 @@ class Handle:
         self.shown.append(html._repr_html_())
 
 
+def test_the_time_left_does_not_count_what_was_there_before():
+    assert "about 3 min left" in notebook_progress._line("cook", 0.0, 90, 91, 100, 0.0, 20.0)
+    assert "left" not in notebook_progress._line("cook", 0.0, 90, 90, 100, 0.0, 20.0)
+
+
 def test_a_notebook_shows_one_display_that_is_updated(monkeypatch):
     handle = Handle()
     monkeypatch.setattr(notebook_progress, "_notebook_display", lambda: handle)

@@ -94,6 +94,16 @@ def test_stages_are_plain_lines_where_there_is_no_terminal():
     assert second.startswith("  ✓ Writing the report")
 
 
+def test_the_time_left_of_a_stage_that_continues_does_not_count_what_was_there():
+    now = [0.0]
+    console = Console(file=io.StringIO(), width=80)
+    with ProgressDisplay(console, {"cook": "Cooking"}, clock=lambda: now[0]) as progress:
+        for done in (90, 91, 92):
+            progress("cook", done, 100)
+            now[0] += 20.0
+    assert console.file.getvalue().splitlines()[0] == "  … Cooking: 91 of 100, about 3 min left"
+
+
 def test_a_long_stage_says_elsewhere_than_on_a_terminal_how_much_time_is_left_in_few_lines():
     now = [0.0]
     console = Console(file=io.StringIO(), width=80)

@@ -259,7 +259,7 @@ def test_what_is_no_store_and_no_method_for_one_is_refused(tmp_path):
 def test_a_fit_says_the_plan_before_it_builds_and_the_kept_share_before_the_rows(tmp_path, capsys):
     fitted = uw.Influence(curvature=uw.EKFAC()).fit(model(), TRAIN, store=store(tmp_path))
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("60 rows of") and any("seconds to build" in line for line in lines)
+    assert lines[0].startswith("60 rows of") and any("to build, for one process" in line for line in lines)
     assert min(fitted.diagnostics["kept_share"].values()) > 0.9995
     assert lines[-1] == "Rows keep nearly all of the squared scores of every layer."
     narrow = store(tmp_path / "narrow", encoding=uw.Coordinates(directions=2))
@@ -274,7 +274,7 @@ def test_the_plan_says_what_the_build_takes(finished, tmp_path):
     plan = uw.Store(tmp_path, uw.Coordinates(directions=5)).plan(model(), TRAIN)
     rows = 3 + 3 + 3 + 2 + 2 * 4  # two numbers of both sides of both layers in a byte, and a scale for each layer
     assert (plan.bytes_per_row, plan.rows, plan.coverage, plan.left_out) == (rows, 60, 1.0, ())
-    assert f"60 rows of {rows} bytes" in str(plan) and "seconds to build" in str(plan)
+    assert f"60 rows of {rows} bytes" in str(plan) and "to build, for one process" in str(plan)
     assert list(tmp_path.iterdir()) == []
     size = sum(len(content) for name, content in files(finished).items() if name.startswith("rows"))
     assert size < 60 * uw.Store(finished).plan(model(), TRAIN).bytes_per_row + 1200 * len(files(finished))

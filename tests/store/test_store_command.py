@@ -79,6 +79,26 @@ def test_retrieve_answers_from_a_store_with_a_page_and_an_audit(tmp_path, monkey
     assert "Nothing was audited" in printed and f"Page: {page}" in printed
 
 
+def test_retrieve_answers_as_many_queries_as_are_audited(tmp_path, monkeypatch):
+    task, folder, page = written(tmp_path / "task.py", TASK), tmp_path / "store", tmp_path / "r.html"
+    run("store", "build", task, "-o", folder)
+    command = ["retrieve", task, "--store", folder, "-k", "2", "--candidates", "8", "-o", page, "--audit-queries"]
+    monkeypatch.delitem(sys.modules, "task")
+    answer = json.loads(run(*command, "3", "--queries", "3", "--json").stdout)
+    assert len(answer["queries"]) == 3 and answer["certificate"]["audited"] == 3
+    monkeypatch.delitem(sys.modules, "task")
+    refused = words(run(*command, "5", "--queries", "all", code=1).stderr)
+    assert "at most 4 audited queries, as many as there are, got 5; ask more queries" in refused
+    assert "pass only one of" in words(run(*command, "1", "--queries", "2", "--query", "a", code=2).stderr)
+
+
+def test_a_finished_store_is_not_said_to_take_time(tmp_path, monkeypatch):
+    task, folder = written(tmp_path / "task.py", TASK), tmp_path / "store"
+    assert "to build, for one process" in run("store", "build", task, "-o", folder).stdout
+    monkeypatch.delitem(sys.modules, "task")
+    assert "nothing is left to build" in run("store", "build", task, "-o", folder).stdout
+
+
 def test_retrieve_of_a_table_chooses_candidates_by_features(tmp_path):
     rows = "\n".join(f"{i % 7},{(i * 5) % 11},{'yes' if i % 7 > 3 else 'no'}" for i in range(60))
     table = written(tmp_path / "table.csv", f"a,b,bought\n{rows}\n")

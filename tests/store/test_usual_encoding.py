@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 import upweight as uw
 
@@ -37,6 +38,16 @@ def plan(model: uw.TorchModel, folder, encoding: uw.Encoding | None = None):
 def test_a_large_linear_layer_leaves_room_for_all_directions_of_convolutions(tmp_path):
     encoding, size, most = plan(convolutional(16, 2, width=128), tmp_path)
     assert encoding == uw.LowRank(rank=128, precision="int8") and size <= most
+
+
+def test_a_small_net_keeps_all_directions_in_two_kilobytes(tmp_path):
+    made = convolutional(8, 2)
+    encoding, size, most = plan(made, tmp_path / "store")
+    assert encoding == uw.LowRank(rank=8, precision="int8") and most < 1024 < size <= 2048
+    recipe, queries = uw.Influence(curvature=uw.EKFAC()), TRAIN.take(range(8))
+    expected = recipe.fit(made, TRAIN).attribute(queries).values
+    kept = recipe.fit(made, TRAIN, store=uw.Store(tmp_path / "store")).attribute(queries).values
+    assert np.mean([spearmanr(*pair).statistic for pair in zip(kept, expected, strict=True)]) > 0.995
 
 
 def test_otherwise_rows_have_as_many_pairs_as_there_is_room_for(tmp_path):

@@ -13,7 +13,7 @@ from upweight.applications.audit_results import Audit
 from upweight.applications.overview import Overview, overview
 from upweight.applications.shared_inputs_result import SharedInputs
 from upweight.core.attributor import Attributor, Fitted
-from upweight.core.capability_checks import can
+from upweight.core.capability_checks import can, why_not_verified
 from upweight.core.deprecation import ReplacedBy, accept_old_keywords
 from upweight.core.examples import Examples, Id
 from upweight.core.model import Measurable, Retrainable
@@ -243,7 +243,7 @@ def explain(
         check = verify(model, train, queries, scores, removals, seed=seed, retraining=retraining)
         scores = check.judged
     elif removals:
-        notes.append(f"Nothing was verified: this {type(model).__name__} cannot be retrained.")
+        notes.append(why_not_verified(model))
     return Explanation(scores, train, queries, check, time.perf_counter() - start, tuple(notes), fitted)
 
 

@@ -62,4 +62,7 @@ class RetrievalAudit:
         """Raise ValueError if more is to be audited than there is."""
         for name, wanted, available in (("queries", self.queries, len(queries)), ("rows", self.rows, len(train))):
             if wanted > available:
-                raise ValueError(f"expected at most {available} audited {name}, as many as there are, got {wanted}")
+                more = "; ask more queries (on the command line --queries all), or audit fewer" * (name == "queries")
+                raise ValueError(
+                    f"expected at most {available} audited {name}, as many as there are, got {wanted}{more}"
+                )

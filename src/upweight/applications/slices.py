@@ -14,7 +14,7 @@ from upweight.applications.groups import Groups, groups_of, slice_of
 from upweight.applications.judged import Judged
 from upweight.core.attributor import Attributor
 from upweight.core.blocks import require_count
-from upweight.core.capability_checks import can, require
+from upweight.core.capability_checks import can, require, why_not_verified
 from upweight.core.deprecation import BuiltBy, RenamedAttribute, ReplacedBy, accept_old_fields, accept_old_keywords
 from upweight.core.examples import Examples
 from upweight.core.group_removal import group_effects
@@ -210,7 +210,7 @@ def slices(
         judgement = judge(effects[chosen].T, actual[chosen].T, unit, float(np.abs(model.measure(sliced)).max()))
         notes += judgement.warnings(unit, "effects", of="groups")
     elif removals:
-        notes.append(f"Nothing was verified: this {type(model).__name__} cannot be retrained.")
+        notes.append(why_not_verified(model))
     return Slices(
         effects=effects,
         low=low,

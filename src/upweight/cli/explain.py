@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 import upweight
 from upweight.cli.app import app, show_progress
 from upweight.cli.input_recipes import RECIPES, input_recipe
-from upweight.cli.inputs import Source, choose_queries
+from upweight.cli.inputs import Source, choose_queries, number_of_queries
 from upweight.cli.option_groups import expand_options
 from upweight.cli.options import (
     OldVerify,
@@ -92,7 +91,7 @@ def explain(  # noqa: PLR0913 - every option of the command is a parameter
     require_output(out, task)
     require_output(scores, task, out, contents=ARCHIVE, option="--scores")
     requested, parts_recipe = scoring.recipe(), None if inputs_by is None else input_recipe(inputs_by, "--inputs")
-    query_limit = _number_of_queries(number, query)
+    query_limit = number_of_queries(number, query)
     from upweight.applications.audit import is_quick
     from upweight.applications.explain import explain as run
     from upweight.methods.registry import first_choice
@@ -141,16 +140,3 @@ def explain(  # noqa: PLR0913 - every option of the command is a parameter
     elif not printing.quiet:
         print_model(inputs)
         print_explanation(explained, out, chosen if query else chosen[:1], k, overall=query_limit is not None)
-
-
-def _number_of_queries(text: str | None, named: list[str] | None) -> int | None:
-    """The number of queries to explain; None if it is not given. Raises a usage error for anything but N or `all`."""
-    if text is None:
-        return None
-    if named:
-        raise typer.BadParameter("--query names the queries; pass only one of --query and --queries")
-    if text == "all":
-        return sys.maxsize
-    if not (text.isdecimal() and int(text) > 0):
-        raise typer.BadParameter(f"expected a number of queries or all, got {text!r}", param_hint="--queries")
-    return int(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -203,6 +204,19 @@ def choose_queries(
         return mistakes_first(model, queries, number), []
     chosen, note = worth_explaining(model, queries)
     return chosen, [note] if note else []
+
+
+def number_of_queries(text: str | None, named: list[str] | None) -> int | None:
+    """The number of queries to explain; None if it is not given. Raises a usage error for anything but N or `all`."""
+    if text is None:
+        return None
+    if named:
+        raise typer.BadParameter("--query names the queries; pass only one of --query and --queries")
+    if text == "all":
+        return sys.maxsize
+    if not (text.isdecimal() and int(text) > 0):
+        raise typer.BadParameter(f"expected a number of queries or all, got {text!r}", param_hint="--queries")
+    return int(text)
 
 
 def named_queries(queries: Examples, requested: list[str], option: str = "--query") -> list[Id]:

@@ -37,13 +37,17 @@ def build(  # noqa: PLR0913 - every option of the command is a parameter
     encoding: Annotated[
         Literal["coordinates", "low-rank", "logra", "sjlt", "exact-factors"] | None,
         typer.Option(
-            help="What rows keep. Default: that of the store; of a new one coordinates, or logra for sequences and "
-            "convolutions."
+            help="What rows keep. Default: that of the store; of a new one coordinates, or for sequences and "
+            "convolutions what keeps most in a fiftieth of a gradient; --plan says it. Coordinates if --precision, "
+            "--directions or --rank is given."
         ),
     ] = None,
     precision: Annotated[
         Literal["float32", "float16", "int8", "int4", "int3"] | None,
-        typer.Option(help="Bits of a number. Default: int4 for coordinates, float32 for exact-factors, else int8."),
+        typer.Option(
+            help="Bits of a number. Default of an encoding that is named: int4 for coordinates, float32 for "
+            "exact-factors, else int8."
+        ),
     ] = None,
     directions: Annotated[
         int | None, typer.Option(min=1, help="Eigenvectors of each side of a layer (coordinates, logra).")
@@ -79,7 +83,8 @@ def build(  # noqa: PLR0913 - every option of the command is a parameter
     bytes_given = None if memory is None else memory * 10**6
     chosen = _encoding(encoding, {name: value for name, value in settings.items() if value is not None})
     store = Store(out, chosen, seed=seed, how=how, processes=processes, memory=bytes_given)
-    stages = {"read": f"Reading {task.name}", **{f"store: {name}": f"Writing {name}" for name in _phases()}}
+    stages = {"read": f"Reading {task.name}", "store: start": "Starting Ray"}
+    stages |= {f"store: {name}": f"Writing {name}" for name in _phases()}
     with show_progress(stages, printing) as progress:
         inputs = source.read(progress)
         model, train = _storable(inputs.model), inputs.train

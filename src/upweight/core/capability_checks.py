@@ -16,6 +16,12 @@ def can(model: Any, capability: type) -> bool:
     return isinstance(model, capability) and (not isinstance(model, Measurable) or model.lacks(capability) is None)
 
 
+def why_not_verified(model: Any) -> str:
+    """Why a model that cannot be retrained was not, and what to pass so that it can be, as a sentence."""
+    reason = model.lacks(Retrainable) if isinstance(model, Measurable) and isinstance(model, Retrainable) else None
+    return f"Nothing was verified: {reason or f'this {type(model).__name__} cannot be retrained'}."
+
+
 def require(model: Any, capabilities: Sequence[type], wanted_by: str, *examples: Examples) -> None:
     """Raise TypeError if the model lacks a capability or `examples` are not Examples; the message says what to do.
 

@@ -9,7 +9,12 @@ from typing import Any
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable
 
-WORDS = {"parameters": "other parameters", "data": "another training set", "queries": "another set of queries"}
+WORDS = {
+    "parameters": "other parameters",
+    "data": "another training set",
+    "layers": "other layers",
+    "queries": "another set of queries",
+}
 
 
 def identity_of(model: Measurable, train: Examples, queries: Examples | None = None) -> dict[str, str]:
@@ -33,4 +38,8 @@ def require_same(name: str | Path, stored: Mapping[str, Any], given: Mapping[str
     """
     others = [WORDS.get(part, f"another {part}") for part in given if stored.get(part) != given[part]]
     if others:
-        raise ValueError(f"{name} was made with {' and '.join(others)} than those passed here; {advice}")
+        raise ValueError(f"{name} was made with {_listed(others)} than those passed here; {advice}")
+
+
+def _listed(parts: list[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

@@ -96,6 +96,18 @@ class RayActors:
         for actor in [*self._starting.values(), *self._idle, *(actor for actor, _ in self._busy.values())]:
             self._ray.kill(actor)
 
+    def start(self, tasks: int) -> None:
+        """Start actors for this many tasks, and return when one of them is ready. `run` does so by itself.
+
+        Raises RuntimeError if actors cannot start.
+        """
+        with end_on_sigterm():
+            while not self._idle:
+                self._start_actors(tasks)
+                finished, _ = self._ray.wait([*self._starting], num_returns=1, timeout=POLL_SECONDS)
+                for reference in finished:
+                    self._end_start(reference)
+
     def run(self, tasks: Sequence[Any], name: Callable[[int], str] = task_name) -> Iterator[tuple[int, Any]]:
         """(position, result) of every task, in the order in which tasks finish.
 

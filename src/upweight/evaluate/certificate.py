@@ -19,7 +19,7 @@ class Certificate:
         recall: the mean share of the k that was among the candidates.
         least_complete: with this confidence, at least this share of the queries is answered completely
             (Clopper & Pearson 1934).
-        least_recall: with this confidence, the mean share is at least this (Hoeffding 1963).
+        least_recall: with this confidence, the mean share is at least this (Hoeffding 1963, theorem 1).
         confidence: of either statement alone.
         seed: of the draw.
     """
@@ -54,17 +54,36 @@ def certify_queries(recalls: NDArray[np.float64], k: int, confidence: float, see
             f"expected at least one audited query and a confidence between 0 and 1, got {len(recalls)} and {confidence}"
         )
     complete, mean = int((recalls >= 1 - 1e-12).sum()), float(recalls.mean())
-    margin = np.sqrt(np.log(1 / (1 - confidence)) / (2 * len(recalls)))
     return Certificate(
         k=k,
         audited=len(recalls),
         complete=complete,
         recall=mean,
         least_complete=least_share(complete, len(recalls), confidence),
-        least_recall=max(0.0, mean - float(margin)),
+        least_recall=least_mean(mean, len(recalls), confidence),
         confidence=confidence,
         seed=seed,
     )
+
+
+def least_mean(mean: float, count: int, confidence: float) -> float:
+    """A lower bound of the mean of a variable between 0 and 1, of which this many draws have this mean.
+
+    Hoeffding's bound by relative entropy: a true mean μ leads to at least m with a probability of at most
+    exp(−n KL(m, μ)). If all draws are 1, it is the exact bound of a share.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import rel_entr
+
+    if mean <= 0:
+        return 0.0
+    allowed = np.log(1 / (1 - confidence)) / count
+
+    def excess(true: float) -> float:
+        return float(rel_entr(mean, true) + rel_entr(1 - mean, 1 - true) - allowed)
+
+    least = max(mean * np.exp(-(allowed + np.log(2)) / mean), np.finfo(float).tiny)
+    return float(brentq(excess, least, mean)) if excess(least) > 0 else 0.0
 
 
 def least_share(successes: int, trials: int, confidence: float) -> float:

@@ -26,7 +26,9 @@ class ProgressBars:
 
     def __init__(self) -> None:
         self._display: Any = _notebook_display()
-        self._stages: dict[str, tuple[float, int, int, float]] = {}  # start, done, total, end (0 while it runs)
+        self._stages: dict[
+            str, tuple[float, int, int, int, float]
+        ] = {}  # start, done then, done, total, end (0 while it runs)
         self._lock, self._handle, self._shown = threading.Lock(), None, 0.0
         self._terminal: ProgressDisplay | None = None
 
@@ -37,10 +39,10 @@ class ProgressBars:
                 self._on_terminal()(stage, done, total)
                 return
             now = time.perf_counter()
-            start, _, _, end = self._stages.get(stage, (now, 0, 0, 0.0))
+            start, first, _, _, end = self._stages.get(stage, (now, done, 0, 0, 0.0))
             is_new = stage not in self._stages or (end and done < total)
-            start = now if is_new else start
-            self._stages[stage] = (start, done, total, now if done >= total else 0.0)
+            start, first = (now, done) if is_new else (start, first)
+            self._stages[stage] = (start, first, done, total, now if done >= total else 0.0)
             if is_new or done >= total or now - self._shown >= SPACING:
                 self._shown = now
                 self._draw(now)
@@ -94,12 +96,13 @@ class _Html:
         return "progress of upweight"
 
 
-def _line(stage: str, start: float, done: int, total: int, end: float, now: float) -> str:
+def _line(stage: str, start: float, first: int, done: int, total: int, end: float, now: float) -> str:
+    """One row of the table; `first` was done before the stage began, and took none of its time."""
     name = escape(STAGES.get(stage, stage))
     if end:
         return f"<tr><td>✓ {name}</td><td></td><td>{end - start:.1f} s</td></tr>"
-    known = total > 1 and done > 0
-    left = f", about {duration_text((now - start) / done * (total - done))} left" if known else ""
+    known = total > 1 and done > first
+    left = f", about {duration_text((now - start) / (done - first) * (total - done))} left" if known else ""
     bar = f'<progress value="{done}" max="{total}" aria-label="{name}"></progress>' if total > 1 else "…"
     return f"<tr><td>{name}</td><td>{bar}</td><td>{f'{done} of {total}' if total > 1 else ''}{left}</td></tr>"
 

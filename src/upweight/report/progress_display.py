@@ -43,6 +43,7 @@ class ProgressDisplay:
         self.clock = clock
         self.stages = {stage: printable(text, keep="") for stage, text in {**STAGES, **stages}.items()}
         self._started: dict[str, float] = {}
+        self._first: dict[str, int] = {}  # how much was done before the stage began
         self._next_line: dict[str, float] = {}  # seconds from the start of a stage
         self._tasks: dict[str, TaskID] = {}
         self._counted: set[str] = set()  # stages that say how much of them is done
@@ -82,13 +83,14 @@ class ProgressDisplay:
     def _advance(self, stage: str, done: int, total: int) -> None:
         description = self.stages.get(stage, printable(stage, keep=""))
         if stage not in self._started:
-            self._started[stage] = self.clock()
+            self._started[stage], self._first[stage] = self.clock(), done
             self._next_line[stage] = SECONDS_SILENT
             self._tasks[stage] = self._progress.add_task(description, total=None, count="")
         seconds = self.clock() - self._started[stage]
         if total > 1 and done:
             self._counted.add(stage)
-            left = f", about {duration_text(seconds / done * (total - done))} left" if 0 < done < total else ""
+            since = done - self._first[stage]  # what was done before the stage began took none of its time
+            left = f", about {duration_text(seconds / since * (total - done))} left" if since and done < total else ""
             text = f"{done} of {total}{left}"
             self._progress.update(self._tasks[stage], total=total, completed=done, count=text)
             if left:

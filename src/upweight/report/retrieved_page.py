@@ -85,7 +85,7 @@ def _note(example: RetrievedExample) -> str:
 def _card(album: Album, side: str, identifier: Id, note: str) -> dict[str, Any]:
     label = label_text(album.sides[side].label(identifier))
     preview = album.sides[side].preview(identifier)
-    text = ": ".join(part for part in (label, note) if part)
+    text = ": ".join(part for part in (f"labelled {label}" if label else "", note) if part)
     card: dict[str, Any] = {"id": str(identifier), "note": text, "kind": preview.kind}
     if preview.kind == "row":
         card["pairs"] = [(str(name), cell_text(value)) for name, value in preview.value[:MAX_COLUMNS]]

@@ -16,10 +16,9 @@ from upweight.core.identity import digest
 from upweight.core.saved_state import SavedState
 from upweight.curvature.label_expectation import Weighted, independent_losses
 from upweight.curvature.summed_objective import SummedObjective
-from upweight.gradients.captured_rows import CapturedRows
 from upweight.store.basis import Basis, decompose, moments_of_part, refined, sums_of_part
 from upweight.store.codes import Code, LayerCode, ParameterCode, table_as_layer
-from upweight.store.encode_rows import encode_batch, exact_batch
+from upweight.store.encode_rows import encoded_rows
 from upweight.store.header import Header
 from upweight.store.manifest import ManifestWriter, read_manifests
 from upweight.store.shard_files import Receipt, read_file, serialise, write_file
@@ -114,15 +113,7 @@ class Builder:
     @cached_property
     def codes(self) -> list[Code]:
         """How gradients become numbers of rows, layer by layer."""
-        basis, codes = self.basis, list[Code]()
-        for name, layout in self.header.layouts.items():
-            if name in basis.layers:
-                codes.append(LayerCode(name, layout, basis.layers[name], self.header.seed))
-            elif layout.right > 1:
-                codes.append(LayerCode(name, layout, table_as_layer(name, basis.parameters[name]), self.header.seed))
-            else:
-                codes.append(ParameterCode(name, layout, basis.parameters[name]))
-        return codes
+        return codes_of(self.header, self.basis)
 
     @cached_property
     def _eigenvectors(self) -> Basis:
@@ -142,16 +133,9 @@ class Builder:
         """One shard of rows. Raises ValueError that names an example whose gradient is not finite."""
         where = list(blocks(self.header.rows, self.header.rows_per_shard))[number]
         part = self.train.take(np.arange(where.start, where.stop))
-        rows, arrays = CapturedRows(self.network, part, "loss"), list[dict[str, NDArray[Any]]]()
-        precision = self.header.encoding.precision
-        for inside, batch in rows.passes(size=self.header.batch):
-            ids = part.ids[inside]
-            if self.header.encoding.keeps_gradients:
-                arrays.append(exact_batch(batch, self.header.layouts, precision, ids))
-            else:
-                arrays.append(encode_batch(batch, self.codes, precision, ids))
-        joined = {name: np.concatenate([part[name] for part in arrays]) for name in arrays[0]}
-        return SavedState(joined, {"first": where.start, "rows": len(part)})
+        codes = () if self.header.encoding.keeps_gradients else self.codes
+        arrays = encoded_rows(self.network, part, self.header, codes)
+        return SavedState(arrays, {"first": where.start, "rows": len(part)})
 
     def _states(self, phase: str) -> Iterator[SavedState]:
         return (self._state(phase, number) for number in range(self.header.shards(phase)))
@@ -174,6 +158,19 @@ class Builder:
             return False
         path = self.folder / receipt.file
         return path.exists() and path.stat().st_size == receipt.bytes
+
+
+def codes_of(header: Header, basis: Basis) -> list[Code]:
+    """How gradients become numbers of rows in this basis, layer by layer."""
+    codes = list[Code]()
+    for name, layout in header.layouts.items():
+        if name in basis.layers:
+            codes.append(LayerCode(name, layout, basis.layers[name], header.seed))
+        elif layout.right > 1:
+            codes.append(LayerCode(name, layout, table_as_layer(name, basis.parameters[name]), header.seed))
+        else:
+            codes.append(ParameterCode(name, layout, basis.parameters[name]))
+    return codes
 
 
 def sample_of(train: Examples, weights: NDArray[np.float64], header: Header) -> Weighted:

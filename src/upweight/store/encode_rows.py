@@ -8,15 +8,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from upweight.core.examples import Examples
 from upweight.gradients.captured_batch import CapturedBatch
+from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.matrices import flatten_each
+from upweight.gradients.network import Network
 from upweight.store.codes import Code, factors_by_weight
 from upweight.store.encodings.encoding import Layout
+from upweight.store.header import Header
 from upweight.store.quantisation import Precision, quantise, unpacked
 from upweight.store.row_blocks import Numbers, Pairs, RowBlock
 
 Arrays = dict[str, NDArray[Any]]
 SIDES = ("left", "right")
+
+
+def encoded_rows(network: Network, part: Examples, header: Header, codes: Sequence[Code]) -> Arrays:
+    """The arrays of the rows of these examples. Raises ValueError that names one whose gradient is not finite.
+
+    Args:
+        network: whose gradients they are.
+        part: the examples.
+        header: of the store.
+        codes: of an encoding that does not keep gradients themselves.
+    """
+    arrays, precision = list[Arrays](), header.encoding.precision
+    for inside, batch in CapturedRows(network, part, "loss").passes(size=header.batch):
+        ids = part.ids[inside]
+        if header.encoding.keeps_gradients:
+            arrays.append(exact_batch(batch, header.layouts, precision, ids))
+        else:
+            arrays.append(encode_batch(batch, codes, precision, ids))
+    return {name: np.concatenate([of_batch[name] for of_batch in arrays]) for name in arrays[0]}
 
 
 def encode_batch(batch: CapturedBatch, codes: Sequence[Code], precision: Precision, ids: NDArray[Any]) -> Arrays:

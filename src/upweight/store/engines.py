@@ -22,7 +22,7 @@ from upweight.store.shard_files import Receipt
 How = Literal["torchrun", "ray"]
 HOWS = ("torchrun", "ray")
 NEARLY_ALL = 0.9995  # of the squared scores of every layer
-STAGES = {phase: f"store: {phase}" for phase in PHASES}
+STAGES = {phase: f"store: {phase}" for phase in (*PHASES, "start")}
 
 
 @final
@@ -59,7 +59,11 @@ class Sent(NamedTuple):
 
 
 def build_here(builder: Builder, writer: str, progress: Progress) -> None:
-    """Make what is missing in this process."""
+    """Make what is missing in this process. A finished store may be in a folder that cannot be written."""
+    if not any(builder.missing(phase) for phase in PHASES):
+        for phase in PHASES:
+            progress(STAGES[phase], builder.header.shards(phase), builder.header.shards(phase))
+        return
     with manifest_writer(builder.folder, writer) as manifest:
         run_here(StoreWork(builder, manifest), _staged(progress))
         builder.remove_temporary()
@@ -89,11 +93,14 @@ def build_on_ray(builder: Builder, actors: int | None, progress: Progress) -> No
         running: RayActors | None = None
         for phase in PHASES:
             numbers, count = builder.missing(phase), builder.header.shards(phase)
-            progress(phase, count - len(numbers), count)
-            if not numbers:
-                continue
-            if running is None:
+            if numbers and running is None:
+                progress("start", 0, 1)  # apart from the phase, whose time left would count it
                 running = stack.enter_context(RayActors(make_file, sent, load=ActorBuilder, actors=actors))
+                running.start(len(numbers))
+                progress("start", 1, 1)
+            progress(phase, count - len(numbers), count)
+            if not numbers or running is None:
+                continue
             names = [f"{phase} {number}" for number in numbers]
             for _ in running.run([(phase, number) for number in numbers], names.__getitem__):
                 progress(phase, count - len(builder.missing(phase)), count)

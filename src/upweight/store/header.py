@@ -103,7 +103,9 @@ class Header:
             if contents["kind"] != "upweight store":
                 raise ValueError("not a store")
         except MALFORMED as error:
-            raise ValueError(f"{path} is damaged or was not written by upweight ({error})") from error
+            raise ValueError(
+                f"{path} is damaged or was not written by upweight ({error}); build the store again in a new folder"
+            ) from error
         if schema != SCHEMA:
             raise ValueError(
                 f"{path} was written by another version of upweight (form {schema} of stores, this version reads form "

@@ -29,7 +29,8 @@ def read_manifests(folder: Path) -> dict[tuple[str, int], Receipt]:
                 receipt = Receipt.of(json.loads(line))
             except MALFORMED as error:
                 raise ValueError(
-                    f"line {position + 1} of {path} is damaged ({error}); restore it or build anew"
+                    f"line {position + 1} of {path} is damaged ({error}); restore it, or build the store again in a "
+                    "new folder"
                 ) from error
             known = receipts.setdefault(receipt.key, receipt)
             if known.sha256 != receipt.sha256:
@@ -53,10 +54,11 @@ def manifest_writer(folder: Path, writer: str) -> Iterator[ManifestWriter]:
     Raises ValueError if another process is writing under this name.
     """
     path = folder / f"manifest.{writer}.jsonl"
-    with open(path, "ab+") as file:
+    with _opened(path) as file:
         if not lock(file):
             raise ValueError(
-                f"another process is building {folder} (writer {writer!r}): wait for it, or give each writer its name"
+                f"another process is building {folder} (writer {writer!r}): wait for it, or share the work between "
+                "processes with torchrun or Ray"
             )
         file.seek(0)
         end = whole_lines(file.read())
@@ -66,6 +68,20 @@ def manifest_writer(folder: Path, writer: str) -> Iterator[ManifestWriter]:
             remove_partial_files(sub_folder, "*")
         sync_folder(folder)
         yield ManifestWriter(file)
+
+
+def _opened(path: Path) -> BinaryIO:
+    """The manifest, open to append to it. Raises OSError that says what to do if the folder cannot be written."""
+    try:
+        return open(path, "ab+")
+    except OSError as error:
+        if full_disk(error, path.name):
+            raise
+        raise type(error)(
+            error.errno,
+            f"files of the store in {path.parent} are missing, and it cannot be written ({error.strerror}): build it "
+            "where you may write, then ask it anywhere",
+        ) from error
 
 
 class ManifestWriter:

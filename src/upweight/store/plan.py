@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-import torch
-
 from upweight.core.amounts_in_words import bytes_in_words
 from upweight.core.examples import Examples
-from upweight.curvature.label_expectation import draws_per_example, expected_gradients
-from upweight.curvature.summed_objective import SummedObjective
 from upweight.curvature.unfactored_parameters import MAX_ROTATED_AXIS
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.inspection import capture, inspect
 from upweight.gradients.network import Network
-from upweight.gradients.outputs import NoOutputsError
 from upweight.store.codes import factors_by_weight
 from upweight.store.encodings.encoding import Encoding, Layout
 from upweight.store.header import Header
 
 PILOT_SHARE = 0.01  # of the examples that the pilot captures at most
 MAX_PILOT_EXAMPLES = 512
-ENCODING_SHARE = 0.5  # time to encode a batch over the time to capture it, beyond the pilot
-PASSES_FOR_FACTORS = 2
 COPIES_OF_GRADIENTS = 3  # captured, rotated and encoded ones
 BYTES_OF_A_NUMBER = 4
 POSITIONS_OF_A_TABLE = 2  # an embedding is looked up several times by an example
@@ -42,9 +34,10 @@ class StorePlan:
         shards: files of rows.
         coverage: share of the trainable numbers that rows are about.
         left_out: names of the parameters that rows do not keep.
-        seconds: estimate of the whole, from a pilot.
+        seconds: in which one process makes what is missing, estimated from a pilot; 0 if nothing is.
         encoding: in words.
         layouts: name of the weight or parameter → what a row keeps of it.
+        finished: files of rows that are there already.
     """
 
     rows: int
@@ -56,21 +49,28 @@ class StorePlan:
     seconds: float
     encoding: str
     layouts: Mapping[str, Layout]
+    finished: int = 0
 
     def __str__(self) -> str:
         lines = [
             f"{self.rows:,} rows of {self.bytes_per_row:,} bytes ({bytes_in_words(self.bytes)}) in {self.shards:,} "
             f"file{'s' * (self.shards != 1)}: {self.encoding}.",
-            f"About {_duration(self.seconds)} to build.",
+            self._time(),
             f"Rows cover {self.coverage:.1%} of the trainable numbers.",
         ]
         if self.left_out:
             lines.append(f"Left out: {', '.join(self.left_out[:5])}{', …' if len(self.left_out) > 5 else ''}.")
         return "\n".join(lines)
 
+    def _time(self) -> str:
+        if not self.seconds:
+            return "All files are there: nothing is left to build."
+        there = f"{self.finished:,} of {self.shards:,} files of rows are there. " if self.finished else ""
+        return f"{there}About {_duration(self.seconds)} to build{' the others' * bool(there)}, for one process."
 
-def plan_of(header: Header, seconds: float) -> StorePlan:
-    """The plan behind a header."""
+
+def plan_of(header: Header, seconds: float, finished: int) -> StorePlan:
+    """The plan behind a header, of which this many files of rows are there."""
     return StorePlan(
         rows=header.rows,
         bytes_per_row=header.bytes_per_row,
@@ -81,6 +81,7 @@ def plan_of(header: Header, seconds: float) -> StorePlan:
         seconds=seconds,
         encoding=header.encoding.described,
         layouts=header.layouts,
+        finished=finished,
     )
 
 
@@ -139,28 +140,6 @@ def batch_size(network: Network, train: Examples, memory: int | None = None) -> 
     return min(inspection.batch_size, memory // of_example)
 
 
-def estimated_seconds(summed: SummedObjective, train: Examples, sample: int) -> float:
-    """Processor seconds of the whole build, from a pilot: passes for the factors of a sample, and one for the rows."""
-    network, count = summed.network, pilot_size(len(train))
-    pilot = train.take(range(count))
-    captured_pilot(network, train)  # the first pass takes longer
-    start = time.process_time()
-    batch = captured_pilot(network, train)
-    for factors in factors_by_weight(batch).values():
-        torch.as_tensor(factors.s).sum()
-    rows = (time.process_time() - start) / count * len(train) * (1 + ENCODING_SHARE)
-    if sample == 0:
-        return rows
-    start = time.process_time()
-    try:
-        draws_per_example(summed)
-        for _ in expected_gradients(summed, (pilot, summed.weights[:count])):
-            pass
-    except NoOutputsError:
-        return rows
-    return rows + PASSES_FOR_FACTORS * (time.process_time() - start) / count * sample
-
-
 def captured_pilot(network: Network, train: Examples) -> CapturedBatch:
     """The gradients of the pilot, or of as many of its examples as fit into one pass."""
     inspection = inspect(network, "loss", train)
@@ -168,6 +147,8 @@ def captured_pilot(network: Network, train: Examples) -> CapturedBatch:
 
 
 def _duration(seconds: float) -> str:
+    if seconds < 1.5:
+        return "a second"
     if seconds < 120:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"

@@ -16,14 +16,14 @@ from upweight.core.identity import digest
 from upweight.core.modules import Modules
 from upweight.core.progress import Progress, no_progress
 from upweight.core.provenance import identity_of, require_same
-from upweight.curvature.summed_objective import SummedObjective
 from upweight.engines.work_list import Rank
-from upweight.store.build import Builder
+from upweight.store.build import PHASES, Builder
 from upweight.store.encodings.encoding import Encoding
 from upweight.store.engines import HOWS, How, build_as_rank, build_here, build_on_ray
 from upweight.store.header import HEADER, Header
 from upweight.store.manifest import read_manifests
-from upweight.store.plan import StorePlan, batch_size, captured_pilot, estimated_seconds, layouts_of, plan_of
+from upweight.store.pilot_times import estimated_seconds
+from upweight.store.plan import StorePlan, batch_size, captured_pilot, layouts_of, plan_of
 from upweight.store.shard_files import checked_bytes
 from upweight.store.usual_encoding import usual_encoding
 
@@ -90,12 +90,13 @@ class Store:
         return Path(self.folder)
 
     def plan(self, model: Any, train: Examples) -> StorePlan:
-        """What building the store takes: bytes, time and coverage, from a pilot of at most 1 % of the examples."""
-        network, header = model.network, self.header(model, train)
-        weights = np.asarray(model.weights(train), dtype=np.float64)
-        summed = SummedObjective(network, train, weights, 0.0, 0.0)
-        sample = 0 if header.encoding.keeps_gradients else header.sample
-        return plan_of(header, estimated_seconds(summed, train, sample))
+        """What building the store takes: bytes, time and coverage, from a pilot of at most 512 examples."""
+        header = self.header(model, train)
+        builder = Builder(self.path, header, model, train)
+        missing = {phase: len(builder.missing(phase)) for phase in PHASES}
+        left = {phase: count / max(1, header.shards(phase)) for phase, count in missing.items()}
+        seconds = estimated_seconds(model, train, header, left) if any(missing.values()) else 0.0
+        return plan_of(header, seconds, header.shards("rows") - missing["rows"])
 
     def build(self, model: Any, train: Examples, writer: str = "0") -> None:
         """Make the files that are missing, as `how` says.
@@ -164,7 +165,7 @@ class Store:
             for number in range(header.shards(phase)):
                 receipt = receipts.get((phase, number))
                 if receipt is None:
-                    problems.append(f"{phase} {number} is not built yet")
+                    problems.append(f"{phase} {number} is not built yet; the call that builds the store continues")
                     continue
                 try:
                     checked_bytes(self.path, receipt)
@@ -201,7 +202,13 @@ class Store:
 
     def _require_folder(self) -> None:
         """Make the folder. Raises ValueError if it holds something else."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise type(error)(
+                error.errno,
+                f"the store cannot be made in {self.path} ({error.strerror}): name a folder that you may write",
+            ) from error
         others = [path.name for path in self.path.iterdir() if not path.name.startswith(("manifest.", HEADER))]
         if others:
             raise ValueError(
@@ -213,8 +220,8 @@ class Store:
         needed, free = int(DISK_MARGIN * header.rows * header.bytes_per_row), shutil.disk_usage(self.path).free
         if needed > free:
             raise OSError(
-                f"the store in {self.path} needs about {needed:,} bytes, the disk has {free:,}: choose fewer "
-                "directions or bits, or another disk"
+                f"the store in {self.path} needs about {needed:,} bytes, the disk has {free:,}: free some, name a "
+                "folder on another disk, or choose fewer directions or bits"
             )
 
 

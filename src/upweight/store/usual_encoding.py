@@ -16,6 +16,7 @@ from upweight.store.plan import layouts_of
 
 SHARE_OF_GRADIENT = 1 / 50  # of the bytes of a gradient in single precision that a row takes at most
 ALWAYS_BYTES = 1024  # that a row may take of any net
+ALWAYS_BYTES_OF_ALL = 2048  # likewise, if it then keeps all directions in eight bits
 BYTES_OF_A_NUMBER = 4
 DIRECTIONS_OF_PRODUCTS = 96  # of each side of a layer with several positions, in three bits: 3.5 kB of a layer
 BYTES_OF_PRODUCTS = 3460  # of a layer with these directions
@@ -28,7 +29,8 @@ def usual_encoding(network: Network, batch: CapturedBatch) -> Encoding:
 
     Of layers with one position `Coordinates()`. If some have several, the first of `_candidates` whose rows take a
     fiftieth of the bytes of a gradient (or a kilobyte); the last one if none does. Before them come all directions in
-    eight bits, if they take no more than that and no more for each layer than products in 96 directions do.
+    eight bits, if they take no more than that (or two kilobytes) and no more for each layer than products in 96
+    directions do.
     """
     layers = factors_by_weight(batch).values()
     if all(factors.s.shape[1] == 1 for factors in layers):
@@ -36,7 +38,9 @@ def usual_encoding(network: Network, batch: CapturedBatch) -> Encoding:
     most = max(int(SHARE_OF_GRADIENT * BYTES_OF_A_NUMBER * network.size), ALWAYS_BYTES)
     largest_rank = max(min(shape[0], prod(shape[1:]) + 1) for shape in network.shapes.values() if shape)
     in_all_directions = LowRank(rank=largest_rank, precision="int8")
-    if _bytes_of_row(network, batch, in_all_directions) <= min(most, BYTES_OF_PRODUCTS * len(layers)):
+    if _bytes_of_row(network, batch, in_all_directions) <= min(
+        max(most, ALWAYS_BYTES_OF_ALL), BYTES_OF_PRODUCTS * len(layers)
+    ):
         return in_all_directions
     candidate: Encoding = Coordinates()
     for candidate in _candidates():
