@@ -75,6 +75,14 @@ def test_a_finished_store_is_asked_and_built_where_nothing_can_be_written(tmp_pa
     uw.Influence(curvature=uw.KFAC()).fit(model(), TRAIN, store=uw.Store(tmp_path)).attribute(QUERIES)
 
 
+def test_what_a_build_that_was_killed_after_its_last_file_left_is_removed(tmp_path):
+    store(tmp_path).build(model(), TRAIN)
+    left = tmp_path / "factors" / "00000.safetensors"
+    left.write_bytes(b"left")
+    store(tmp_path).build(model(), TRAIN)
+    assert not left.exists()
+
+
 def test_a_folder_that_cannot_be_written_is_named_with_a_way_out(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"cannot be made in .*file/store \(Not a directory\): name a folder"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, final
 from uuid import uuid4
@@ -61,6 +61,8 @@ class Sent(NamedTuple):
 def build_here(builder: Builder, writer: str, progress: Progress) -> None:
     """Make what is missing in this process. A finished store may be in a folder that cannot be written."""
     if not any(builder.missing(phase) for phase in PHASES):
+        with suppress(OSError):  # left by a build that was killed after its last file
+            builder.remove_temporary()
         for phase in PHASES:
             progress(STAGES[phase], builder.header.shards(phase), builder.header.shards(phase))
         return
