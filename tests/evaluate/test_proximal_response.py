@@ -229,6 +229,10 @@ def test_the_parts_of_a_model_at_its_optimum_are_the_ones_that_apply(digits):
     assert gap.largest in ("proximity", "linearisation") and gap.largest in repr(gap)
     assert gap.to_pandas().index.tolist()[0] == "retraining"
     assert gap.as_dict()["distances"] == gap.distances
+    assert not any("times the linearised effects" in warning for warning in gap.warnings)
+    unscaled, here = uw.GradDot().fit(model, train).attribute(queries), uw.Retraining(processes=1)
+    other = uw.influence_gap(model, train, queries, unscaled, removals, damping=DAMPING, retraining=here)
+    assert other.largest == "solver" and any("times the linearised effects" in warning for warning in other.warnings)
     with pytest.raises(ValueError, match="expected scores of exactly these queries, in this order"):
         uw.influence_gap(model, train, queries.take(np.arange(len(queries))[::-1]), scores, removals, damping=DAMPING)
     with pytest.raises(ValueError, match="these training examples have other inputs, labels or weights"):

@@ -29,6 +29,7 @@ STAGES = ("retraining", "warm start", "proximity", "non-convergence", "linearisa
 PARTS = STAGES[1:]
 SAME_MODEL = 1e-3  # relative difference of measurements on different processors
 STEPS = 1000  # of L-BFGS, at most
+OTHER_SCALE = 10.0  # times the linearised effects, from which scores do not look like effects
 HEAD = ("stage", "changes effects by", "Pearson with retraining", "what changes")
 MEANINGS = {
     "warm start": "retraining starts from new parameters; here it starts from the trained ones",
@@ -183,8 +184,20 @@ def influence_gap(
     linear = Influence(curvature=GaussNewton(), damping=damping, correction=None).fit(model, train).attribute(queries)
     effects |= {"linearisation": predicted_effects(linear, done), "solver": predicted_effects(scores, done)}
     named = [f"{stage}: {warning}" for stage, each in truths.items() for warning in each.warnings]
+    notes += _notes_on_scale(effects["linearisation"], effects["solver"])
     warnings = tuple(dict.fromkeys([*notes, *model.notes, *named]))
     return InfluenceGap(effects, tuple(done), truth.query_ids, damping, warnings)
+
+
+def _notes_on_scale(linear: Array, predicted: Array) -> list[str]:
+    """What to say of scores on a scale of their own, by least squares without a constant."""
+    scale = float((linear * predicted).sum() / max(float((linear**2).sum()), np.finfo(float).tiny))
+    if 1 / OTHER_SCALE <= scale <= OTHER_SCALE or not linear.any():
+        return []
+    return [
+        f"solver: these scores are {scale:.2g} times the linearised effects; those of methods without a curvature "
+        "(GradDot, TracIn) have a scale of their own, which counts as the solver's part here"
+    ]
 
 
 def _notes_on_model(model: Any, queries: Examples, scores: Scores) -> list[str]:
