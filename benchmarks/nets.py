@@ -121,8 +121,8 @@ KINDS = {
         Kind("lstm", "LSTM of 64 units on spoken digits", Recurrent, 100, 60, 10, 32, 0.01, train=1000),
         Kind("adult", "MLP 94-64-32-2 on a census table", adult, 100, 60, 10, 32, 0.02, train=1500),
         Kind("narrow", "narrow ResNet with batch norm on CIFAR-10", narrow_resnet, 100, 60, 10, 50, 0.01, train=500),
-        Kind("resnet", "ResNet-20 with batch norm on CIFAR-10", resnet, 100, 40, 6, 50, 0.01, train=500, seeds=1),
-        Kind("depthwise", "depthwise convolutions on CIFAR-10", depthwise, 100, 40, 10, 50, 0.01, train=500, seeds=1),
+        Kind("resnet", "ResNet-20 with batch norm on CIFAR-10", resnet, 100, 40, 6, 50, 0.01, train=500),
+        Kind("depthwise", "depthwise convolutions on CIFAR-10", depthwise, 100, 40, 10, 50, 0.01, train=500),
         Kind("gpt", "GPT (4 blocks, width 128) on film reviews", GPT, 32, 40, 3, 16, 3e-4, adam=True, train=256),
         Kind(
             "lora",
