@@ -29,7 +29,8 @@ DEFAULT_NOTES = [
     "not measured.",
     "No curvature is the best one everywhere. The Gauss–Newton matrix is better than EK-FAC on MNIST, the CNN, "
     "spoken digits and the narrow ResNet, and worse on the census table (and on an MLP for Fashion-MNIST, .547 against "
-    ".589). It was therefore not made the default for its higher price. The empirical Fisher has a higher LDS than EK-FAC at "
+    ".589). It was therefore not made the default for its higher price. "
+    "The empirical Fisher has a higher LDS than EK-FAC at "
     "a lower price on seven of the nine nets that are not linear, each time within intervals that overlap, and a lower "
     "one beyond them on the census table and on sequences.",
     "Fashion-MNIST was not at hand where these tables were made, so it has no row of its own. Another LoRA task is "
