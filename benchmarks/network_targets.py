@@ -45,7 +45,10 @@ DEFAULT_TARGET = (
 HALF_OF_KRONFLUENCE = (
     "Set beforehand: EK-FAC in at most half of kronfluence's processor seconds, at its LDS or better (less .01)."
 )
-IN_TURN = "EK-FAC of both packages was measured again in turn; the other rows are of earlier runs under other loads."
+IN_TURN = (
+    "EK-FAC of both packages was measured in turn, medians of three rounds (`--in-turn 3`); the other rows are of runs "
+    "under other loads."
+)
 # The targets that were set before these nets were trained, and why some of them are missed.
 STATED = {
     "softmax": (
@@ -80,18 +83,17 @@ STATED = {
         "refuses the LSTM, and torch's vmap, on which dattri's TRAK is built, has no rule for it."
     ),
     "narrow": (
-        f"{HALF_OF_KRONFLUENCE} Both are met (4.1 times, medians of three rounds; 2.1 on an older machine). {IN_TURN} "
+        f"{HALF_OF_KRONFLUENCE} Both are met (4.4 times; 2.1 on an older machine). {IN_TURN} "
         "pyDVL and TRAK as for the depthwise net."
     ),
     "resnet": (
-        f"{HALF_OF_KRONFLUENCE} Both are met (3.4 times, medians of three rounds; 1.96 on an older machine, with code "
-        f"that took about 4 % longer). {IN_TURN} With all directions in place of two drawn ones, the LDS is the same "
-        "at five times the price. Of EK-FAC's seconds a third go into the factors, a third into products with queries, "
-        "a seventh into eigenvalues and a twelfth into forecasts, as timers inside it say. pyDVL as for the depthwise "
+        f"{HALF_OF_KRONFLUENCE} Both are met (3.4 times; on an older machine 1.96 was measured). "
+        f"{IN_TURN} With all directions in place of two drawn ones, the LDS is the same "
+        "at five times the price. pyDVL as for the depthwise "
         "net."
     ),
     "depthwise": (
-        f"{HALF_OF_KRONFLUENCE} Both are met (2.7 times, medians of three rounds; 1.17 on an older machine, where "
+        f"{HALF_OF_KRONFLUENCE} Both are met (2.7 times; 1.17 on an older machine, where "
         f"kronfluence took 6.2 plain epochs and here 9). {IN_TURN} "
         "captum's TracInCP does not take grouped convolutions, pyDVL's EK-FAC only linear layers, and pyDVL's Nyström "
         "form of rank 50 does not end within 110 processor seconds or 14 GB; its direct form would hold a Hessian of "

@@ -2,6 +2,7 @@
 
 python -m benchmarks --only networks --data DIR --peers-env DIR
 python -m benchmarks.networks --data DIR --peers-env DIR --tasks mlp --again upweight        some of it again
+python -m benchmarks.networks --data DIR --peers-env DIR --tasks resnet --in-turn 3          target and peer in turn
 python -m benchmarks.networks --data DIR --tasks        nothing again: the summary of the last figures
 """
 
@@ -17,6 +18,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from benchmarks import network_ours, network_peers
@@ -56,11 +58,18 @@ def main(arguments: list[str] | None = None) -> None:
         "--again", default="", help="run only contenders whose name starts with this; the others' last figures stay"
     )
     parser.add_argument("--missing", action="store_true", help="run only contenders without figures in the folder")
+    parser.add_argument(
+        "--in-turn", type=int, default=0, help="rounds of the method with a target and its peer alone; medians are kept"
+    )
     chosen = parser.parse_args(arguments)
     chosen.tasks = [task for task in chosen.tasks if is_possible(task)]
     python = install(chosen.peers_env) if chosen.peers_env else None
     for task in chosen.tasks:
         folder = prepare(task, chosen.data)
+        if chosen.in_turn:
+            assert python is not None, "--in-turn needs --peers-env"
+            run_in_turn(python, folder, task, chosen.in_turn)
+            continue
         for name in contenders(task):
             interpreter = sys.executable if name.startswith("upweight") else python
             is_chosen = name.startswith(chosen.again) and not (
@@ -114,6 +123,20 @@ def run(python: Path | str, folder: Path, task: str, name: str) -> None:
     is_limit = process.returncode == -signal.SIGXCPU
     error = "stopped at the limit of processor seconds" if is_limit else f"ended with {process.returncode}, no figures"
     path.write_text(lines[-1] if lines else json.dumps({"error": error}))
+
+
+def run_in_turn(python: Path, folder: Path, task: str, rounds: int) -> None:
+    """Run the method with a target and the peer that it is compared with in turn; keep the medians of their figures."""
+    ours, peer, _ = TARGETS[task]
+    figures: dict[str, list[dict[str, Any]]] = {ours: [], peer: []}
+    for _ in range(rounds):
+        for name, interpreter in ((peer, python), (ours, sys.executable)):
+            run(interpreter, folder, task, name)
+            figures[name].append(json.loads(result_path(folder, task, name).read_text()))
+    for name, each in figures.items():
+        print(task, name, [round(figure["cpu"], 2) for figure in each], flush=True)
+        medians = {key: float(np.median([figure[key] for figure in each])) for key in ("cpu", "memory", "epoch")}
+        result_path(folder, task, name).write_text(json.dumps(each[-1] | medians))
 
 
 def result_path(folder: Path, task: str, name: str) -> Path:

@@ -109,7 +109,7 @@ def keep_table(table: Table, folder: Path = HERE) -> None:
     tables = [*(other for other in before if other.title != table.title), table]
     command = (
         "python -m benchmarks.store_quality, .million_rows, .store_survival, .store_engines, .forecasts: --data DIR; "
-        ".store_peers: --data DIR --peers DIR"
+        ".store_peers: --data DIR --peers DIR; .store_tasks"
     )
     Section("stores", "Stores", command, tables, versions(["numpy", "torch", "safetensors", "upweight"])).keep(folder)
 

@@ -26,15 +26,15 @@ from upweight.store.encode_rows import encoded_rows
 from upweight.store.header import Header
 from upweight.store.shard_files import serialise
 
-ENOUGH_SECONDS = 0.2  # of a timing, which then is no longer about fixed costs
+ENOUGH_SECONDS = 0.02  # of a timing, which then is no longer about fixed costs
 FIRST_EXAMPLES, GROWTH, MOST_EXAMPLES = 8, 4, 512
-LARGEST_DECOMPOSED = 512  # width of a factor that the pilot decomposes; wider ones take (d / 512)³ times as long
+LARGEST_DECOMPOSED = 128  # width of a factor that the pilot decomposes; wider ones take (d / 512)³ times as long
 
 
 def estimated_seconds(model: Any, train: Examples, header: Header, left: Mapping[str, float]) -> float:
     """Seconds in which one process makes the files that are missing.
 
-    Every phase is timed on up to 512 examples, as few as take a fifth of a second. Wide factors are not decomposed:
+    Every phase is timed on up to 512 examples, as few as take a fiftieth of a second. Wide factors are not decomposed:
     the identity stands for their eigenvectors, and the time is that of a narrower one.
 
     Args:

@@ -107,8 +107,8 @@ class Pairs:
         return list(zip(left, right, strict=True))
 
     @property
-    def products(self) -> int:
-        """Products of numbers that an inner product with one pair takes."""
+    def multiplications(self) -> int:
+        """Those of numbers in an inner product with one pair."""
         return sum(span.stop - span.start for spans in self.spans for span in spans)
 
     def matrix(self) -> Floats:
@@ -148,7 +148,7 @@ def times_sizes(block: RowBlock, left: Array, right: Array) -> RowBlock:
 
 def products(queries: RowBlock, rows: RowBlock, out: Floats) -> None:
     """Add the inner products of all pairs of rows to `out` (m, n); `rows` may hold integers with their scales."""
-    if isinstance(queries, Pairs) and isinstance(rows, Pairs) and queries.products * rows.rank < rows.numbers:
+    if isinstance(queries, Pairs) and isinstance(rows, Pairs) and queries.multiplications * rows.rank < rows.numbers:
         _add_products_of_pairs(queries, rows, out)
         return
     if isinstance(rows, Pairs) and rows.rank == 1 and rows.scale is not None:

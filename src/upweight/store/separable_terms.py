@@ -29,11 +29,11 @@ def separable_terms(factors: Array, tolerance: float, weights: tuple[Array, Arra
         return left, right
     of_left, of_right = weights
     weighted = of_left[:, None] * factors * of_right
-    bounds = _bounds(weighted, tolerance)
-    parts = [np.linalg.svd(weighted[:, start:stop], full_matrices=False) for start, stop in pairwise(bounds)]
-    ranks = _ranks([sizes**2 for _, sizes, _ in parts], bounds, len(factors), tolerance)
+    parts = _bounds(weighted, tolerance)
+    decomposed = [np.linalg.svd(weighted[:, start:stop], full_matrices=False) for start, stop in parts]
+    ranks = _ranks([sizes**2 for _, sizes, _ in decomposed], _costs(parts, len(factors)), tolerance)
     lefts, rights = [], []
-    for (u, sizes, v), rank, start, stop in zip(parts, ranks, bounds, bounds[1:], strict=False):
+    for (u, sizes, v), rank, (start, stop) in zip(decomposed, ranks, parts, strict=True):
         roots = np.sqrt(sizes[:rank])
         lefts.append((u[:, :rank] * roots / of_left[:, None]).T)
         rights.append(np.zeros((rank, len(of_right))))
@@ -41,35 +41,36 @@ def separable_terms(factors: Array, tolerance: float, weights: tuple[Array, Arra
     return np.concatenate(lefts).astype(np.float32), np.concatenate(rights).astype(np.float32)
 
 
-def _bounds(weighted: Array, tolerance: float) -> tuple[int, ...]:
-    """Where the columns are cut, with both ends, so that the terms cost least."""
+def _bounds(weighted: Array, tolerance: float) -> list[tuple[int, int]]:
+    """(start, stop) of the parts of the columns whose terms cost least."""
     height, width = weighted.shape
     cuts = sorted({width // part for part in CUTS} - {0, width})
-    ends = [0, *cuts, width]
-    grams = [weighted[:, start:stop] @ weighted[:, start:stop].T for start, stop in pairwise(ends)]
+    smallest = list(pairwise([0, *cuts, width]))
+    grams = [weighted[:, start:stop] @ weighted[:, start:stop].T for start, stop in smallest]
     squares: dict[tuple[int, int], Array] = {}
-    for first, last in combinations(range(len(ends)), 2):
-        values = np.linalg.eigvalsh(sum(grams[first:last], np.zeros_like(grams[0])))[::-1]
-        squares[ends[first], ends[last]] = np.maximum(values, 0.0)
+    for first, last in combinations(range(len(smallest) + 1), 2):
+        values = np.linalg.eigvalsh(np.sum(grams[first:last], axis=0))[::-1]
+        squares[smallest[first][0], smallest[last - 1][1]] = np.maximum(values, 0.0)
 
-    def cost(bounds: tuple[int, ...]) -> int:
-        ranks = _ranks([squares[part] for part in pairwise(bounds)], bounds, height, tolerance)
-        return sum(rank * (height + stop - start) for rank, (start, stop) in zip(ranks, pairwise(bounds), strict=True))
+    def cost(parts: list[tuple[int, int]]) -> int:
+        ranks = _ranks([squares[part] for part in parts], _costs(parts, height), tolerance)
+        return sum(rank * each for rank, each in zip(ranks, _costs(parts, height), strict=True))
 
-    chosen = [(0, *inner, width) for count in range(MOST_CUTS + 1) for inner in combinations(cuts, count)]
-    return min(chosen, key=cost)
+    chosen = [inner for count in range(MOST_CUTS + 1) for inner in combinations(cuts, count)]
+    return min((list(pairwise([0, *inner, width])) for inner in chosen), key=cost)
 
 
-def _ranks(squares: list[Array], bounds: tuple[int, ...], height: int, tolerance: float) -> list[int]:
+def _costs(parts: list[tuple[int, int]], height: int) -> list[int]:
+    """Products that a term of each part takes."""
+    return [height + stop - start for start, stop in parts]
+
+
+def _ranks(squares: list[Array], costs: list[int], tolerance: float) -> list[int]:
     """How many terms of each part are kept: those go first that save most for what they leave out."""
-    costs = [
-        np.full(len(part), height + stop - start)
-        for part, start, stop in zip(squares, bounds, bounds[1:], strict=False)
-    ]
-    of_part = np.repeat(np.arange(len(squares)), [len(part) for part in squares])
-    every, cost = np.concatenate(squares), np.concatenate(costs)
-    order = np.argsort(every / cost, kind="stable")
+    counts = [len(part) for part in squares]
+    of_part, every = np.repeat(np.arange(len(counts)), counts), np.concatenate(squares)
+    order = np.argsort(every / np.repeat(costs, counts), kind="stable")
     kept = np.ones(len(every), dtype=bool)
     kept[order[np.cumsum(every[order]) <= tolerance**2 * every.sum()]] = False
     kept[order[-1]] = True
-    return [int(kept[of_part == part].sum()) for part in range(len(squares))]
+    return [int(kept[of_part == part].sum()) for part in range(len(counts))]
