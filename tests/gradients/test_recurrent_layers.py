@@ -12,9 +12,10 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 import upweight as uw
 from support.odd_nets import Net
 from upweight.gradients import functional
+from upweight.gradients.capture import capture
 from upweight.gradients.gradient_terms import OuterTerm
 from upweight.gradients.hooks import HookedPass
-from upweight.gradients.inspection import capture, inspect
+from upweight.gradients.inspection import inspect
 
 EXAMPLES, STEPS, WIDTH = 6, 5, 4
 

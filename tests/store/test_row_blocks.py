@@ -47,6 +47,31 @@ def test_products_leave_out_what_is_zero_in_all_queries_and_nothing_else():
     np.testing.assert_allclose(out, query.matrix() @ row.matrix().T, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.float32])
+def test_products_leave_out_numbers_that_are_zero_in_all_queries(kind, monkeypatch):
+    monkeypatch.setattr(row_blocks, "NUMBERS_AT_A_TIME", 200)
+    query, rows = RNG.normal(size=(3, 120)).astype(np.float32), RNG.integers(-3, 4, (70, 120)).astype(kind)
+    query[:, :10] = query[:, 50:52] = query[:, 60:100] = 0.0  # two numbers are too few to be left out
+    rows[:, 60:100] = 100  # whatever they are
+    assert row_blocks._used(query) == [slice(10, 60), slice(100, 120)]
+    out = np.zeros((3, 70), np.float32)
+    products(Numbers(query), Numbers(rows), out)
+    np.testing.assert_allclose(out, query @ rows.astype(np.float32).T, rtol=1e-4, atol=1e-4)
+    nothing = np.zeros((3, 70), np.float32)
+    products(Numbers(np.zeros_like(query)), Numbers(rows), nothing)
+    assert (nothing == 0).all()
+
+
+def test_the_smallest_factors_of_numbers_are_left_out_within_the_tolerance():
+    sizes = np.arange(1, 41) ** -2.0, np.arange(1, 51) ** -2.0
+    values = 1 / (np.outer(*sizes) + 1e-3)
+    flat = Factors(values, 1e-2, sizes).flat.astype(np.float64).reshape(40, 50)
+    weighted, rest = np.outer(*sizes) * values, np.outer(*sizes) * (values - flat)
+    assert 5e-3 * np.linalg.norm(weighted) <= np.linalg.norm(rest) <= 1.001e-2 * np.linalg.norm(weighted)
+    assert np.count_nonzero(flat) < 0.5 * flat.size
+    np.testing.assert_array_equal(Factors(values, 0.0, sizes).flat, values.ravel().astype(np.float32))
+
+
 @pytest.mark.parametrize("kind", [np.int8, np.float16, np.float32])
 def test_products_with_numbers_of_a_file_are_those_in_double_precision_for_any_number_of_parts(kind, monkeypatch):
     monkeypatch.setattr(row_blocks, "LEAST_ROWS", 3)

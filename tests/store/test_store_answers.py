@@ -85,6 +85,23 @@ def test_damping_measurement_and_modules_are_chosen_when_asking(tmp_path):
         uw.GradDot().fit(measured, TRAIN, store=uw.Store(tmp_path, modules="7"))
 
 
+@pytest.mark.parametrize("measure", [None, margin])
+def test_a_question_is_measured_and_predicted_in_the_pass_for_its_gradients(measure, tmp_path):
+    made = uw.TorchModel(model().network.net, model().network.loss, measure)
+    fitted = FACTORED[0].fit(made, TRAIN, store=store(tmp_path, WHOLE))
+    fitted.attribute(QUERIES)  # compares captured gradients with autograd once
+    calls = []
+    handle = made.network.net.register_forward_hook(lambda *_: calls.append(1))
+    scores = fitted.attribute(QUERIES)
+    handle.remove()
+    assert len(calls) == (1 if measure is None else 3)
+    np.testing.assert_allclose(scores.measured, made.measure(QUERIES), rtol=1e-6)
+    assert scores.predictions.predicted == made.predict(QUERIES).predicted
+    limited = FACTORED[0].fit(made, TRAIN, store=uw.Store(tmp_path, memory="200 kB"))
+    assert limited.model.max_queries < len(QUERIES)
+    np.testing.assert_allclose(limited.attribute(QUERIES).values, scores.values, rtol=1e-5, atol=1e-7)
+
+
 def test_weights_and_the_share_of_the_regulariser_are_those_without_a_store(tmp_path):
     weights = np.where(np.arange(60) % 5 == 0, 0.0, 1.0 + np.arange(60) % 3)
     train, made = TRAIN.replaced(weights=weights), model(objective=uw.Objective("mean", l2=0.1))

@@ -24,9 +24,10 @@ from upweight.curvature.content_keys import Keys, content_keys, random_signs
 from upweight.curvature.output_roots import MAX_BLOCK_NUMBERS, output_root
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.call_sites import UnassignableError
+from upweight.gradients.capture import backpropagate_all, widened
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.hooks import HookedPass
-from upweight.gradients.inspection import Inspection, backpropagate_all, batch_numbers, inspect, widened
+from upweight.gradients.inspection import Inspection, batch_numbers, inspect
 from upweight.gradients.matrices import flatten_each
 from upweight.gradients.outputs import Outputs, joint_axes, outputs
 

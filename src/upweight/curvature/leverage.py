@@ -24,9 +24,10 @@ from upweight.core.rows import Rows
 from upweight.core.saved_state import SavedState
 from upweight.curvature.label_expectation import square_roots
 from upweight.curvature.summed_objective import SummedObjective
+from upweight.gradients.capture import backpropagate
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.captured_rows import CapturedRows
-from upweight.gradients.inspection import backpropagate, inspect
+from upweight.gradients.inspection import inspect
 from upweight.gradients.matrices import flatten_each
 from upweight.gradients.outputs import outputs
 from upweight.gradients.tensor_rows import TensorRows

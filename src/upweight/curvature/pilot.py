@@ -26,9 +26,10 @@ from upweight.curvature.linear_head import is_linear_head
 from upweight.curvature.operators import GaussNewtonOperator, HessianOperator, Operator
 from upweight.curvature.solvers.roots import Roots
 from upweight.curvature.summed_objective import SummedObjective
+from upweight.gradients.capture import capture
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.captured_rows import MAX_STREAMED_NUMBERS
-from upweight.gradients.inspection import capture, inspect
+from upweight.gradients.inspection import inspect
 from upweight.gradients.outputs import NoOutputsError
 
 PILOT_SHARE = 0.01  # of the examples

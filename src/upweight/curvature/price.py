@@ -19,7 +19,8 @@ from upweight.curvature.kfac import ROWS_PER_WIDTH
 from upweight.curvature.label_expectation import Expectation, expectation_of, output_count
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.curvature.unfactored_parameters import MAX_ROTATED_AXIS
-from upweight.gradients.inspection import capture, inspect
+from upweight.gradients.capture import capture
+from upweight.gradients.inspection import inspect
 from upweight.gradients.outputs import NoOutputsError
 
 EIGENDECOMPOSITION = 20  # flops over the cube of the width, in float64

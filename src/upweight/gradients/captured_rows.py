@@ -16,10 +16,11 @@ from upweight.core.examples import Examples
 from upweight.core.forecast import watched_slices
 from upweight.core.memory import numbers_within
 from upweight.core.rows import DenseRows, Rows
+from upweight.gradients.capture import Observer, backpropagate, capture
 from upweight.gradients.captured_batch import CapturedBatch, merge_batches
 from upweight.gradients.double_precision import doubled_if_possible
 from upweight.gradients.gradient_totals import collecting_totals
-from upweight.gradients.inspection import MAX_BATCH_EXAMPLES, backpropagate, capture, inspect
+from upweight.gradients.inspection import MAX_BATCH_EXAMPLES, inspect
 from upweight.gradients.network import Network, Quantity
 from upweight.gradients.tensor_rows import NetworkRows, TensorRows, to_numpy
 
@@ -95,6 +96,7 @@ class CapturedRows(NetworkRows):
         self._cache: CapturedBatch | None = None
         self._cache_limit = 0
         self._source: CapturedSource | None = None
+        self._observe: Observer | None = None
         self._stored_positions = self._positions
 
     def __len__(self) -> int:
@@ -134,7 +136,7 @@ class CapturedRows(NetworkRows):
             weights = torch.as_tensor(self.weights[where]).to(self.network.device, self.network.precision)
             part = self.examples.take(np.arange(where.start, where.stop))
             if self.slopes is None:
-                batch = capture(self.network, self.quantity, part, inspection, weights)
+                batch = capture(self.network, self.quantity, part, inspection, weights, self._observe)
                 batch = batch.prepare() if ready else batch
                 if self._totals is not None:
                     self._totals.add(self._positions[where], self.weights[where], batch)
@@ -148,6 +150,12 @@ class CapturedRows(NetworkRows):
         """The same rows of a training set, whose gradients are read instead of captured."""
         rows = copy(self)
         rows._source = source
+        return rows
+
+    def observed(self, observe: Observer) -> CapturedRows:
+        """The same rows; passes over the network show every batch of values and outputs as well."""
+        rows = copy(self)
+        rows._observe = observe
         return rows
 
     def _read(

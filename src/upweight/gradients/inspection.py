@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from upweight.core.examples import Examples
 from upweight.core.memory import numbers_within
 from upweight.gradients.call_sites import CallSite, ExampleLayout, UnassignableError
-from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.cut_gradients import cut_share
 from upweight.gradients.functional import batch_tensors, gradient, gradient_rows
-from upweight.gradients.gradient_terms import DenseTerm
 from upweight.gradients.hooks import HookedPass
 from upweight.gradients.interaction import (
     COMPARED_EXAMPLES,
@@ -34,8 +31,6 @@ from upweight.gradients.interaction import (
 from upweight.gradients.layout_search import find_layouts
 from upweight.gradients.network import Network, Quantity
 from upweight.gradients.network_memo import NetworkMemo
-from upweight.gradients.output_rows import output_rows
-from upweight.gradients.outputs import outputs
 from upweight.gradients.recurrent_layers import can_unroll
 
 MAX_BATCH_EXAMPLES = 512
@@ -119,7 +114,7 @@ def inspect(network: Network, quantity: Quantity, examples: Examples) -> Inspect
     compared = checked_sets(network, quantity).choose(examples, size)
     if compared is not None:
         wrong = _compare_batch(network, function, examples.take(compared), inspection)
-        inspection = _add_to_fallback(network, quantity, inspection, wrong) if wrong else inspection
+        inspection = add_to_fallback(network, quantity, inspection, wrong) if wrong else inspection
     return inspection
 
 
@@ -128,9 +123,7 @@ def _function(network: Network, quantity: Quantity) -> Quantity:
     return "loss" if network.measure is None else quantity
 
 
-def _add_to_fallback(
-    network: Network, quantity: Quantity, inspection: Inspection, names: Collection[str]
-) -> Inspection:
+def add_to_fallback(network: Network, quantity: Quantity, inspection: Inspection, names: Collection[str]) -> Inspection:
     """The inspection with these parameters left to autograd, from now on if it is that of the network."""
     inspections, function = _INSPECTIONS.get_or_make(network, dict), _function(network, quantity)
     before = inspections.get(function, inspection)
@@ -153,88 +146,6 @@ def share_inspections(source: Network, target: Network) -> None:
     _INSPECTIONS.get_or_make(source, dict)
     _INSPECTIONS.share(source, target)
     share_checked_sets(source, target)
-
-
-def capture(
-    network: Network, quantity: Quantity, examples: Examples, inspection: Inspection, cotangent: Tensor | None = None
-) -> CapturedBatch:
-    """Per-example gradients of a batch, each times its entry of `cotangent` (B,). The net is left unchanged."""
-    try:
-        return _capture(network, quantity, examples, inspection, cotangent)
-    except UnassignableError as error:
-        return capture(network, quantity, examples, widened(network, quantity, inspection, error), cotangent)
-
-
-def _capture(
-    network: Network, quantity: Quantity, examples: Examples, inspection: Inspection, cotangent: Tensor | None
-) -> CapturedBatch:
-    without = frozenset(inspection.fallback)
-    with network.preserved():
-        with HookedPass(network, len(examples), inspection.layouts, without) as hooked:
-            values = network.values(quantity, network.batch(examples), examples.ids)
-        if not values.requires_grad:
-            hooked.backpropagate(values)  # raises with the reason
-        result = hooked.backpropagate(values, cotangent)
-        hooked.require_none_failed()
-        if not without:
-            return result
-        del values
-        terms = dict(result.terms)
-        for name, rows in gradient_rows(network, quantity, examples, inspection.fallback, inspection.sliced).items():
-            scale = 1.0 if cotangent is None else cotangent.to(rows).view(-1, *[1] * (rows.ndim - 1))
-            terms[name] = (DenseTerm(rows * scale),)
-    return CapturedBatch(result.count, terms, result.like, result.shapes, result.owners)
-
-
-def backpropagate(network: Network, examples: Examples, inspection: Inspection, cotangent: Tensor) -> CapturedBatch:
-    """Jᵢᵀ cotangentᵢ of a batch, with J the Jacobian of the net's output and cotangent (B, outputs).
-
-    The net is left unchanged. Raises NoOutputsError if the loss is not a function of one output of the net.
-    """
-    try:
-        return _backpropagate(network, examples, inspection, cotangent)
-    except UnassignableError as error:
-        return backpropagate(network, examples, widened(network, "loss", inspection, error), cotangent)
-
-
-def widened(network: Network, quantity: Quantity, inspection: Inspection, error: UnassignableError) -> Inspection:
-    """The inspection that leaves the parameters of the error to autograd; raises the error if it does so already."""
-    wider = _add_to_fallback(network, quantity, inspection, error.names)
-    if set(wider.fallback) == set(inspection.fallback):
-        raise error
-    return wider
-
-
-def _backpropagate(network: Network, examples: Examples, inspection: Inspection, cotangent: Tensor) -> CapturedBatch:
-    with network.preserved():
-        batch = network.batch(examples)
-        with HookedPass(network, len(examples), inspection.layouts, frozenset(inspection.fallback)) as hooked:
-            values = outputs(network, batch, examples.ids).values
-        return backpropagate_all(hooked, inspection, batch, values, [cotangent.to(values).view_as(values)])[0]
-
-
-def backpropagate_all(
-    hooked: HookedPass, inspection: Inspection, batch: Any, values: Tensor, cotangents: Sequence[Tensor]
-) -> list[CapturedBatch]:
-    """Gradients of ⟨cotangentᵢ, valuesᵢ⟩ for each of the cotangents, with those that hooks miss.
-
-    Call it inside `network.preserved()`, with the batch and the output of the hooked pass.
-
-    Raises UnassignableError if the gradients at a site could not be computed.
-    """
-    names, network = inspection.fallback, hooked.network
-    results = []
-    for number, cotangent in enumerate(cotangents):
-        is_last = number == len(cotangents) - 1
-        results.append(hooked.backpropagate(values, cotangent, keep=bool(names) or not is_last))
-        hooked.require_none_failed()
-    if not names:
-        return results
-    missed = output_rows(network, batch, values, cotangents, names, inspection.sliced)
-    return [
-        replace(result, terms={**result.terms, **{name: (DenseTerm(block),) for name, block in rows.items()}})
-        for result, rows in zip(results, missed, strict=True)
-    ]
 
 
 def _inspect_examples(network: Network, quantity: Quantity, sample: Examples) -> Inspection:

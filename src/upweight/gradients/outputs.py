@@ -17,7 +17,7 @@ from upweight.core.examples import Examples
 from upweight.gradients.batches import as_constant
 from upweight.gradients.failed_calls import first_line
 from upweight.gradients.functional import plain_attention
-from upweight.gradients.network import Network
+from upweight.gradients.network import Network, Quantity
 from upweight.gradients.network_memo import NetworkMemo
 
 CHECKED_EXAMPLES = 3  # examples on which the joint axes are checked
@@ -166,11 +166,24 @@ def losses_and_outputs(network: Network, batch: Any, ids: Any) -> tuple[Tensor, 
     return losses, values
 
 
+def values_and_output(network: Network, quantity: Quantity, batch: Any, ids: Any) -> tuple[Tensor, Tensor]:
+    """The losses or measurements (B,) with their graph, and the output of the net, from one call of the function."""
+    values, output = _called(network, quantity, batch, ids)
+    return values, _values_of(output, ids)
+
+
 _IS_FUNCTION_OF_OUTPUT: NetworkMemo[bool] = NetworkMemo()  # checked once per network
 
 
 def _record(network: Network, batch: Any, ids: Any) -> tuple[Any, Tensor, Tensor]:
     """(What the net returns, its tensor with one row per example, the losses), from one call of the loss."""
+    with plain_attention():
+        losses, output = _called(network, "loss", batch, ids)
+    return output, _values_of(output, ids), losses.detach()
+
+
+def _called(network: Network, quantity: Quantity, batch: Any, ids: Any) -> tuple[Tensor, Any]:
+    """The losses or measurements, and what the net returned to the function."""
     recorded: list[Any] = []
     if isinstance(network.net, torch.jit.ScriptModule):
         raise NoOutputsError(
@@ -178,8 +191,7 @@ def _record(network: Network, batch: Any, ids: Any) -> tuple[Any, Tensor, Tensor
         )
     handle = network.net.register_forward_hook(lambda module, args, output: recorded.append(output))
     try:
-        with plain_attention():
-            recorded_losses = network.values("loss", batch, ids).detach()
+        values = network.values(quantity, batch, ids)
     finally:
         handle.remove()
     if len(recorded) != 1:
@@ -187,15 +199,18 @@ def _record(network: Network, batch: Any, ids: Any) -> tuple[Any, Tensor, Tensor
             f"expected the loss to call the net once as net(...), but it did so {len(recorded)} times: the "
             "Gauss–Newton matrix needs the loss as a function of the net's output"
         )
-    output = recorded[0]
+    return values, recorded[0]
+
+
+def _values_of(output: Any, ids: Any) -> Tensor:
+    """The tensor with one row per example in what the net returned."""
     values = output if isinstance(output, Tensor) else getattr(output, "logits", None)
     if not isinstance(values, Tensor) or values.ndim == 0 or len(values) != len(ids):
         raise NoOutputsError(
             f"expected the net to return a tensor with one row per example ({len(ids)}) or an object with such logits, "
             f"got {type(output).__name__}"
         )
-
-    return output, values, recorded_losses
+    return values
 
 
 def _losses_at(network: Network, batch: Any, ids: Any, output: Any) -> Tensor:

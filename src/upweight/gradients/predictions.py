@@ -86,6 +86,28 @@ def measurements_and_predictions(
     return measurements(network, queries, batch_examples), predictions(network, queries, batch_examples)
 
 
+class Observed:
+    """Measurements and predictions of queries, from the passes that capture their gradients.
+
+    Args:
+        queries: all that will be passed, once and in their order.
+    """
+
+    def __init__(self, queries: Examples) -> None:
+        self.queries = queries
+        self._measured = list[Array]()
+        self._outputs = list[Array | None]()
+
+    def __call__(self, values: Tensor, output: Tensor) -> None:
+        """Take the values and outputs of a batch."""
+        self._measured.append(_array(values))
+        self._outputs.append(_readable(output))
+
+    def both(self) -> tuple[Array, Predictions]:
+        """As `measurements_and_predictions` has them."""
+        return np.concatenate(self._measured), _predictions_of(self._outputs, self.queries)
+
+
 def _predictions_of(batches: Sequence[Array | None], examples: Examples) -> Predictions:
     """The predictions that the outputs of all batches stand for; None for each if one of the batches has none."""
     readable = [batch for batch in batches if batch is not None]

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import replace
-from functools import cached_property
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.checkpoints import Layered
-from upweight.core.curvature import Curvature, Solved
+from upweight.core.curvature import Curvature
 from upweight.core.curvature_recipes import EKFAC, KFAC, CurvatureRecipe, Identity
 from upweight.core.examples import Examples
 from upweight.core.identity import digest
 from upweight.core.model import Predictions
 from upweight.core.modules import Modules, chosen_parameters
-from upweight.core.rows import Rows
-from upweight.curvature.ekfac import FittedEKFAC
-from upweight.curvature.registry import objective_of
 from upweight.gradients.captured_rows import CapturedRows
+from upweight.gradients.outputs import NoOutputsError
+from upweight.gradients.predictions import Observed
 from upweight.store.build import Builder
 from upweight.store.codes import Code
+from upweight.store.coordinate_curvature import CoordinateCurvature, fitted_from
 from upweight.store.coordinate_rows import LazyRows, QueryRows, StoredRows
-from upweight.store.quantisation import SEPARATION
-from upweight.store.row_blocks import Factors
 from upweight.store.stored_shards import StoredShards
 
 Array = NDArray[np.float64]
@@ -49,6 +45,7 @@ class CoordinateModel(Layered):
     def __init__(self, model: Any, builder: Builder, shards: StoredShards, memory: int | None = None) -> None:
         self.inner, self.builder, self.shards, self._memory = model, builder, shards, memory
         self.codes: Sequence[Code] = builder.codes
+        self._captured: tuple[Examples, LazyRows] | None = None
 
     @property
     def measurement(self) -> str:
@@ -65,7 +62,17 @@ class CoordinateModel(Layered):
         return predictions
 
     def measure_and_predict(self, queries: Examples) -> tuple[Array, Predictions]:
-        """Both, by the network."""
+        """Both, by the network: in the pass for the gradients of these queries, which are kept until they are asked."""
+        observed = Observed(queries)
+        if self.inner.network.measure is None and len(queries) <= (self.max_queries or len(queries)):
+            rows = LazyRows(self.codes, self.inner.measure_rows(queries).observed(observed))
+            try:
+                rows.capture()
+            except NoOutputsError:
+                pass
+            else:
+                self._captured = queries, rows
+                return observed.both()
         both: tuple[Array, Predictions] = self.inner.measure_and_predict(queries)
         return both
 
@@ -128,6 +135,7 @@ class CoordinateModel(Layered):
         if any(rows is not None for rows in chosen.values()):
             raise ValueError("a store keeps no single rows of embeddings: name whole modules, or ask without a store")
         narrowed = copy(self)
+        narrowed._captured = None
         narrowed.codes = [code for code in self.codes if chosen.keys() & set(code.names)]
         for code in narrowed.codes:
             if not set(code.names) <= chosen.keys():
@@ -137,15 +145,21 @@ class CoordinateModel(Layered):
     def loss_rows(self, train: Examples) -> StoredRows:
         """wᵢ(∇ℓᵢ + l2 θ) of training examples, from the store. Raises ValueError for others."""
         positions = np.arange(len(train)) if train is self.builder.train else self._positions(train)
-        captured = self.inner.loss_rows(self.builder.train.take([0]))
-        share = None
-        if captured.share is not None:
-            vector = {name: block[None] for name, block in captured.share.items()}
-            share = QueryRows(self.codes, {code.name: code.vector(vector) for code in self.codes})
-        return StoredRows(self.shards, self.codes, self.builder.weights[positions], share, positions)
+        return StoredRows(self.shards, self.codes, self.builder.weights[positions], self.share(), positions)
+
+    def share(self) -> QueryRows | None:
+        """l2 θ, one row that is part of every gradient; None if there is none."""
+        captured: CapturedRows = self.inner.loss_rows(self.builder.train.take([0]))
+        if captured.share is None:
+            return None
+        vector = {name: block[None] for name, block in captured.share.items()}
+        return QueryRows(self.codes, {code.name: code.vector(vector) for code in self.codes})
 
     def measure_rows(self, queries: Examples) -> LazyRows:
         """∇m of every query, by a pass over the queries."""
+        kept, self._captured = self._captured, None
+        if kept is not None and kept[0] is queries:
+            return kept[1]
         captured: CapturedRows = self.inner.measure_rows(queries)
         return LazyRows(self.codes, captured)
 
@@ -166,7 +180,7 @@ class CoordinateModel(Layered):
                 "KFAC(), EKFAC() or Identity(), or a store with ExactFactors()"
             )
         fitted = fitted_from(self.builder, recipe, damping)
-        return CoordinateCurvature(self, fitted, isinstance(recipe, Identity))
+        return CoordinateCurvature(self.codes, self.builder, fitted, self.share(), isinstance(recipe, Identity))
 
     def gradient_norm(self, train: Examples) -> float | None:
         """None: computing it takes a pass over the training set."""
@@ -185,102 +199,6 @@ class CoordinateModel(Layered):
             return self.builder.train.positions(train.ids)
         except KeyError as error:
             raise ValueError(f"expected examples of the store's training set, but {error.args[0]}") from None
-
-
-@final
-class CoordinateCurvature(Curvature):
-    """KFAC, EK-FAC or the identity, which are diagonal in the coordinates of a store.
-
-    Args:
-        model: the network seen through the store.
-        fitted: the curvature with all eigenvalues and dampings.
-        is_identity: whether the identity is asked instead.
-    """
-
-    def __init__(self, model: CoordinateModel, fitted: FittedEKFAC, is_identity: bool) -> None:
-        self.codes, self.header, self.fitted = model.codes, model.builder.header, fitted
-        self._is_identity = is_identity
-        self._shifted = {name: values.double() for name, values in fitted.shifted()}
-        self._values = {name: values.double() for name, values in fitted.eigenvalues()}
-        self._diagonal = {
-            code.name: np.ones((code.layout.left, code.layout.right))
-            if is_identity
-            else code.leading_values(self._shifted[code.name])
-            for code in self.codes
-        }
-
-    def matvec(self, vectors: Array) -> Array:
-        """(C + λ) v in the coordinates of the store."""
-        return np.asarray(vectors * np.concatenate([self._diagonal[code.name].ravel() for code in self.codes]))
-
-    def solve(self, rows: Rows) -> Solved:
-        """(C + λ)⁻¹ rows by division."""
-        if isinstance(rows, LazyRows):
-            rows = rows.rows
-        elif isinstance(rows, StoredRows):
-            rows = rows.in_memory()
-        if not isinstance(rows, QueryRows):
-            raise TypeError(f"expected rows of the same store, got {type(rows).__name__}")
-        if self._is_identity:
-            return Solved(rows, 0.0, 0, True)
-        return Solved(rows.times(self._inverse), 0.0, 0, True)
-
-    @cached_property
-    def _inverse(self) -> dict[str, Factors]:
-        """1/(Λ + λ) of every block, with the separable terms of which it is made up."""
-        tolerance = SEPARATION[self.header.encoding.precision]
-        return {code.name: Factors(1.0 / self._diagonal[code.name], tolerance, code.typical) for code in self.codes}
-
-    @property
-    def calibrated(self) -> bool:
-        """False: this approximates the curvature, and rows are rounded."""
-        return False
-
-    @property
-    def diagnostics(self) -> dict[str, Any]:
-        """Diagnostics of the curvature, the store's encoding and coverage, and the share of scores that it keeps."""
-        facts: dict[str, Any] = {"curvature": "identity", "solver": "none", "damping": 0.0, "warnings": []}
-        if not self._is_identity:
-            facts = {**self.fitted.diagnostics, "kept_share": dict(self._kept_share)}
-        if self.fitted.summed.time_matched and not self._is_identity:
-            facts["warnings"] = [
-                *facts["warnings"],
-                "Without a store, scores of this training would count how gradients changed in its later half; a store "
-                "has those of the end alone.",
-            ]
-        return {**facts, "store": self.header.encoding.described, "coverage": self.header.coverage}
-
-    @cached_property
-    def _kept_share(self) -> dict[str, float]:
-        """For each block the share Σ h² (h = Λ/(Λ + λ)) of all directions that lies in the directions of the store.
-
-        It is the share of the squared scores among examples like the training examples.
-        """
-        return _kept_shares(self.codes, self._values, self._shifted)
-
-
-def fitted_from(builder: Builder, recipe: CurvatureRecipe, damping: float | None) -> FittedEKFAC:
-    """KFAC or EK-FAC with the factors of a finished store (EK-FAC for `EKFAC()`); no pass is made."""
-    summed = objective_of(builder.model, builder.train, recipe, damping)
-    summed = replace(summed, losses=float(builder.basis_facts["losses"]))
-    is_refined = isinstance(recipe, EKFAC)
-    return FittedEKFAC(summed, is_refined, factors=builder.basis.factors(is_refined))
-
-
-def kept_share_of(builder: Builder) -> dict[str, float]:
-    """As in the diagnostics of EK-FAC with its own damping, as soon as the basis of a store is finished."""
-    fitted = fitted_from(builder, EKFAC(), None)
-    values, shifted = (dict(part) for part in (fitted.eigenvalues(), fitted.shifted()))
-    return _kept_shares(builder.codes, values, shifted)
-
-
-def _kept_shares(codes: Sequence[Code], values: Mapping[str, Any], shifted: Mapping[str, Any]) -> dict[str, float]:
-    shares = {}
-    for code in codes:
-        squares = (values[code.name].double() / shifted[code.name].double()) ** 2
-        whole = float(squares.sum())
-        shares[code.name] = float(code.leading_values(squares).sum()) / whole if whole > 0 else 1.0
-    return shares
 
 
 def _module(code: Code) -> str:

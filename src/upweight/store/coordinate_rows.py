@@ -116,6 +116,10 @@ class LazyRows(CoordinateRows):
     def __len__(self) -> int:
         return len(self.captured)
 
+    def capture(self) -> None:
+        """Make the pass now."""
+        _ = self.rows
+
     def blocks(self) -> dict[str, RowBlock]:
         """One pass over the examples."""
         return dict(self.rows.blocks())

@@ -14,7 +14,7 @@ from upweight.core.examples import Examples
 from upweight.core.progress import Progress, rename_stages
 from upweight.engines.work_list import Rank, WorkList, run_as_rank, run_here, wait_until
 from upweight.store.build import PHASES, Builder
-from upweight.store.coordinate_model import kept_share_of
+from upweight.store.coordinate_curvature import kept_share_of
 from upweight.store.header import HEADER, Header
 from upweight.store.manifest import ManifestWriter, manifest_writer
 from upweight.store.shard_files import Receipt

@@ -9,8 +9,9 @@ from math import prod
 from upweight.core.amounts_in_words import bytes_in_words
 from upweight.core.examples import Examples
 from upweight.curvature.unfactored_parameters import MAX_ROTATED_AXIS
+from upweight.gradients.capture import capture
 from upweight.gradients.captured_batch import CapturedBatch
-from upweight.gradients.inspection import capture, inspect
+from upweight.gradients.inspection import inspect
 from upweight.gradients.network import Network
 from upweight.store.codes import factors_by_weight
 from upweight.store.encodings.encoding import Encoding, Layout

@@ -17,6 +17,7 @@ Floats = NDArray[np.float32]
 Array = NDArray[np.float64]
 NUMBERS_AT_A_TIME = 1 << 21  # of rows that are turned into floats: 8 MB
 LEAST_ROWS = 64  # that are multiplied at once
+SHORTEST_GAP = 16  # numbers that are left out; for fewer a part of a row is not worth reading apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +26,8 @@ class Factors:
 
     Attributes:
         values: (p, q).
-        tolerance: share of the factors that the terms may leave out, in the norm that `weights` define.
-        weights: typical sizes of the numbers of the left and of the right side, all above 0.
+        tolerance: share of the factors that may be left out, in the norm that `weights` define.
+        weights: how much the factors of the left and of the right side count, all above 0.
     """
 
     values: Array
@@ -35,8 +36,13 @@ class Factors:
 
     @cached_property
     def flat(self) -> Floats:
-        """(p·q,)."""
-        return self.values.ravel().astype(np.float32)
+        """(p·q,); the smallest are 0 as far as the tolerance allows, so that products can leave them out."""
+        squares = (self.weights[0][:, None] * self.values * self.weights[1]).ravel() ** 2
+        ascending = np.argsort(squares, kind="stable")
+        summed = np.cumsum(squares[ascending])
+        flat = self.values.ravel().astype(np.float32)
+        flat[ascending[summed <= self.tolerance**2 * summed[-1]]] = 0.0
+        return flat
 
     @cached_property
     def terms(self) -> tuple[Floats, Floats]:
@@ -161,17 +167,24 @@ def products(queries: RowBlock, rows: RowBlock, out: Floats) -> None:
 
 
 def _products_of_numbers(queries: Floats, rows: NDArray[Any]) -> Floats:
-    """`queries @ rows.T`; integers become floats a part at a time, while they are in the processor's cache."""
-    if rows.dtype == np.float32:
+    """`queries @ rows.T`, a part at a time that stays in the processor's cache while integers become floats.
+
+    Numbers that are 0 in all queries are left out.
+    """
+    used = _used(queries)
+    size = sum(span.stop - span.start for span in used)
+    if rows.dtype == np.float32 and size == rows.shape[1]:
         return np.asarray(queries @ rows.T)
-    of_queries = _floats(queries.T)
-    count = max(LEAST_ROWS, NUMBERS_AT_A_TIME // max(1, rows.shape[1]))
-    buffer = of_queries.new_empty((min(count, len(rows)), rows.shape[1]))
+    of_queries = _floats(np.concatenate([queries[:, span] for span in used], axis=1).T)
+    count = max(LEAST_ROWS, NUMBERS_AT_A_TIME // max(1, size))
+    buffer = of_queries.new_empty((min(count, len(rows)), size))
     out = of_queries.new_empty((len(rows), len(queries)))
     for start in range(0, len(rows), count):
         part = rows[start : start + count]
-        floats = buffer[: len(part)]
-        np.copyto(floats.numpy(), part)
+        floats, filled = buffer[: len(part)], 0
+        for span in used:
+            column, filled = filled, filled + span.stop - span.start
+            np.copyto(floats.numpy()[:, column:filled], part[:, span])
         torch.mm(floats, of_queries, out=out[start : start + count])
     return np.asarray(out.numpy().T)
 
@@ -180,17 +193,16 @@ def _add_products_of_pairs(queries: Pairs, rows: Pairs, out: Floats) -> None:
     """Σ (left·left')(right·right') over both sets of pairs; scales multiply products, not the numbers.
 
     Numbers that are 0 in all queries are left out.
-    torch adds products of two matrices in one pass, and its small matrix products are the faster ones.
     """
     of_left, of_right = (_floats(side.transpose(1, 0, 2)) for side in (queries.left, queries.right))
     if queries.scale is not None:
         of_left *= _floats(queries.scale.T)[:, :, None]
-    left, right = (_floats(side.reshape(-1, side.shape[2]).T) for side in (rows.left, rows.right))
-    total = left.new_zeros((len(queries), left.shape[1]))  # whatever torch's default type and device are
+    left, right = (_floats(side.reshape(-1, side.shape[2])) for side in (rows.left, rows.right))
+    total = left.new_zeros((len(queries), len(left)))  # whatever torch's default type and device are
     by_left, by_right = torch.empty_like(total), torch.empty_like(total)
     for of_left_pair, of_right_pair, (on_left, on_right) in zip(of_left, of_right, queries.spans, strict=True):
-        torch.mm(of_left_pair[:, on_left], left[on_left], out=by_left)
-        torch.mm(of_right_pair[:, on_right], right[on_right], out=by_right)
+        torch.mm(of_left_pair[:, on_left], left[:, on_left].T, out=by_left)
+        torch.mm(of_right_pair[:, on_right], right[:, on_right].T, out=by_right)
         total.addcmul_(by_left, by_right)
     added: Floats = total.numpy()
     if rows.scale is not None:
@@ -201,6 +213,16 @@ def _add_products_of_pairs(queries: Pairs, rows: Pairs, out: Floats) -> None:
 def _floats(numbers: NDArray[Any]) -> Tensor:
     """A copy in single precision and in this order; numbers of a file cannot be written to, as a tensor's can."""
     return torch.from_numpy(np.array(numbers, dtype=np.float32, order="C"))
+
+
+def _used(numbers: Floats) -> list[slice]:
+    """Columns of (n, k) in which some row is not 0, in runs; short gaps between two of them belong to a run."""
+    used = np.flatnonzero(numbers.any(axis=0))
+    if not len(used):
+        return [slice(0, 0)]
+    ends = np.flatnonzero(np.diff(used) > SHORTEST_GAP)
+    starts, stops = used[np.append(0, ends + 1)], used[np.append(ends, -1)] + 1
+    return [slice(int(start), int(stop)) for start, stop in zip(starts, stops, strict=True)]
 
 
 def _spans(side: NDArray[Any]) -> list[slice]:

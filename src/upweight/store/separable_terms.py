@@ -2,75 +2,128 @@
 
 from __future__ import annotations
 
-from itertools import combinations, pairwise
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
-CUTS = (32, 4, 2)  # parts of the longer side after which it may be cut
-MOST_CUTS = 2
+HALVINGS = 7  # of the longer side, at which it may be cut
+HEIGHT_HALVINGS = 4  # of the shorter side, beyond which a part may be left out
+COST_OF_A_TERM = 6  # products that adding up one more term takes the time of
+CHEAPEST = 1e-150  # price of a product that keeps all, as a share of the sum of squares
+STEPS = 40  # to the price at which the terms just keep to the tolerance
 
 
 def separable_terms(factors: Array, tolerance: float, weights: tuple[Array, Array]) -> tuple[Floats, Floats]:
     """(u (r, p), v (r, q)) with factors ≈ Σ_j u_j v_jᵀ, with as few products as the tolerance allows.
 
-    The longer side is cut where that saves products; the terms of a part are 0 outside it. An inverse hardly varies
-    among the many directions of small eigenvalues, so that one or two terms are enough for them.
+    The longer side is cut where that saves products, and the end of the shorter one is left out where it hardly
+    counts; the terms of a part are 0 outside it. An inverse hardly varies among the many directions of small
+    eigenvalues, so that one or two terms are enough for them.
 
     Args:
         factors: (p, q).
         tolerance: share of the factors that may be left out, in the norm with these weights.
-        weights: sizes of the numbers of both sides, above 0.
+        weights: how much the factors of both sides count, above 0, in descending order.
     """
     if factors.shape[0] > factors.shape[1]:
         right, left = separable_terms(factors.T, tolerance, weights[::-1])
         return left, right
     of_left, of_right = weights
     weighted = of_left[:, None] * factors * of_right
-    parts = _bounds(weighted, tolerance)
-    decomposed = [np.linalg.svd(weighted[:, start:stop], full_matrices=False) for start, stop in parts]
-    ranks = _ranks([sizes**2 for _, sizes, _ in decomposed], _costs(parts, len(factors)), tolerance)
     lefts, rights = [], []
-    for (u, sizes, v), rank, (start, stop) in zip(decomposed, ranks, parts, strict=True):
+    for part, rank in _cheapest(weighted, tolerance):
+        u, sizes, v = np.linalg.svd(part.of(weighted), full_matrices=False)
         roots = np.sqrt(sizes[:rank])
-        lefts.append((u[:, :rank] * roots / of_left[:, None]).T)
+        lefts.append(np.zeros((rank, len(of_left))))
+        lefts[-1][:, : part.height] = (u[:, :rank] * roots / of_left[: part.height, None]).T
         rights.append(np.zeros((rank, len(of_right))))
-        rights[-1][:, start:stop] = v[:rank] * roots[:, None] / of_right[start:stop]
+        rights[-1][:, part.start : part.stop] = v[:rank] * roots[:, None] / of_right[part.start : part.stop]
     return np.concatenate(lefts).astype(np.float32), np.concatenate(rights).astype(np.float32)
 
 
-def _bounds(weighted: Array, tolerance: float) -> list[tuple[int, int]]:
-    """(start, stop) of the parts of the columns whose terms cost least."""
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Some columns of the weighted factors, down to some height, with the squares of its singular values.
+
+    Attributes:
+        start: of the columns.
+        stop: of the columns.
+        height: first row that is left out.
+        squares: descending.
+        below: sum of squares of the rows that are left out.
+    """
+
+    start: int
+    stop: int
+    height: int
+    squares: Array
+    below: float
+
+    @property
+    def cost(self) -> int:
+        """Products that a term takes."""
+        return self.height + self.stop - self.start + COST_OF_A_TERM
+
+    def of(self, weighted: Array) -> Array:
+        """Its numbers."""
+        return weighted[: self.height, self.start : self.stop]
+
+    def rank(self, price: float) -> int:
+        """How many terms are worth this price of a product."""
+        return int(np.count_nonzero(self.squares > price * self.cost))
+
+    def loss(self, price: float) -> float:
+        """What is left out, and the price of the terms that are not."""
+        return float(np.minimum(self.squares, price * self.cost).sum()) + self.below
+
+    def left_out(self, price: float) -> float:
+        """Sum of squares of what is left out."""
+        return float(self.squares[self.rank(price) :].sum()) + self.below
+
+
+def _cheapest(weighted: Array, tolerance: float) -> list[tuple[_Part, int]]:
+    """(part, how many of its terms), for the parts and terms that cost least within the tolerance.
+
+    For any price of a product the best parts follow one from the other; the price is found by bisection.
+    """
+    parts = list(_parts(weighted))
+    total = float((weighted**2).sum())
+    cheap, dear = total * CHEAPEST, total  # prices of a product that keep much, and little
+    chosen = _chosen(parts, weighted.shape[1], cheap)
+    for _ in range(STEPS):
+        price = float(np.sqrt(cheap * dear))
+        candidate = _chosen(parts, weighted.shape[1], price)
+        if sum(part.left_out(price) for part in candidate) <= tolerance**2 * total:
+            cheap, chosen = price, candidate
+        else:
+            dear = price
+    ranked = [(part, part.rank(cheap)) for part in chosen]
+    return [(part, rank) for part, rank in ranked if rank] or [(chosen[0], 1)]
+
+
+def _chosen(parts: Sequence[_Part], width: int, price: float) -> list[_Part]:
+    """The parts that cover all columns with the least loss at this price."""
+    best: dict[int, tuple[float, list[_Part]]] = {0: (0.0, [])}
+    for part in parts:  # in ascending order of their ends
+        loss = best[part.start][0] + part.loss(price)
+        if part.stop not in best or loss < best[part.stop][0]:
+            best[part.stop] = loss, [*best[part.start][1], part]
+    return best[width][1]
+
+
+def _parts(weighted: Array) -> Iterator[_Part]:
+    """All parts that may be chosen, in ascending order of their ends."""
     height, width = weighted.shape
-    cuts = sorted({width // part for part in CUTS} - {0, width})
-    smallest = list(pairwise([0, *cuts, width]))
-    grams = [weighted[:, start:stop] @ weighted[:, start:stop].T for start, stop in smallest]
-    squares: dict[tuple[int, int], Array] = {}
-    for first, last in combinations(range(len(smallest) + 1), 2):
-        values = np.linalg.eigvalsh(np.sum(grams[first:last], axis=0))[::-1]
-        squares[smallest[first][0], smallest[last - 1][1]] = np.maximum(values, 0.0)
-
-    def cost(parts: list[tuple[int, int]]) -> int:
-        ranks = _ranks([squares[part] for part in parts], _costs(parts, height), tolerance)
-        return sum(rank * each for rank, each in zip(ranks, _costs(parts, height), strict=True))
-
-    chosen = [inner for count in range(MOST_CUTS + 1) for inner in combinations(cuts, count)]
-    return min((list(pairwise([0, *inner, width])) for inner in chosen), key=cost)
-
-
-def _costs(parts: list[tuple[int, int]], height: int) -> list[int]:
-    """Products that a term of each part takes."""
-    return [height + stop - start for start, stop in parts]
-
-
-def _ranks(squares: list[Array], costs: list[int], tolerance: float) -> list[int]:
-    """How many terms of each part are kept: those go first that save most for what they leave out."""
-    counts = [len(part) for part in squares]
-    of_part, every = np.repeat(np.arange(len(counts)), counts), np.concatenate(squares)
-    order = np.argsort(every / np.repeat(costs, counts), kind="stable")
-    kept = np.ones(len(every), dtype=bool)
-    kept[order[np.cumsum(every[order]) <= tolerance**2 * every.sum()]] = False
-    kept[order[-1]] = True
-    return [int(kept[of_part == part].sum()) for part in range(len(counts))]
+    cuts = sorted({0, width, *(width >> halving for halving in range(1, HALVINGS + 1))})
+    heights = sorted({height, *(height >> halving for halving in range(1, HEIGHT_HALVINGS + 1))} - {0})
+    for stop in cuts[1:]:
+        for start in cuts[: cuts.index(stop)]:
+            for end in heights:
+                numbers = weighted[:end, start:stop]
+                gram = numbers @ numbers.T if end <= stop - start else numbers.T @ numbers
+                squares = np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0)
+                yield _Part(start, stop, end, squares, float((weighted[end:, start:stop] ** 2).sum()))

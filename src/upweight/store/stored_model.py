@@ -10,8 +10,10 @@ from upweight.core.curvature import Curvature
 from upweight.core.curvature_recipes import EKFAC, KFAC, CurvatureRecipe
 from upweight.core.examples import Examples
 from upweight.core.model import Differentiable
-from upweight.gradients.inspection import capture, inspect
-from upweight.store.coordinate_model import CoordinateModel, fitted_from
+from upweight.gradients.capture import capture
+from upweight.gradients.inspection import inspect
+from upweight.store.coordinate_curvature import fitted_from
+from upweight.store.coordinate_model import CoordinateModel
 from upweight.store.store import Store
 from upweight.store.stored_gradients import StoredGradients
 from upweight.store.stored_shards import StoredShards

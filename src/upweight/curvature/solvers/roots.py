@@ -14,9 +14,10 @@ from upweight.core.rows import Rows
 from upweight.core.saved_state import NOTHING_SAVED, SavedState
 from upweight.curvature.operators import GaussNewtonOperator
 from upweight.curvature.solvers.algebra import to_matrix, to_numpy
+from upweight.gradients.capture import backpropagate
 from upweight.gradients.captured_batch import CapturedBatch, merge_batches
 from upweight.gradients.captured_rows import MAX_CACHED_NUMBERS, CapturedRows, held_numbers, streamed_numbers
-from upweight.gradients.inspection import backpropagate, inspect
+from upweight.gradients.inspection import inspect
 from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
