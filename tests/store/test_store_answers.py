@@ -97,7 +97,7 @@ def test_a_question_is_measured_and_predicted_in_the_pass_for_its_gradients(meas
     assert len(calls) == (1 if measure is None else 3)
     np.testing.assert_allclose(scores.measured, made.measure(QUERIES), rtol=1e-6)
     assert scores.predictions.predicted == made.predict(QUERIES).predicted
-    limited = FACTORED[0].fit(made, TRAIN, store=uw.Store(tmp_path, memory="200 kB"))
+    limited = FACTORED[0].fit(made, TRAIN, store=uw.Store(tmp_path, memory=60_000))
     assert limited.model.max_queries < len(QUERIES)
     np.testing.assert_allclose(limited.attribute(QUERIES).values, scores.values, rtol=1e-5, atol=1e-7)
 
