@@ -109,6 +109,19 @@ def test_a_changed_file_never_answers(copied):
         answer(copied)
 
 
+@pytest.mark.parametrize("file", ["rows/00001.safetensors", "basis/00000.safetensors"])
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_build_refuses_a_changed_file_of_the_right_size(file, is_finished, copied):
+    content = bytearray((copied / file).read_bytes())
+    content[-1] ^= 1
+    (copied / file).write_bytes(content)
+    if not is_finished:
+        (copied / "rows" / "00002.safetensors").unlink()
+    with pytest.raises(ValueError, match=rf"{file} .* does not fit its checksum; delete it and build again"):
+        store(copied).build(model(), TRAIN)
+    assert (copied / "rows" / "00002.safetensors").exists() == is_finished  # nothing is built upon it
+
+
 def test_files_that_changed_places_are_refused(copied):
     first, second = copied / "rows" / "00000.safetensors", copied / "rows" / "00001.safetensors"
     one, two = first.read_bytes(), second.read_bytes()
@@ -148,11 +161,12 @@ def test_a_line_in_the_middle_that_is_damaged_is_refused(copied):
     ("name", "given", "train"),
     [
         ("other parameters", model(seed=1), TRAIN),
-        ("another training set", model(), TRAIN.take(np.arange(59, -1, -1))),
+        ("the same training examples in another order", model(), TRAIN.take(np.arange(59, -1, -1))),
+        ("with another training set", model(), TRAIN.replaced(ids=TRAIN.ids[::-1])),
         ("another training set", model(), TRAIN.replaced(y=(TRAIN.y + 1) % 3)),
         ("another loss", uw.TorchModel(model().network.net, lambda net, batch: net(batch.x).sum(1)), TRAIN),
     ],
-    ids=["model", "order", "labels", "loss"],
+    ids=["model", "order", "ids", "labels", "loss"],
 )
 def test_a_store_of_something_else_never_answers(name, given, train, finished):
     with pytest.raises(ValueError, match=name):
@@ -167,7 +181,7 @@ def test_settings_that_are_not_those_of_the_store_are_refused(settings, finished
 
 def test_a_store_of_another_format_is_refused(copied):
     path = copied / "header.json"
-    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 3'))
     with pytest.raises(ValueError, match="written by another version of upweight"):
         answer(copied)
 

@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable
 
+MOST_BYTES_SORTED = 1 << 30  # of inputs that are copied, so that a refusal can say that only their order differs
 WORDS = {
     "parameters": "other parameters",
     "data": "another training set",
+    "order": "the same training examples in another order",
     "layers": "other layers",
     "queries": "another set of queries",
 }
@@ -27,18 +31,37 @@ def identity_of(model: Measurable, train: Examples, queries: Examples | None = N
     return {**model.identity(), "data": train.digest(), **of_queries}
 
 
-def require_same(name: str | Path, stored: Mapping[str, Any], given: Mapping[str, str], advice: str) -> None:
+def require_same(
+    name: str | Path, stored: Mapping[str, Any], given: Mapping[str, str], advice: str, train: Examples | None = None
+) -> None:
     """Raise ValueError if a saved result belongs to another model, other data or other settings, and say which.
 
     Args:
         name: the saved result, for the message.
-        stored: the digests in it.
+        stored: the digests in it; `examples`, if it is there, is the one in the order of the ids.
         given: the digests of the model, data and settings passed by the caller.
         advice: what to do instead.
+        train: the training set passed by the caller, to tell another order from other examples.
     """
-    others = [WORDS.get(part, f"another {part}") for part in given if stored.get(part) != given[part]]
+    differ = [part for part in given if stored.get(part) != given[part]]
+    if "data" in differ and train is not None:
+        examples = stored.get("examples") or stored.get("data")
+        if examples is not None and digest_in_order_of_ids(train) == examples:
+            differ[differ.index("data")] = "order"
+    others = [WORDS.get(part, f"another {part}") for part in differ]
     if others:
         raise ValueError(f"{name} was made with {_listed(others)} than those passed here; {advice}")
+
+
+def digest_in_order_of_ids(train: Examples) -> str | None:
+    """The digest of the examples in the order of their ids; None if they are too many to be copied for it.
+
+    That of examples which are in this order is the digest of the training set.
+    """
+    order = np.argsort(train.ids, kind="stable")
+    if (np.diff(order) == 1).all():
+        return train.digest()
+    return None if getattr(train.x, "nbytes", 0) > MOST_BYTES_SORTED else train.take(order).digest()
 
 
 def _listed(parts: list[str]) -> str:

@@ -21,7 +21,7 @@ from upweight.store.codes import Code, LayerCode, ParameterCode, table_as_layer
 from upweight.store.encode_rows import encoded_rows
 from upweight.store.header import Header
 from upweight.store.manifest import ManifestWriter, read_manifests
-from upweight.store.shard_files import Receipt, read_file, serialise, write_file
+from upweight.store.shard_files import Receipt, checked_bytes, read_file, serialise, write_file
 
 PHASES = ("factors", "eigenvectors", "moments", "basis", "rows")  # each needs all files of those before
 TEMPORARY = ("factors", "eigenvectors", "moments")  # phases whose files are removed when the basis is finished
@@ -54,6 +54,12 @@ class Builder:
             return []
         numbers = range(self.header.shards(phase))
         return [number for number in numbers if not self._is_there(receipts.get((phase, number)))]
+
+    def check(self) -> None:
+        """Read every finished file that stays in the store. Raises ValueError that names one with other bytes."""
+        for (phase, _), receipt in read_manifests(self.folder).items():
+            if phase not in TEMPORARY and self._is_there(receipt):
+                checked_bytes(self.folder, receipt)
 
     def commit(self, phase: str, number: int, writer: ManifestWriter) -> Receipt:
         """Make a file, write it, and add its line to the manifest."""

@@ -60,6 +60,7 @@ class Sent(NamedTuple):
 
 def build_here(builder: Builder, writer: str, progress: Progress) -> None:
     """Make what is missing in this process. A finished store may be in a folder that cannot be written."""
+    builder.check()
     if not any(builder.missing(phase) for phase in PHASES):
         with suppress(OSError):  # left by a build that was killed after its last file
             builder.remove_temporary()
@@ -76,6 +77,8 @@ def build_as_rank(folder: Path, make_builder: Callable[[], Builder], rank: Rank,
     if rank.number > 0:
         wait_until((folder / HEADER).exists, f"the header of {folder}")
     builder = make_builder()
+    if rank.number == 0:
+        builder.check()
     with manifest_writer(folder, str(rank.number)) as manifest:
         run_as_rank(StoreWork(builder, manifest), rank, _staged(progress))
         if rank.number == 0:
@@ -89,6 +92,7 @@ def build_on_ray(builder: Builder, actors: int | None, progress: Progress) -> No
     """
     from upweight.engines.ray_actors import RayActors
 
+    builder.check()
     progress = _staged(progress)
     sent = Sent(builder.folder.resolve(), builder.header, builder.model, builder.train)
     with manifest_writer(builder.folder, "0"), ExitStack() as stack:  # so that no other build starts meanwhile

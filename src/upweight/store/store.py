@@ -15,7 +15,7 @@ from upweight.core.examples import Examples
 from upweight.core.identity import digest
 from upweight.core.modules import Modules
 from upweight.core.progress import Progress, no_progress
-from upweight.core.provenance import identity_of, require_same
+from upweight.core.provenance import digest_in_order_of_ids, identity_of, require_same
 from upweight.engines.work_list import Rank
 from upweight.store.build import PHASES, Builder
 from upweight.store.encodings.encoding import Encoding
@@ -141,7 +141,9 @@ class Store:
         if not (self.path / HEADER).exists():
             return self._new_header(model, train)
         header = Header.read(self.path)
-        require_same(f"the store in {self.path}", header.identity, _identity(model, train), "build another store")
+        require_same(
+            f"the store in {self.path}", header.identity, _identity(model, train), "build another store", train
+        )
         given = {
             "encoding": self.encoding,
             "seed": self.seed,
@@ -186,7 +188,7 @@ class Store:
         shard_bytes = min(self.shard_bytes or SHARD_BYTES, self.memory or SHARD_BYTES)
         rows = max(1, min(len(train), MAX_SHARD_ROWS, shard_bytes // max(1, per_row)))
         return Header(
-            identity=_identity(model, train),
+            identity=_identity(model, train) | _examples(train),
             encoding=encoding,
             layouts=layouts,
             left_out=left_out,
@@ -227,6 +229,12 @@ class Store:
 
 def _counted(model: Any, train: Examples) -> int:
     return int(np.count_nonzero(model.weights(train)))
+
+
+def _examples(train: Examples) -> dict[str, str]:
+    """The digest of the examples in any order, with which another order can be told from other examples."""
+    in_order = digest_in_order_of_ids(train)
+    return {} if in_order is None else {"examples": in_order}
 
 
 def _identity(model: Any, train: Examples) -> dict[str, str]:
