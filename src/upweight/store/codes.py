@@ -17,10 +17,11 @@ from torch import Tensor
 from upweight.curvature.kfac import FactoredLayer, with_ones
 from upweight.curvature.unfactored_parameters import UnfactoredParameter
 from upweight.gradients.captured_batch import CapturedBatch, LayerFactors
+from upweight.gradients.gradient_terms import LookupTerm
 from upweight.gradients.matrices import flatten_each
 from upweight.store.encodings.encoding import Layout
-from upweight.store.leading_pairs import as_floats, leading_pairs, padded_pairs
-from upweight.store.row_blocks import Numbers, Pairs, RowBlock, times_sizes
+from upweight.store.leading_pairs import as_floats, leading_lookups, leading_pairs, padded_pairs
+from upweight.store.row_blocks import Lookups, Numbers, Pairs, RowBlock, times_sizes
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
@@ -125,6 +126,8 @@ class LayerCode(Code):
         layout = self.layout
         if layout.form == "sketch":
             return self._sketched(self.query(batch, factors).matrix() / self._sizes)
+        if layout.form == "lookups":
+            return self._divided(self._lookups(batch))
         if layout.form == "numbers":
             return self._divided(Numbers(as_floats(self._joint(batch, factors).flatten(1))))
         if factors is not None and factors.s.shape[1] == 1:
@@ -161,6 +164,13 @@ class LayerCode(Code):
         target, sign = self._buckets
         signed = torch.from_numpy(np.ascontiguousarray(matrix * sign))
         return Numbers(torch.zeros(len(matrix), self.layout.count).index_add_(1, target, signed).numpy())
+
+    def _lookups(self, batch: CapturedBatch) -> Lookups:
+        """The rows of a table that were looked up; of another kind of gradient those of the largest norm."""
+        ids, vectors = looked_up(batch, self.name)
+        place = torch.argsort(self._positions[0])  # of every row in the order of the code
+        along = _along(vectors, self._sides[1])
+        return leading_lookups(place[ids], along, self.layout.left, self.layout.rank)
 
     @cached_property
     def _sizes(self) -> Floats:
@@ -248,6 +258,21 @@ def table_as_layer(name: str, table: UnfactoredParameter) -> FactoredLayer:
 def factors_by_weight(batch: CapturedBatch) -> dict[str, LayerFactors]:
     """The factors of the layers of a batch whose gradients are outer products, by weight."""
     return {factors.weight: factors for factors in batch.layers()}
+
+
+def lookups_of(batch: CapturedBatch, name: str) -> int | None:
+    """How many rows of a table every example looks up; None if the gradient is not made of lookups."""
+    lengths = [term.length if isinstance(term, LookupTerm) else None for term in batch.terms.get(name, ())]
+    return None if not lengths or None in lengths else sum(length for length in lengths if length is not None)
+
+
+def looked_up(batch: CapturedBatch, name: str) -> tuple[Tensor, Tensor]:
+    """(ids (B, T), vectors (B, T, c)) of the gradients of a table; all of its rows if they are not lookups."""
+    terms = [term for term in batch.terms.get(name, ()) if isinstance(term, LookupTerm)]
+    if lookups_of(batch, name) is not None:
+        return torch.cat([term.ids for term in terms], dim=1), torch.cat([term.right for term in terms], dim=1)
+    whole = batch.materialise(name)
+    return torch.arange(whole.shape[1], device=whole.device).expand(whole.shape[:2]), whole
 
 
 def _along(vectors: Tensor, side: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import final
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from upweight.core.rows import DenseRows, Rows, reciprocal_roots
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.store.codes import Code, factors_by_weight
-from upweight.store.row_blocks import Factors, Numbers, Pairs, RowBlock, products
+from upweight.store.row_blocks import Factors, Lookups, Numbers, Pairs, RowBlock, products
 from upweight.store.stored_shards import StoredShards
 
 Array = NDArray[np.float64]
@@ -212,11 +213,12 @@ class StoredRows(CoordinateRows):
             for name, block in self.blocks().items():
                 by = weights if isinstance(block, Numbers) else weights[:, None]
                 scale = by if block.scale is None else block.scale * by
-                scaled[name] = (
-                    Numbers(block.values, scale)
-                    if isinstance(block, Numbers)
-                    else Pairs(block.left, block.right, np.broadcast_to(scale, block.left.shape[:2]))
-                )
+                if isinstance(block, Numbers):
+                    scaled[name] = Numbers(block.values, scale)
+                elif isinstance(block, Lookups):
+                    scaled[name] = replace(block, scale=np.broadcast_to(scale, block.ids.shape))
+                else:
+                    scaled[name] = Pairs(block.left, block.right, np.broadcast_to(scale, block.left.shape[:2]))
             return QueryRows(self.codes, scaled)
         shares = self.share.blocks()
         matrices = {name: block.matrix() + shares[name].matrix() for name, block in self.blocks().items()}
@@ -274,6 +276,10 @@ def joined_blocks(blocks: Sequence[RowBlock]) -> RowBlock:
     """Blocks of consecutive rows as one; pairs are multiplied out if some of the rows are."""
     if len(blocks) == 1:
         return blocks[0]
+    lookups = [block for block in blocks if isinstance(block, Lookups)]
+    if len(lookups) == len(blocks):
+        ids, vectors = (np.concatenate(parts) for parts in zip(*((b.ids, b.vectors()) for b in lookups), strict=True))
+        return Lookups(ids, vectors, None, lookups[0].table)
     pairs = [block for block in blocks if isinstance(block, Pairs)]
     if len(pairs) < len(blocks) or len({pair.rank for pair in pairs}) > 1:
         return Numbers(np.concatenate([block.matrix() for block in blocks]))

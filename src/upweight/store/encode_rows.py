@@ -17,7 +17,7 @@ from upweight.store.codes import Code, factors_by_weight
 from upweight.store.encodings.encoding import Layout
 from upweight.store.header import Header
 from upweight.store.quantisation import Precision, quantise, unpacked
-from upweight.store.row_blocks import Numbers, Pairs, RowBlock
+from upweight.store.row_blocks import Lookups, Numbers, Pairs, RowBlock
 
 Arrays = dict[str, NDArray[Any]]
 SIDES = ("left", "right")
@@ -52,8 +52,8 @@ def encode_batch(batch: CapturedBatch, codes: Sequence[Code], precision: Precisi
 
 def encode_block(name: str, block: RowBlock, precision: Precision, ids: NDArray[Any]) -> Arrays:
     """The arrays of one block, quantised."""
-    parts = {"numbers": block.values} if isinstance(block, Numbers) else {"left": block.left, "right": block.right}
-    arrays: Arrays = {}
+    parts = {"left": block.left, "right": block.right} if isinstance(block, Pairs) else {"numbers": block.values}
+    arrays: Arrays = {f"{name}/lookups/ids": block.ids} if isinstance(block, Lookups) else {}
     for part, values in parts.items():
         finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
         if not finite.all():
@@ -84,6 +84,8 @@ def decode_block(name: str, arrays: Mapping[str, NDArray[Any]], layout: Layout, 
         if scale is not None and of_right is not None:  # older stores have one for each side
             scale = scale * of_right
         return Pairs(left, right, scale)
+    if layout.form == "lookups":
+        return Lookups(arrays[f"{name}/lookups/ids"], *part("numbers", layout.right), layout.left)
     count = layout.count if layout.form == "sketch" else layout.left * layout.right
     return Numbers(*part("numbers", count))
 

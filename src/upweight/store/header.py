@@ -21,7 +21,7 @@ from upweight.store.encodings.sjlt import SJLT
 from upweight.store.shard_files import sync_folder
 
 HEADER = "header.json"
-SCHEMA = 1
+SCHEMA, WITH_LOOKUPS = 1, 2  # older versions do not know layouts of lookups
 ENCODINGS: dict[str, type[Encoding]] = {
     kind.__name__: kind for kind in (Coordinates, LowRank, ExactFactors, LoGra, SJLT)
 }
@@ -106,10 +106,10 @@ class Header:
             raise ValueError(
                 f"{path} is damaged or was not written by upweight ({error}); build the store again in a new folder"
             ) from error
-        if schema != SCHEMA:
+        if schema not in (SCHEMA, WITH_LOOKUPS):
             raise ValueError(
-                f"{path} was written by another version of upweight (form {schema} of stores, this version reads form "
-                f"{SCHEMA}): build the store again, or use that version"
+                f"{path} was written by another version of upweight (form {schema} of stores, this version reads forms "
+                f"{SCHEMA} and {WITH_LOOKUPS}): build the store again, or use that version"
             )
         if stored != _checksum(contents):
             raise ValueError(f"{path} is damaged: it does not fit its checksum; build the store again in a new folder")
@@ -135,7 +135,8 @@ class Header:
         contents = {name: getattr(self, name) for name in self.__dataclass_fields__}
         contents["encoding"] = {"name": type(self.encoding).__name__, "settings": asdict(self.encoding)}
         contents["layouts"] = [{"name": name, **asdict(layout)} for name, layout in self.layouts.items()]
-        plain: dict[str, Any] = as_plain({"kind": "upweight store", "schema": SCHEMA, **contents})
+        schema = WITH_LOOKUPS if any(layout.form == "lookups" for layout in self.layouts.values()) else SCHEMA
+        plain: dict[str, Any] = as_plain({"kind": "upweight store", "schema": schema, **contents})
         return plain
 
 

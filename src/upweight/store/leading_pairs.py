@@ -1,4 +1,4 @@
-"""The leading pairs of vectors of per-example gradients of a layer: what a row of low rank keeps."""
+"""The leading parts of per-example gradients of a layer, which a row keeps: pairs of vectors, or rows of a table."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upweight.store.row_blocks import Pairs
+from upweight.store.row_blocks import Lookups, Pairs
 
 Floats = NDArray[np.float32]
+ID = np.uint16  # of a row of a table, which are `MAX_ROTATED_AXIS` at most
 OVERSAMPLING = 4  # vectors of a subspace beyond the rank
 SUBSPACE_STEPS = 2  # products with the Gram matrix; for a flat spectrum the error is half a percent above the least
 SMALL_SUBSPACE = 3  # a subspace is small if a matrix has this many times as many rows as the subspace has vectors
@@ -59,6 +60,24 @@ def padded_pairs(pairs: Pairs, rank: int) -> Pairs:
     if missing <= 0:
         return pairs
     return Pairs(*(np.pad(side, ((0, 0), (0, missing), (0, 0))) for side in (pairs.left, pairs.right)))
+
+
+def leading_lookups(ids: Tensor, vectors: Tensor, table: int, count: int) -> Lookups:
+    """This many rows of a table for each example: those of the largest vectors, or all of them and zeros.
+
+    Args:
+        ids: (B, T) integers below `table`.
+        vectors: (B, T, k).
+        table: rows of the table.
+        count: of each example.
+    """
+    missing = count - ids.shape[1]
+    if missing < 0:
+        chosen = vectors.square().sum(dim=2).topk(count, dim=1).indices
+        ids, vectors = ids.gather(1, chosen), vectors.gather(1, chosen[:, :, None].expand(-1, -1, vectors.shape[2]))
+    padding = (0, max(0, missing))
+    numbers = np.pad(ids.cpu().numpy().astype(ID), ((0, 0), padding))
+    return Lookups(numbers, np.pad(as_floats(vectors), ((0, 0), padding, (0, 0))), None, table)
 
 
 def as_floats(tensor: Tensor) -> Floats:

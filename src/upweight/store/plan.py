@@ -13,7 +13,7 @@ from upweight.gradients.capture import capture
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.inspection import inspect
 from upweight.gradients.network import Network
-from upweight.store.codes import factors_by_weight
+from upweight.store.codes import factors_by_weight, lookups_of
 from upweight.store.encodings.encoding import Encoding, Layout
 from upweight.store.header import Header
 
@@ -21,7 +21,6 @@ PILOT_SHARE = 0.01  # of the examples that the pilot captures at most
 MAX_PILOT_EXAMPLES = 512
 COPIES_OF_GRADIENTS = 3  # captured, rotated and encoded ones
 BYTES_OF_A_NUMBER = 4
-POSITIONS_OF_A_TABLE = 2  # an embedding is looked up several times by an example
 
 
 @dataclass(frozen=True)
@@ -114,9 +113,10 @@ def layouts_of(network: Network, batch: CapturedBatch, encoding: Encoding) -> tu
     for name in network.names:
         if name not in in_layers:
             shape = network.shapes[name]
-            layout = encoding.parameter(prod(shape))
-            if layout is None and len(shape) == 2 and max(shape) <= MAX_ROTATED_AXIS:
-                layout = encoding.layer(*shape, POSITIONS_OF_A_TABLE)
+            if len(shape) == 2 and max(shape) <= MAX_ROTATED_AXIS:
+                layout = encoding.table(shape[0], shape[1], lookups_of(batch, name))
+            else:
+                layout = encoding.parameter(prod(shape))
             if layout is None:
                 left_out.append(name)
             else:

@@ -1,8 +1,8 @@
-"""One layer's part of some rows: pairs of factors, or plain numbers; products of the two without the full gradient."""
+"""One layer's part of some rows: pairs of factors, plain numbers, or rows of a table; products without the gradient."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -142,13 +142,60 @@ class Pairs:
         return Pairs(left, right, scale)
 
 
-RowBlock = Numbers | Pairs
+@dataclass(frozen=True, eq=False)
+class Lookups:
+    """Row i is Σ_t scale_it · e(ids_it) values_itᵀ with unit vectors e: the rows of a table that an example looks up.
+
+    Attributes:
+        ids: (n, t) integers below `table`; they may repeat.
+        values: (n, t, k).
+        scale: (n, t); None for ones.
+        table: rows of the table.
+    """
+
+    ids: NDArray[Any]
+    values: NDArray[Any]
+    scale: Floats | None
+    table: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def vectors(self) -> Floats:
+        """The values with their scales, (n, t, k)."""
+        values = self.values.astype(np.float32, copy=False)
+        return values if self.scale is None else values * self.scale[:, :, None]
+
+    def matrix(self) -> Floats:
+        """The rows multiplied out, (n, table·k)."""
+        out = np.zeros((len(self), self.table, self.values.shape[2]), dtype=np.float32)
+        np.add.at(out, (np.arange(len(self))[:, None], self.ids), self.vectors())
+        return out.reshape(len(self), -1)
+
+    def take(self, where: Any) -> Lookups:
+        """The rows at these positions."""
+        return replace(
+            self,
+            ids=self.ids[where],
+            values=self.values[where],
+            scale=None if self.scale is None else self.scale[where],
+        )
+
+    def times(self, factors: Factors) -> Lookups:
+        """Every row times these factors, elementwise."""
+        return replace(self, values=self.values * factors.values.astype(np.float32)[self.ids])
+
+
+RowBlock = Numbers | Pairs | Lookups
 
 
 def times_sizes(block: RowBlock, left: Array, right: Array) -> RowBlock:
     """Every row times left ⊗ right (p, q); the form of the block stays."""
     if isinstance(block, Numbers):
         return Numbers(block.values * np.outer(left, right).ravel().astype(np.float32), block.scale)
+    if isinstance(block, Lookups):
+        sizes = left.astype(np.float32)[block.ids][:, :, None] * right.astype(np.float32)
+        return replace(block, values=block.values * sizes)
     return Pairs(block.left * left.astype(np.float32), block.right * right.astype(np.float32), block.scale)
 
 
@@ -156,6 +203,9 @@ def products(queries: RowBlock, rows: RowBlock, out: Floats) -> None:
     """Add the inner products of all pairs of rows to `out` (m, n); `rows` may hold integers with their scales."""
     if isinstance(queries, Pairs) and isinstance(rows, Pairs) and queries.multiplications * rows.rank < rows.numbers:
         _add_products_of_pairs(queries, rows, out)
+        return
+    if isinstance(rows, Lookups):
+        _add_products_of_lookups(queries.matrix(), rows, out)
         return
     if isinstance(rows, Pairs) and rows.rank == 1 and rows.scale is not None:
         rows = Numbers(Pairs(rows.left, rows.right).matrix(), rows.scale[:, 0])
@@ -208,6 +258,21 @@ def _add_products_of_pairs(queries: Pairs, rows: Pairs, out: Floats) -> None:
     if rows.scale is not None:
         added *= rows.scale.ravel()
     out += added if rows.rank == 1 else added.reshape(len(added), -1, rows.rank).sum(axis=2)
+
+
+def _add_products_of_lookups(queries: Floats, rows: Lookups, out: Floats) -> None:
+    """Every row of the table that occurs is multiplied once, by all vectors that are about it."""
+    by_table = np.ascontiguousarray(queries.reshape(len(queries), rows.table, -1).transpose(1, 0, 2))
+    length = rows.ids.shape[1]
+    count = max(1, NUMBERS_AT_A_TIME // max(1, length * max(len(queries), rows.values.shape[2])))
+    for start in range(0, len(rows), count):
+        part = rows.take(slice(start, start + count))
+        ids, vectors = part.ids.ravel(), part.vectors().reshape(len(part) * length, -1)
+        order = np.argsort(ids, kind="stable")
+        products_of = np.empty((len(ids), len(queries)), dtype=np.float32)
+        for inside in np.split(order, np.flatnonzero(np.diff(ids[order])) + 1):
+            products_of[inside] = vectors[inside] @ by_table[ids[inside[0]]].T
+        out[:, start : start + count] += products_of.reshape(len(part), length, -1).sum(axis=1).T
 
 
 def _floats(numbers: NDArray[Any]) -> Tensor:

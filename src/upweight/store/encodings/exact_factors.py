@@ -34,6 +34,10 @@ class ExactFactors(Encoding):
             )
         return Layout("pairs", outputs, inputs)
 
+    def table(self, rows: int, columns: int, lookups: int | None) -> Layout:
+        """All numbers."""
+        return self.parameter(rows * columns)
+
     def parameter(self, size: int) -> Layout:
         """All numbers."""
         return Layout("numbers", size, 1)
