@@ -70,6 +70,33 @@ def test_a_wide_net_keeps_products_in_96_directions(tmp_path):
     assert encoding == uw.LoGra(directions=96, precision="int3") and size <= most
 
 
+class Words(nn.Module):
+    """A model of words: an embedding, two layers for each position, and a head over the vocabulary."""
+
+    def __init__(self, words: int, width: int):
+        super().__init__()
+        self.table, self.hidden = nn.Embedding(words, width), nn.Linear(width, 4 * width)
+        self.back, self.head = nn.Linear(4 * width, width), nn.Linear(width, words)
+
+    def forward(self, ids):
+        x = self.table(ids)
+        return self.head(x + self.back(torch.relu(self.hidden(x))))
+
+
+@pytest.mark.parametrize(("words", "is_cut"), [(300, False), (100, True)])
+def test_the_head_of_a_small_language_model_keeps_all_words(words, is_cut, tmp_path):
+    torch.manual_seed(0)
+    made = uw.TorchModel(Words(words, 24), lambda net, batch: net(batch.x).logsumexp(2).sum(1))
+    train = uw.Examples(RANDOM.integers(0, words, (20, 8)))
+    header = uw.Store(tmp_path).header(made, train)
+    encoding, most = header.encoding, max(4 * made.network.size // 50, 1024)
+    assert header.layouts["head.weight"].left == words and header.layouts["table.weight"].form == "lookups"
+    assert header.bytes_per_row <= most and isinstance(encoding, uw.Coordinates if is_cut else uw.LowRank)
+    if not is_cut:
+        more = uw.LowRank(rank=encoding.rank + 1, precision="int4")
+        assert encoding.precision == "int4" and uw.Store(tmp_path, more).header(made, train).bytes_per_row > most
+
+
 def test_a_store_is_asked_in_the_encoding_that_it_was_built_in(tmp_path):
     made, older = convolutional(16, 2, width=128), uw.LoGra(directions=96, precision="int3")
     uw.Store(tmp_path, older).build(made, TRAIN)

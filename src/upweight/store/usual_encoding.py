@@ -43,19 +43,23 @@ def usual_encoding(network: Network, batch: CapturedBatch) -> Encoding:
     ):
         return in_all_directions
     candidate: Encoding = Coordinates()
-    for candidate in _candidates():
+    for candidate in _candidates(max(factors.s.shape[2] for factors in layers) > MOST_DIRECTIONS):
         if _bytes_of_row(network, batch, candidate) <= most:
             break
     return candidate
 
 
-def _candidates() -> Iterator[Encoding]:
+def _candidates(has_many_outputs: bool) -> Iterator[Encoding]:
     """From many bytes to few.
 
     Products in 96 directions take half the time of pairs of factors. Of a ResNet pairs in 128 directions keep more than
-    fewer pairs in all of them, and four pairs in few directions more than fewer pairs in many.
+    fewer pairs in all of them, and four pairs in few directions more than fewer pairs in many. Not so of a small
+    language model: the output gradients of its head have no small directions among several hundred words.
     """
     yield LoGra(directions=DIRECTIONS_OF_PRODUCTS, precision="int3")
+    if has_many_outputs:
+        for rank in range(MOST_PAIRS, PAIRS - 1, -1):
+            yield LowRank(rank=rank, precision="int4")
     for rank in range(MOST_PAIRS, PAIRS, -1):
         yield Coordinates(rank=rank, directions=MOST_DIRECTIONS)
     for directions in range(MOST_DIRECTIONS, FEWEST_DIRECTIONS - 1, -STEP):
