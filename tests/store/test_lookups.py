@@ -16,8 +16,9 @@ from support.network_families import cross_entropy  # noqa: E402
 from support.stored_nets import QUERIES, TRAIN, model, relative_error  # noqa: E402
 from upweight.store.encode_rows import decode_block, encode_block  # noqa: E402
 from upweight.store.encodings.encoding import Layout  # noqa: E402
+from upweight.store.factors import Factors  # noqa: E402
 from upweight.store.leading_pairs import leading_lookups  # noqa: E402
-from upweight.store.row_blocks import Factors, Lookups, Numbers, products, times_sizes  # noqa: E402
+from upweight.store.row_blocks import Lookups, Numbers, products, times_sizes  # noqa: E402
 
 RNG = np.random.default_rng(0)
 WORDS, LENGTH, WIDTH = 300, 6, 8

@@ -12,8 +12,9 @@ pytest.importorskip("torch")
 from upweight.store import row_blocks
 from upweight.store.encode_rows import decode_block, encode_block
 from upweight.store.encodings.encoding import Layout
+from upweight.store.factors import Factors
 from upweight.store.quantisation import PRECISIONS, WORDS_AT_A_TIME, bytes_of, quantise, scale_bytes, unpacked
-from upweight.store.row_blocks import Factors, Numbers, Pairs, products, times_sizes
+from upweight.store.row_blocks import Numbers, Pairs, products, times_sizes
 
 RNG = np.random.default_rng(0)
 
@@ -69,7 +70,8 @@ def test_the_smallest_factors_of_numbers_are_left_out_within_the_tolerance():
     weighted, rest = np.outer(*sizes) * values, np.outer(*sizes) * (values - flat)
     assert 5e-3 * np.linalg.norm(weighted) <= np.linalg.norm(rest) <= 1.001e-2 * np.linalg.norm(weighted)
     assert np.count_nonzero(flat) < 0.5 * flat.size
-    np.testing.assert_array_equal(Factors(values, 0.0, sizes).flat, values.ravel().astype(np.float32))
+    for kept in (Factors(values, 0.0, sizes), Factors(values, 1e-2, sizes, is_dense=False)):
+        np.testing.assert_array_equal(kept.flat, values.ravel().astype(np.float32))
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.float16, np.float32])

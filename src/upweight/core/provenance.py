@@ -11,7 +11,9 @@ import numpy as np
 from upweight.core.examples import Examples
 from upweight.core.model import Measurable
 
-MOST_BYTES_SORTED = 1 << 30  # of inputs that are copied, so that a refusal can say that only their order differs
+# Inputs that are copied, so that a refusal can say that only their order differs:
+MOST_BYTES_SORTED = 1 << 30
+MOST_EXAMPLES_SORTED = 100_000  # if their bytes are not known, as those of files
 WORDS = {
     "parameters": "other parameters",
     "data": "another training set",
@@ -61,7 +63,9 @@ def digest_in_order_of_ids(train: Examples) -> str | None:
     order = np.argsort(train.ids, kind="stable")
     if (np.diff(order) == 1).all():
         return train.digest()
-    return None if getattr(train.x, "nbytes", 0) > MOST_BYTES_SORTED else train.take(order).digest()
+    size = getattr(train.x, "nbytes", None)
+    is_small = len(train) <= MOST_EXAMPLES_SORTED if size is None else size <= MOST_BYTES_SORTED
+    return train.take(order).digest() if is_small else None
 
 
 def _listed(parts: list[str]) -> str:

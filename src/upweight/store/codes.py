@@ -57,6 +57,11 @@ class Code(ABC):
     def leading_values(self, values: Tensor) -> Array:
         """The eigenvalues (or other values in the eigenbasis) of the directions of the code, (left, right)."""
 
+    @property
+    def rotated(self) -> tuple[bool, bool]:
+        """Whether the directions of the left and of the right side are eigenvectors, not single numbers or words."""
+        return False, False
+
     def row(self, batch: CapturedBatch, factors: LayerFactors | None) -> RowBlock:
         """The form in which a row holds the gradients, before it is quantised."""
         return self.query(batch, factors)
@@ -94,6 +99,11 @@ class LayerCode(Code):
     def names(self) -> tuple[str, ...]:
         """Weight and bias."""
         return (self.name,) if self.layer.bias is None else (self.name, self.layer.bias)
+
+    @property
+    def rotated(self) -> tuple[bool, bool]:
+        """Whether the eigenvectors of each side were computed."""
+        return self.layer.left is not None, self.layer.right is not None
 
     @cached_property
     def _sides(self) -> tuple[Tensor, Tensor]:

@@ -18,11 +18,12 @@ from upweight.curvature.registry import objective_of
 from upweight.store.build import Builder
 from upweight.store.codes import Code
 from upweight.store.coordinate_rows import LazyRows, QueryRows, StoredRows
+from upweight.store.factors import Factors
 from upweight.store.quantisation import SEPARATION
-from upweight.store.row_blocks import Factors
 
 Array = NDArray[np.float64]
 SMALLEST_WEIGHT = 1e-6
+EXPONENT_OF_SINGLE_NUMBERS = 0.5  # between 1, for what all rows have, and 0, for what one of them has
 
 
 @final
@@ -71,7 +72,8 @@ class CoordinateCurvature(Curvature):
     def _inverse(self) -> dict[str, Factors]:
         """1/(Λ + λ) of every block, for scores that are right to a tolerance.
 
-        A factor counts as much as products of two rows in its direction are large, Λ + n share².
+        A factor counts as much as products of two rows in its direction are large, Λ + n share²; in directions of
+        single numbers, such as words, which few rows have, as much as their root.
         """
         tolerance = SEPARATION[self.header.encoding.precision]
         factors = {}
@@ -80,8 +82,12 @@ class CoordinateCurvature(Curvature):
             if self._share is not None:
                 share = self._share.blocks()[code.name].matrix().reshape(sizes.shape)
                 sizes = sizes + self._total_weight * share**2
-            left, right = (_relative(sizes.mean(axis=axis)) for axis in (1, 0))
-            factors[code.name] = Factors(1.0 / self._diagonal[code.name], tolerance, (left, right))
+            left, right = (
+                _relative(sizes.mean(axis=axis) ** (1.0 if is_rotated else EXPONENT_OF_SINGLE_NUMBERS))
+                for axis, is_rotated in zip((1, 0), code.rotated, strict=True)
+            )
+            inverse = 1.0 / self._diagonal[code.name]
+            factors[code.name] = Factors(inverse, tolerance, (left, right), all(code.rotated))
         return factors
 
     @property

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from upweight.core.rows import DenseRows, Rows, reciprocal_roots
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.store.codes import Code, factors_by_weight
-from upweight.store.row_blocks import Factors, Lookups, Numbers, Pairs, RowBlock, products
+from upweight.store.factors import Factors
+from upweight.store.row_blocks import Lookups, Numbers, Pairs, RowBlock, products
 from upweight.store.stored_shards import StoredShards
 
 Array = NDArray[np.float64]

@@ -11,43 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upweight.store.separable_terms import separable_terms
+from upweight.store.factors import Factors
 
 Floats = NDArray[np.float32]
 Array = NDArray[np.float64]
 NUMBERS_AT_A_TIME = 1 << 21  # of rows that are turned into floats: 8 MB
 LEAST_ROWS = 64  # that are multiplied at once
 SHORTEST_GAP = 16  # numbers that are left out; for fewer a part of a row is not worth reading apart
-
-
-@dataclass(frozen=True, eq=False)
-class Factors:
-    """Factors of the numbers of a row, and the separable terms that make them up, computed once.
-
-    Attributes:
-        values: (p, q).
-        tolerance: share of the factors that may be left out, in the norm that `weights` define.
-        weights: how much the factors of the left and of the right side count, all above 0.
-    """
-
-    values: Array
-    tolerance: float
-    weights: tuple[Array, Array]
-
-    @cached_property
-    def flat(self) -> Floats:
-        """(p·q,); the smallest are 0 as far as the tolerance allows, so that products can leave them out."""
-        squares = (self.weights[0][:, None] * self.values * self.weights[1]).ravel() ** 2
-        ascending = np.argsort(squares, kind="stable")
-        summed = np.cumsum(squares[ascending])
-        flat = self.values.ravel().astype(np.float32)
-        flat[ascending[summed <= self.tolerance**2 * summed[-1]]] = 0.0
-        return flat
-
-    @cached_property
-    def terms(self) -> tuple[Floats, Floats]:
-        """(u (r, p), v (r, q)) with factors ≈ Σ_j u_j v_jᵀ; some are 0 in part of the directions."""
-        return separable_terms(self.values, self.tolerance, self.weights)
 
 
 @dataclass(frozen=True, eq=False)

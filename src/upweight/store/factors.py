@@ -1,0 +1,48 @@
+"""Factors by which the numbers of a row are multiplied, exact or cut down to what is cheap to multiply with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upweight.store.separable_terms import separable_terms
+
+Floats = NDArray[np.float32]
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """Factors of the numbers of a row, and the separable terms that make them up, computed once.
+
+    Attributes:
+        values: (p, q).
+        tolerance: share of the factors that may be left out, in the norm that `weights` define.
+        weights: how much the factors of the left and of the right side count, all above 0.
+        is_dense: whether all rows have numbers in all directions. If few rows have all that is in a direction, as in
+            that of a word, it counts little among all rows and much in these: then no factor is left out of `flat`.
+    """
+
+    values: Array
+    tolerance: float
+    weights: tuple[Array, Array]
+    is_dense: bool = True
+
+    @cached_property
+    def flat(self) -> Floats:
+        """(p·q,); the smallest are 0 as far as the tolerance allows, so that products can leave them out."""
+        flat = self.values.ravel().astype(np.float32)
+        if self.is_dense:
+            squares = (self.weights[0][:, None] * self.values * self.weights[1]).ravel() ** 2
+            ascending = np.argsort(squares, kind="stable")
+            summed = np.cumsum(squares[ascending])
+            flat[ascending[summed <= self.tolerance**2 * summed[-1]]] = 0.0
+        return flat
+
+    @cached_property
+    def terms(self) -> tuple[Floats, Floats]:
+        """(u (r, p), v (r, q)) with factors ≈ Σ_j u_j v_jᵀ; some are 0 in part of the directions."""
+        return separable_terms(self.values, self.tolerance, self.weights)
