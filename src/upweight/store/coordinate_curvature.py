@@ -23,7 +23,7 @@ from upweight.store.quantisation import SEPARATION
 
 Array = NDArray[np.float64]
 SMALLEST_WEIGHT = 1e-6
-EXPONENT_OF_SINGLE_NUMBERS = 0.5  # between 1, for what all rows have, and 0, for what one of them has
+EXPONENT = 0.5  # of weights, between 1, for directions of all rows, and 0, for those of one row alone
 
 
 @final
@@ -72,8 +72,9 @@ class CoordinateCurvature(Curvature):
     def _inverse(self) -> dict[str, Factors]:
         """1/(Λ + λ) of every block, for scores that are right to a tolerance.
 
-        A factor counts as much as products of two rows in its direction are large, Λ + n share²; in directions of
-        single numbers, such as words, which few rows have, as much as their root.
+        A factor counts as much as the root of what products of all rows in its direction add up to, Λ + n share². With
+        what they add up to itself, directions that one row has alone (a word or a feature that occurs once) would be
+        left out, and with them most of what such a row and its copies score.
         """
         tolerance = SEPARATION[self.header.encoding.precision]
         factors = {}
@@ -82,10 +83,7 @@ class CoordinateCurvature(Curvature):
             if self._share is not None:
                 share = self._share.blocks()[code.name].matrix().reshape(sizes.shape)
                 sizes = sizes + self._total_weight * share**2
-            left, right = (
-                _relative(sizes.mean(axis=axis) ** (1.0 if is_rotated else EXPONENT_OF_SINGLE_NUMBERS))
-                for axis, is_rotated in zip((1, 0), code.rotated, strict=True)
-            )
+            left, right = (_relative(sizes.mean(axis=axis) ** EXPONENT) for axis in (1, 0))
             inverse = 1.0 / self._diagonal[code.name]
             factors[code.name] = Factors(inverse, tolerance, (left, right), all(code.rotated))
         return factors
