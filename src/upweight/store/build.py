@@ -14,6 +14,7 @@ from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
 from upweight.core.identity import digest
 from upweight.core.saved_state import SavedState
+from upweight.core.weights import example_counts
 from upweight.curvature.label_expectation import Weighted, independent_losses
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.store.basis import Basis, decompose, moments_of_part, refined, sums_of_part
@@ -91,8 +92,9 @@ class Builder:
             return moments_of_part(self.summed, self._eigenvectors, self._part(number))
         basis = refined(self._eigenvectors, self._states("moments"), total)
         state = basis.state()
-        share = len(self.train) / self.header.sample
-        return SavedState(state.arrays, {**state.facts, "losses": independent_losses(self.summed) * share})
+        whole = float(example_counts(self.weights[self.weights > 0]).sum())
+        losses = independent_losses(self.summed) * whole / float(self.summed.copies.sum())
+        return SavedState(state.arrays, {**state.facts, "losses": losses})
 
     def identity(self, phase: str) -> str:
         """A digest of everything that the files of this phase depend on."""
