@@ -131,3 +131,25 @@ def test_a_matrix_outside_of_layers_is_kept_like_that_of_a_layer(tmp_path):
     assert min(scores.diagnostics["kept_share"].values()) > 0.99
     assert np.mean([spearmanr(*pair).statistic for pair in zip(scores.values, expected, strict=True)]) > 0.95
     assert uw.Store(tmp_path).plan(made, TRAIN).bytes_per_row < 1024
+
+
+class Scaled(nn.Module):
+    """A layer whose outputs are multiplied by a single number."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.scale = nn.Linear(64, 3), nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, x):
+        return self.scale * self.layer(x)
+
+
+def test_a_single_number_is_kept_and_its_curvature_is_saved(tmp_path):
+    made, recipe = model(Scaled), uw.Influence(curvature=uw.EKFAC())
+    fitted, encoding = recipe.fit(made, TRAIN), uw.LowRank(rank=3, precision="float32")
+    expected = fitted.attribute(QUERIES).values
+    stored = recipe.fit(made, TRAIN, store=uw.Store(tmp_path / "store", encoding))
+    assert relative_error(stored.attribute(QUERIES).values, expected) <= 1e-6
+    fitted.save(tmp_path / "fit.npz")
+    loaded = recipe.load(tmp_path / "fit.npz", made, TRAIN)
+    np.testing.assert_allclose(loaded.attribute(QUERIES).values, expected, rtol=1e-9, atol=1e-12)

@@ -59,7 +59,7 @@ def saved_parameters(saved: SavedState, network: Network) -> dict[str, Unfactore
     parameters, groups = {}, convolution_groups(network)
     for name in saved.facts["parameters"]:
         shape, basis = network.shapes[name], f"{name}/basis"
-        width = prod(shape[1:]) if name in groups else shape[-1]
+        width = prod(shape[1:] if name in groups else shape[-1:])  # 1 for a single number, which has no axes
         sides = (groups[name], width, width) if name in groups else (width, width)
         parameters[name] = UnfactoredParameter(
             as_tensor(saved, f"{name}/values", shape, network),

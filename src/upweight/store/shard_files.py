@@ -68,7 +68,7 @@ def serialise(arrays: Mapping[str, NDArray[Any]], label: Mapping[str, Any]) -> b
     from safetensors.numpy import save
 
     text = json.dumps(as_plain(dict(label)), sort_keys=True, separators=(",", ":"))
-    plain = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+    plain = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
     return bytes(save(plain, {LABEL: text}))
 
 
