@@ -110,6 +110,36 @@ def test_weights_and_the_share_of_the_regulariser_are_those_without_a_store(tmp_
         assert relative_error(answers(recipe, tmp_path, WHOLE, made, train).values, expected) <= 1e-6
 
 
+@pytest.mark.parametrize("recipe", [FACTORED[0], PLAIN[2]], ids=["Influence", "RelatIF"])
+def test_examples_of_weight_zero_do_not_count_for_the_damping(recipe, tmp_path):
+    train = TRAIN.replaced(weights=np.arange(60) % 4)
+    expected = recipe.fit(model(), train).attribute(QUERIES).values
+    assert relative_error(answers(recipe, tmp_path, WHOLE, train=train).values, expected) <= 1e-6
+
+
+def test_gradients_of_a_question_that_was_stopped_do_not_answer_for_changed_queries(tmp_path, monkeypatch):
+    queries = uw.Examples(QUERIES.x.copy(), QUERIES.y, ids=QUERIES.ids)
+    fitted = FACTORED[0].fit(model(), TRAIN, store=store(tmp_path, WHOLE))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(type(fitted), "departure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        fitted.attribute(queries)
+    queries.x[:] = TRAIN.x[: len(queries)]
+    expected = FACTORED[0].fit(model(), TRAIN).selected(queries, TRAIN.ids).values
+    assert relative_error(fitted.selected(queries, TRAIN.ids).values, expected) <= 1e-6
+
+
+def test_a_question_about_some_modules_takes_one_pass_as_well(tmp_path):
+    made, recipe = model(), uw.GradDot(modules="2")
+    fitted = recipe.fit(made, TRAIN, store=store(tmp_path, WHOLE))
+    fitted.attribute(QUERIES)
+    calls = []
+    handle = made.network.net.register_forward_hook(lambda *_: calls.append(1))
+    scores = fitted.attribute(QUERIES)
+    handle.remove()
+    assert len(calls) == 1
+    assert relative_error(scores.values, recipe.fit(made, TRAIN).attribute(QUERIES).values) <= 1e-6
+
+
 @pytest.mark.parametrize(
     "recipe",
     [

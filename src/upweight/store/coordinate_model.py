@@ -32,6 +32,24 @@ SCORES_AT_A_TIME = 4096  # of a query: a part of a shard, and what is selected f
 
 
 @final
+class CapturedQueries:
+    """The gradients of the queries that were measured last, until they are asked; a model and its parts share it."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[Examples, int, LazyRows] | None = None
+
+    def keep(self, queries: Examples, contents: int, rows: LazyRows) -> None:
+        """Keep the rows of queries with these contents, in place of any others."""
+        self._kept = queries, contents, rows
+
+    def take(self, queries: Examples) -> LazyRows | None:
+        """The rows of these queries, which are kept no longer; None if others are kept, or these were changed since."""
+        kept, self._kept = self._kept, None
+        is_same = kept is not None and kept[0] is queries and kept[1] == queries.checksum()
+        return kept[2] if kept is not None and is_same else None
+
+
+@final
 class CoordinateModel(Layered):
     """A network whose training gradients are read from a store; everything else is that of the network.
 
@@ -45,7 +63,7 @@ class CoordinateModel(Layered):
     def __init__(self, model: Any, builder: Builder, shards: StoredShards, memory: int | None = None) -> None:
         self.inner, self.builder, self.shards, self._memory = model, builder, shards, memory
         self.codes: Sequence[Code] = builder.codes
-        self._captured: tuple[Examples, LazyRows] | None = None
+        self._captured = CapturedQueries()
 
     @property
     def measurement(self) -> str:
@@ -63,15 +81,16 @@ class CoordinateModel(Layered):
 
     def measure_and_predict(self, queries: Examples) -> tuple[Array, Predictions]:
         """Both, by the network: in the pass for the gradients of these queries, which are kept until they are asked."""
-        observed = Observed(queries)
-        if self.inner.network.measure is None and len(queries) <= (self.max_queries or len(queries)):
+        contents, is_within_memory = queries.checksum(), len(queries) <= (self.max_queries or len(queries))
+        if self.inner.network.measure is None and is_within_memory and contents is not None:
+            observed = Observed(queries)
             rows = LazyRows(self.codes, self.inner.measure_rows(queries).observed(observed))
             try:
                 rows.capture()
             except NoOutputsError:
                 pass
             else:
-                self._captured = queries, rows
+                self._captured.keep(queries, contents, rows)
                 return observed.both()
         both: tuple[Array, Predictions] = self.inner.measure_and_predict(queries)
         return both
@@ -135,7 +154,6 @@ class CoordinateModel(Layered):
         if any(rows is not None for rows in chosen.values()):
             raise ValueError("a store keeps no single rows of embeddings: name whole modules, or ask without a store")
         narrowed = copy(self)
-        narrowed._captured = None
         narrowed.codes = [code for code in self.codes if chosen.keys() & set(code.names)]
         for code in narrowed.codes:
             if not set(code.names) <= chosen.keys():
@@ -157,9 +175,9 @@ class CoordinateModel(Layered):
 
     def measure_rows(self, queries: Examples) -> LazyRows:
         """∇m of every query, by a pass over the queries."""
-        kept, self._captured = self._captured, None
-        if kept is not None and kept[0] is queries:
-            return kept[1]
+        kept = self._captured.take(queries)
+        if kept is not None:
+            return kept.narrowed(self.codes)
         captured: CapturedRows = self.inner.measure_rows(queries)
         return LazyRows(self.codes, captured)
 
