@@ -128,8 +128,9 @@ def test_gradients_of_a_question_that_was_stopped_do_not_answer_for_changed_quer
     assert relative_error(fitted.selected(queries, TRAIN.ids).values, expected) <= 1e-6
 
 
-def test_a_question_about_some_modules_takes_one_pass_as_well(tmp_path):
-    made, recipe = model(), uw.GradDot(modules="2")
+@pytest.mark.parametrize("recipe", [uw.GradDot(modules="2"), uw.GradCos()], ids=["some modules", "norms"])
+def test_a_question_about_some_modules_or_with_norms_takes_one_pass_as_well(recipe, tmp_path):
+    made = model()
     fitted = recipe.fit(made, TRAIN, store=store(tmp_path, WHOLE))
     fitted.attribute(QUERIES)
     calls = []

@@ -152,7 +152,10 @@ class LazyRows(CoordinateRows):
 
     def take(self, positions: NDArray[np.intp]) -> LazyRows:
         """The rows at these positions; nothing is captured."""
-        return LazyRows(self.codes, self.captured.take(positions))
+        taken = LazyRows(self.codes, self.captured.take(positions))
+        if "rows" in vars(self):
+            taken.rows = self.rows.take(positions)
+        return taken
 
 
 @final
