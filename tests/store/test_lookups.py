@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
@@ -111,6 +113,40 @@ def test_rows_of_an_embedding_are_kept_and_none_is_cut_off(recipe, l2, tmp_path)
     values = recipe.fit(made, train, store=store).attribute(train.take(range(7))).values
     assert relative_error(values, expected) <= 1e-5
     assert store.check() == []
+
+
+def texts(lengths):
+    """(model, examples) of texts with these lengths, which are cut to the longest of their batch."""
+
+    def collate(examples):
+        ids = torch.as_tensor(examples.x)
+        return SimpleNamespace(x=ids[:, : int((ids >= 0).sum(1).max())], y=torch.as_tensor(examples.y))
+
+    class Texts(Reader):
+        def forward(self, ids):
+            return self.head((torch.tanh(self.words(ids.clamp_min(0))) * (ids >= 0)[:, :, None]).sum(1))
+
+    torch.manual_seed(0)
+    ids = RNG.integers(0, WORDS, (len(lengths), max(lengths)))
+    ids[np.arange(max(lengths)) >= np.array(lengths)[:, None]] = -1
+    made = uw.TorchModel(Texts().double(), cross_entropy, collate=collate)
+    return made, uw.Examples(ids, RNG.integers(0, 3, len(lengths)))
+
+
+def test_of_texts_in_the_order_of_their_lengths_all_words_are_kept(tmp_path):
+    made, train = texts([2] * 30 + [5] * 300)
+    recipe, store = uw.Influence(curvature=uw.EKFAC()), uw.Store(tmp_path, uw.LowRank(rank=3, precision="float32"))
+    expected = recipe.fit(made, train).attribute(train.take(range(40, 47))).values
+    assert (
+        relative_error(recipe.fit(made, train, store=store).attribute(train.take(range(40, 47))).values, expected)
+        < 1e-5
+    )
+
+
+def test_a_text_of_which_most_words_have_no_room_is_refused(tmp_path):
+    made, train = texts([2] * 150 + [9] + [2] * 149)
+    with pytest.raises(ValueError, match=r"looks up 9 rows of an embedding, and the store has room for 2, .* longest"):
+        uw.GradDot().fit(made, train, store=uw.Store(tmp_path, uw.LowRank(rank=3)))
 
 
 class Matrices(nn.Module):

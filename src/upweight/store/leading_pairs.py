@@ -13,6 +13,7 @@ Floats = NDArray[np.float32]
 ID = np.uint16  # of a row of a table, which are `MAX_ROTATED_AXIS` at most
 OVERSAMPLING = 4  # vectors of a subspace beyond the rank
 SUBSPACE_STEPS = 2  # products with the Gram matrix; for a flat spectrum the error is half a percent above the least
+LEAST_KEPT = 0.9  # share of the squared gradient of a table that its kept rows have at least
 SMALL_SUBSPACE = 3  # a subspace is small if a matrix has this many times as many rows as the subspace has vectors
 
 
@@ -70,10 +71,19 @@ def leading_lookups(ids: Tensor, vectors: Tensor, table: int, count: int) -> Loo
         vectors: (B, T, k).
         table: rows of the table.
         count: of each example.
+
+    Raises ValueError if the others hold more than a tenth of the squared gradient of an example.
     """
     missing = count - ids.shape[1]
     if missing < 0:
-        chosen = vectors.square().sum(dim=2).topk(count, dim=1).indices
+        squares = vectors.square().sum(dim=2)
+        largest, chosen = squares.topk(count, dim=1)
+        if bool((largest.sum(dim=1) < LEAST_KEPT * squares.sum(dim=1)).any()):
+            looked_up = int(torch.count_nonzero(squares, dim=1).max())
+            raise ValueError(
+                f"an example looks up {looked_up} rows of an embedding, and the store has room for {count}, as many as "
+                "in the examples from which it was planned: put the longest example first and build another store"
+            )
         ids, vectors = ids.gather(1, chosen), vectors.gather(1, chosen[:, :, None].expand(-1, -1, vectors.shape[2]))
     padding = (0, max(0, missing))
     numbers = np.pad(ids.cpu().numpy().astype(ID), ((0, 0), padding))

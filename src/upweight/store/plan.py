@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
+
 from upweight.core.amounts_in_words import bytes_in_words
 from upweight.core.examples import Examples
 from upweight.curvature.unfactored_parameters import MAX_ROTATED_AXIS
@@ -142,9 +144,13 @@ def batch_size(network: Network, train: Examples, memory: int | None = None) -> 
 
 
 def captured_pilot(network: Network, train: Examples) -> CapturedBatch:
-    """The gradients of the pilot, or of as many of its examples as fit into one pass."""
+    """The gradients of the pilot, or of as many of its examples as fit into one pass.
+
+    They are the first example and others at equal distances, since the first ones may all be short.
+    """
     inspection = inspect(network, "loss", train)
-    return capture(network, "loss", train.take(range(min(pilot_size(len(train)), inspection.batch_size))), inspection)
+    count = min(pilot_size(len(train)), inspection.batch_size)
+    return capture(network, "loss", train.take(np.arange(count) * len(train) // count), inspection)
 
 
 def _duration(seconds: float) -> str:
