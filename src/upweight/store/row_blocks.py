@@ -7,9 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from upweight.store.factors import Factors
 
@@ -195,18 +193,18 @@ def _products_of_numbers(queries: Floats, rows: NDArray[Any]) -> Floats:
     size = sum(span.stop - span.start for span in used)
     if rows.dtype == np.float32 and size == rows.shape[1]:
         return np.asarray(queries @ rows.T)
-    of_queries = _floats(np.concatenate([queries[:, span] for span in used], axis=1).T)
+    of_queries = _floats(np.concatenate([queries[:, span] for span in used], axis=1))
     count = max(LEAST_ROWS, NUMBERS_AT_A_TIME // max(1, size))
-    buffer = of_queries.new_empty((min(count, len(rows)), size))
-    out = of_queries.new_empty((len(rows), len(queries)))
+    buffer = np.empty((min(count, len(rows)), size), dtype=np.float32)
+    out = np.empty((len(queries), len(rows)), dtype=np.float32)
     for start in range(0, len(rows), count):
         part = rows[start : start + count]
         floats, filled = buffer[: len(part)], 0
         for span in used:
             column, filled = filled, filled + span.stop - span.start
-            np.copyto(floats.numpy()[:, column:filled], part[:, span])
-        torch.mm(floats, of_queries, out=out[start : start + count])
-    return np.asarray(out.numpy().T)
+            np.copyto(floats[:, column:filled], part[:, span])
+        np.matmul(of_queries, floats.T, out=out[:, start : start + count])
+    return out
 
 
 def _add_products_of_pairs(queries: Pairs, rows: Pairs, out: Floats) -> None:
@@ -216,15 +214,15 @@ def _add_products_of_pairs(queries: Pairs, rows: Pairs, out: Floats) -> None:
     """
     of_left, of_right = (_floats(side.transpose(1, 0, 2)) for side in (queries.left, queries.right))
     if queries.scale is not None:
-        of_left *= _floats(queries.scale.T)[:, :, None]
+        of_left *= queries.scale.T[:, :, None]
     left, right = (_floats(side.reshape(-1, side.shape[2])) for side in (rows.left, rows.right))
-    total = left.new_zeros((len(queries), len(left)))  # whatever torch's default type and device are
-    by_left, by_right = torch.empty_like(total), torch.empty_like(total)
+    added = np.zeros((len(queries), len(left)), dtype=np.float32)
+    by_left, by_right = np.empty_like(added), np.empty_like(added)
     for of_left_pair, of_right_pair, (on_left, on_right) in zip(of_left, of_right, queries.spans, strict=True):
-        torch.mm(of_left_pair[:, on_left], left[:, on_left].T, out=by_left)
-        torch.mm(of_right_pair[:, on_right], right[:, on_right].T, out=by_right)
-        total.addcmul_(by_left, by_right)
-    added: Floats = total.numpy()
+        np.matmul(of_left_pair[:, on_left], left[:, on_left].T, out=by_left)
+        np.matmul(of_right_pair[:, on_right], right[:, on_right].T, out=by_right)
+        by_left *= by_right
+        added += by_left
     if rows.scale is not None:
         added *= rows.scale.ravel()
     out += added if rows.rank == 1 else added.reshape(len(added), -1, rows.rank).sum(axis=2)
@@ -245,9 +243,9 @@ def _add_products_of_lookups(queries: Floats, rows: Lookups, out: Floats) -> Non
         out[:, start : start + count] += products_of.reshape(len(part), length, -1).sum(axis=1).T
 
 
-def _floats(numbers: NDArray[Any]) -> Tensor:
-    """A copy in single precision and in this order; numbers of a file cannot be written to, as a tensor's can."""
-    return torch.from_numpy(np.array(numbers, dtype=np.float32, order="C"))
+def _floats(numbers: NDArray[Any]) -> Floats:
+    """A copy in single precision and in this order."""
+    return np.array(numbers, dtype=np.float32, order="C")
 
 
 def _used(numbers: Floats) -> list[slice]:
