@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch")
 
 from support.network_families import cnn, cross_entropy, digits, mlp  # noqa: E402
 from upweight.core import forecast  # noqa: E402
-from upweight.curvature.forecast import forecast_answer, forecast_fit  # noqa: E402
+from upweight.core.announced_fit import shift_of  # noqa: E402
+from upweight.curvature.forecast import forecast_answer, forecast_fit, forecast_pairs  # noqa: E402
 from upweight.curvature.pilot import Pilot  # noqa: E402
 from upweight.curvature.price import counted_flops  # noqa: E402
 from upweight.curvature.summed_objective import SummedObjective  # noqa: E402
@@ -67,7 +68,9 @@ def test_work_of_few_counted_flops_has_no_pilot(monkeypatch):
     monkeypatch.setattr("upweight.models.pytorch.forecast_network.SMALL_WORK", 0)
     pilots = []
     plain = Pilot.__init__
-    monkeypatch.setattr(Pilot, "__init__", lambda self, *given: pilots.append(self) or plain(self, *given))
+    monkeypatch.setattr(
+        Pilot, "__init__", lambda self, *given, **named: pilots.append(self) or plain(self, *given, **named)
+    )
     short = model()
     for recipe in (uw.EKFAC(), uw.KFAC(), uw.Diagonal(), uw.EmpiricalFisher()):
         assert uw.RelatIF(curvature=recipe).fit(short, TRAIN).attribute(QUERIES) and not pilots
@@ -99,6 +102,35 @@ def test_a_fit_that_is_forecast_gives_the_same_scores(recipe, monkeypatch, capsy
     np.testing.assert_array_equal(fitted.attribute(QUERIES).values, plain)
     err = capsys.readouterr().err
     assert f"{type(recipe).__name__}.fit on 100 training examples: about 60 s" in err and ", 4 queries: about" in err
+
+
+def test_steps_of_conjugate_gradients_are_counted_with_the_shift_of_the_fit(monkeypatch):
+    monkeypatch.setattr("upweight.curvature.pilot.FAST_SECONDS", np.inf)
+    hessian, convex = uw.Hessian(solver=uw.CG(tolerance=1e-6)), model(lambda: torch.nn.Linear(64, 10))
+    fitted = uw.Influence(curvature=hessian, damping=1e-3).fit(convex, TRAIN)
+    assert shift_of(fitted) == pytest.approx(1e-3 * 100)
+    summed = SummedObjective.of(convex.network, TRAIN, np.ones(100), 0.0)
+    large, counted = (Pilot(summed, shift=shift).steps(hessian.solver, 10**5) for shift in (1e4, shift_of(fitted)))
+    taken = fitted.curvature.solve(convex.loss_rows(TRAIN.take(range(2)))).steps
+    assert large < 5 < taken / 2 <= counted <= taken + 1
+    assert Pilot(summed, shift=1.0).steps(hessian.solver, 1) is None  # more than a hundredth of one query
+
+
+def test_solving_for_the_training_set_is_of_each_example_with_itself(pilot):
+    for recipe in (uw.EKFAC(), uw.Diagonal(), uw.Hessian(solver=uw.CG())):
+        pairs, matrix = forecast_pairs(pilot, recipe), forecast_answer(pilot, recipe, 100)
+        assert 0 < pairs.seconds < np.inf and pairs.bytes < matrix.bytes
+
+
+def test_source_has_no_forecast_by_solves(monkeypatch):
+    monkeypatch.setattr("upweight.models.pytorch.forecast_network.SMALL_WORK", 0)
+    monkeypatch.setattr(uw.TorchModel, "_forecast", lambda *given: forecast.Forecast({"passes": 1.0}))
+    assert model().forecast(uw.SOURCE(), TRAIN, 4) is None and model().forecast(uw.TracIn(), TRAIN, 4) is not None
+
+
+def test_gradients_that_are_held_are_in_the_memory_that_is_said(pilot):
+    held = pilot.paired_bytes(100) - pilot.paired_bytes(1)
+    assert 4 * 99 * pilot.batch.floats <= held <= 2 * 4 * 99 * pilot.batch.floats
 
 
 def test_pairs_of_captured_gradients_are_timed_only_where_scores_are_of_pairs_and_few_if_they_are_large(monkeypatch):

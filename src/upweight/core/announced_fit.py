@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any
 
+from upweight.core.curvature import Curvature
 from upweight.core.examples import Examples
 from upweight.core.forecast import Forecast, announced, is_announced
 from upweight.core.model import Measurable
@@ -26,15 +27,20 @@ def with_forecast(fit: Callable[..., Any]) -> Callable[..., Any]:
     return announced_fit
 
 
-def announced_queries(
-    recipe: Any, model: Measurable, train: Examples, queries: Examples, held: int = 0
-) -> AbstractContextManager[None]:
-    """A context of work on these queries, which says what it takes if that is long.
+def announced_queries(fitted: Any, queries: Examples, held: int = 0) -> AbstractContextManager[None]:
+    """A context of work of a fit on these queries, which says what it takes if that is long.
 
     Scores of `held` queries are in memory at a time; by default of all.
     """
     if is_announced():
         return nullcontext()
+    recipe, train = fitted.recipe, fitted.train
     results = Forecast({}, 8.0 * len(train) * min(held or len(queries), len(queries)))
-    forecast = model.forecast(recipe, train, len(queries)) or results
+    forecast = fitted.model.forecast(recipe, train, len(queries), shift_of(fitted)) or results
     return announced(f"{type(recipe).__name__}, {len(queries):,} queries", forecast)
+
+
+def shift_of(fitted: Any) -> float | None:
+    """What a fit adds to the diagonal of its summed curvature; None if it has none, or adds no single number."""
+    curvature = getattr(fitted, "curvature", None)
+    return curvature.shift if isinstance(curvature, Curvature) else None

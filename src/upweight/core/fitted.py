@@ -135,7 +135,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         values = np.empty((len(queries), len(self.train)))
         facts = list[AnswerFacts]()
         size = max(1, min(len(queries), self.model.max_queries or len(queries)))
-        with announced_queries(self.recipe, self.model, self.train, queries):
+        with announced_queries(self, queries):
             for rows in blocks(len(queries), size):
                 part = queries if size == len(queries) else queries.take(np.arange(rows.start, rows.stop))
                 answer = self.answer(part)
@@ -191,7 +191,7 @@ class Fitted(ABC, Generic[RecipeT, ModelT]):
         strongest = StrongestOfBatches(k, of_groups, self.may_be_undefined)
         of_answers, of_departure = list[AnswerFacts](), list[str]()
         size = min(self.top_query_block, self.model.max_queries or self.top_query_block)
-        with announced_queries(self.recipe, self.model, self.train, queries, size):
+        with announced_queries(self, queries, size):
             for batch in counted(queries.batches(size), -(-len(queries) // size)):
                 departure = self.departure(batch)
                 answer = self.answer(batch)

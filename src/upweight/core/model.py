@@ -79,8 +79,13 @@ class Measurable(ABC):
         """How many queries memory has room for at a time; None if it does not matter."""
         return None
 
-    def forecast(self, recipe: Any, train: Examples, queries: int | None = None) -> Forecast | None:
-        """Time and memory of fitting this method, or of attributing this many queries; None if that is not known."""
+    def forecast(
+        self, recipe: Any, train: Examples, queries: int | None = None, shift: float | None = None
+    ) -> Forecast | None:
+        """Time and memory of fitting this method, or of attributing this many queries; None if that is not known.
+
+        `shift` is what the fit adds to the diagonal of its curvature, if it has one and that is known.
+        """
         return None
 
     def parameter_query(self) -> Examples | None:

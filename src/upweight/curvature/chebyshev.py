@@ -10,6 +10,7 @@ import torch
 from numpy.polynomial.chebyshev import chebinterpolate
 from torch import Tensor
 
+from upweight.core.forecast import counted
 from upweight.curvature.mean_gauss_newton import Blocks, Function, MeanGaussNewton, Spectrum
 from upweight.curvature.solvers.algebra import norms, standard_normal, to_blocks
 
@@ -71,7 +72,7 @@ class ChebyshevSeries(Spectrum):
         self.tail = float(size[:, -1].max())
         older, old = dict(blocks), self._mapped_product(blocks)
         sums = [{name: float(c[0]) * older[name] + float(c[1]) * old[name] for name in older} for c in coefficients]
-        for k in range(2, self.terms):
+        for k in counted(range(2, self.terms), self.terms - 2):
             product = self._mapped_product(old)
             older, old = old, {name: 2.0 * product[name] - older[name] for name in old}
             for c, total in zip(coefficients, sums, strict=True):

@@ -9,7 +9,7 @@ by Sherman & Morrison: nothing is factored and no system is solved (Kwon, Wu, Wu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, final
 
@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from upweight.core.blocks import blocks
 from upweight.core.curvature import Curvature, Solved
 from upweight.core.rows import DenseRows, Rows
 from upweight.core.saved_state import NOTHING_SAVED, SavedState
@@ -25,11 +26,13 @@ from upweight.curvature.datainf_pairs import paired_training, training_multiples
 from upweight.curvature.solvers.algebra import to_numpy
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.curvature.training_positions import training_positions
+from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.matrices import flatten_each
 from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
+PAIRED_ROWS = 512  # training gradients that are multiplied at a time with all others
 LAYER_SHARE = 0.1  # damping over a layer's mean squared gradient per parameter, as in the paper
 
 
@@ -78,6 +81,7 @@ class FittedDataInf(Curvature):
             self.floats = batch.floats
             for layer, names in enumerate(self.layers):
                 squares[layer, where] = batch.only(names).squares().double().cpu().numpy()
+            del batch
         return squares
 
     def state(self) -> SavedState:
@@ -151,6 +155,7 @@ class FittedDataInf(Curvature):
                 for rows, left_batch in left.passes(ready=True):
                     for layer, names in enumerate(self.layers):
                         out[layer, rows, columns] = to_numpy(left_batch.only(names).dot(right_batch))
+                del right_batch
         else:
             blocks = TensorRows.of(self.network, right).blocks
             for rows, batch in left.passes(ready=True):
@@ -194,9 +199,10 @@ class DataInfRows(Rows):
         plain = other if other.share is None else other.plain()
         out = np.einsum("lmk,l->mk", fitted.products(self.rows, plain), 1 / fitted.factors)
         for columns, batch in other.held_batches():
-            for where, train_batch in fitted.rows.passes(ready=True):
+            for where, few in _few_at_a_time(fitted.rows.passes(ready=True)):
                 for names, dual, factor in zip(fitted.layers, self.dual, fitted.factors, strict=True):
-                    out[:, columns] -= dual[:, where] @ to_numpy(train_batch.only(names).dot(batch)) / factor
+                    out[:, columns] -= dual[:, where] @ to_numpy(few.only(names).dot(batch)) / factor
+            del batch
         return np.asarray(out if other.share is None else out + self._dot_share(other.share) * other.weights)
 
     def _dot_share(self, share: Mapping[str, Tensor]) -> Array:
@@ -236,6 +242,13 @@ class DataInfRows(Rows):
     def sums(self, membership: Array) -> DenseRows:
         """`membership @ dense()`."""
         return self._tensors.sums(membership)
+
+
+def _few_at_a_time(passes: Iterator[tuple[slice, CapturedBatch]]) -> Iterator[tuple[slice, CapturedBatch]]:
+    """(which rows, gradients) of parts of batches, whose products with many others have room in memory."""
+    for where, batch in passes:
+        for part in blocks(batch.count, PAIRED_ROWS):
+            yield slice(where.start + part.start, where.start + part.stop), batch.take(part)
 
 
 def _products(left: Mapping[str, Tensor], right: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:

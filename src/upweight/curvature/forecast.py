@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from upweight.core.curvature import PAIR_BLOCK
 from upweight.core.curvature_recipes import (
-    CG,
     EKFAC,
     KFAC,
     Arnoldi,
@@ -27,20 +27,32 @@ from upweight.core.curvature_recipes import (
 )
 from upweight.core.examples import Examples
 from upweight.core.forecast import Forecast
+from upweight.curvature.damping import COMPARED_QUERIES, POLYNOMIAL_DEGREE
+from upweight.curvature.datainf import PAIRED_ROWS
 from upweight.curvature.eigenvalue_sample import eigenvalue_count
 from upweight.curvature.ekfac import second_moments
+from upweight.curvature.gauss_newton import DEFAULT_CG
+from upweight.curvature.hessian import DEFAULT_CG as HESSIAN_CG
 from upweight.curvature.kfac import FactoredLayer, factor_sums
 from upweight.curvature.linear_head import is_linear_head
 from upweight.curvature.pilot import Pilot
+from upweight.gradients.captured_rows import MAX_CACHED_NUMBERS
 
+COPIES_OF_PRODUCTS = 2  # of the inner products of all pairs: in a batch's matrix and in the whole one
+COPIES_OF_GRAM = 5  # of an empirical Fisher in float64, until it is factored
+COPIES_OF_SOLUTIONS = 2  # of solutions for queries: right sides and solutions
+COPIES_OF_KERNEL = 4  # of the products of roots with training gradients, as they are computed and scaled
+BYTES_OF_A_KERNEL = 24.0  # of a product of a root with a training gradient: as it is computed, kept, and scaled
+PASSES_OVER_A_SOLUTION = 4  # of a training example: as it is materialised, rotated, divided and multiplied
 COPIES_IN_CG = 11  # of the queries' vectors: right sides, solutions, residuals, directions, products, temporary ones
-CG_STEPS_PER_DIGIT = 2.5  # of the residual, in a preconditioned solve
+CG_STEPS_PER_DIGIT = 3.3  # of the residual, in a preconditioned solve
+HESSIAN_STEPS_PER_DIGIT = 25.0  # in one without a preconditioner, if a pilot is too small to count them
 
 
 def forecast_fit(pilot: Pilot, recipe: CurvatureRecipe | None) -> Forecast:
     """What fitting this curvature takes. Raises NoOutputsError if it is impossible for the loss."""
     fit = _fit(pilot, recipe)
-    return Forecast(fit.parts, fit.bytes + pilot.working_bytes if fit.parts else 0.0)
+    return Forecast(fit.parts, fit.bytes + pilot.batch_bytes if fit.parts else 0.0)
 
 
 def _fit(pilot: Pilot, recipe: CurvatureRecipe | None) -> Forecast:
@@ -50,12 +62,16 @@ def _fit(pilot: Pilot, recipe: CurvatureRecipe | None) -> Forecast:
             most = recipe.eigenvalue_examples if isinstance(recipe, EKFAC) else 0
             return _factored(pilot, min(n, (eigenvalue_count(pilot.summed) or n) if most is None else most))
         case Diagonal():
-            return Forecast({"squares": n * pilot.capture}, 4.0 * size)
+            return Forecast({"squares": n * pilot.squares}, 4.0 * size)
         case DataInf():
-            return Forecast({"norms": n * pilot.capture}, 4.0 * size)
+            return Forecast({"norms": n * pilot.ready}, 4.0 * size)
         case EmpiricalFisher():
-            steps = {"gradients": pilot.held_passes(n) * pilot.capture, "inner products": n**2 / 2 * pilot.pair}
-            return Forecast({**steps, "factorisation": n**3 / 3 / pilot.flops}, 16.0 * n**2)
+            steps = {
+                "gradients": n * pilot.held_passes(n) * pilot.ready,
+                "inner products": n**2 * (pilot.pair / 2 + COPIES_OF_GRAM * pilot.written),
+            }
+            memory = max(16.0 * n**2, 8.0 * n**2 + COPIES_OF_PRODUCTS * 4.0 * n**2) + pilot.paired_bytes(n)
+            return Forecast({**steps, "factorisation": n**3 / 3 / pilot.wide_flops}, memory)
         case Identity():
             return Forecast()
     return _with_solver(pilot, recipe)
@@ -64,27 +80,65 @@ def _fit(pilot: Pilot, recipe: CurvatureRecipe | None) -> Forecast:
 def forecast_answer(pilot: Pilot, recipe: CurvatureRecipe | None, queries: int) -> Forecast:
     """What solving for this many queries takes, and their products with all training gradients."""
     n, size = len(pilot.summed.train), pilot.network.size
-    solve, memory = 0.0, 8.0 * queries * n
+    solve, memory, passes = 0.0, 8.0 * queries * n, pilot.held_passes(queries)
     kind = pilot.form(recipe)
-    is_of_pairs = kind in ("dual", "DataInf", "Identity")  # their products are of two captured gradients
-    pair = pilot.pair if is_of_pairs else pilot.vector_pair
+    if kind == "DataInf":
+        return _data_inf_answer(pilot, queries)
+    pair = pilot.pair if kind in ("dual", "Identity") else pilot.vector_pair
     if kind == "CG":
-        solve = _steps(recipe, n) * n * queries * pilot.product
+        solve = _steps(pilot, recipe, queries) * n * queries * pilot.product(recipe)
         memory += COPIES_IN_CG * 4.0 * queries * size
     elif kind == "dual":
         rows = pilot.roots * n
-        solve = rows * (queries + n) * pilot.pair + 2 * rows**2 * queries / pilot.flops
+        solve = (
+            rows * ((queries + n) * pilot.pair + COPIES_OF_KERNEL * n * pilot.written)
+            + 2 * rows**2 * queries / pilot.flops
+        )
+        memory += 4.0 * rows**2 + BYTES_OF_A_KERNEL * rows * n + pilot.paired_bytes(int(rows))
     elif kind == "direct":
         solve = 2 * size**2 * queries / pilot.flops
     elif kind == "Fisher":
-        solve, pair = n * queries * pilot.pair + 2 * n**2 * queries / pilot.flops, 2 * n / pilot.flops
-    elif kind == "DataInf":
-        solve = 2 * n * queries * pilot.pair
-    elif kind != "Identity":
-        memory += 4.0 * queries * size
-    passes = pilot.held_passes(queries) * n * pilot.capture
-    steps = {"solving for queries": solve, "training gradients": passes, "scores": n * queries * pair}
-    return Forecast(steps, memory + pilot.working_bytes)
+        compared = POLYNOMIAL_DEGREE * min(queries, COMPARED_QUERIES)
+        solve = n * queries * pilot.pair + 2 * n**2 * (2 * queries + compared) / pilot.wide_flops
+        pair, passes = 2 * n / pilot.wide_flops + n / queries * pilot.written, 1.0
+        memory += 16.0 * n**2 + pilot.paired_bytes(n)
+    if kind == "Identity":
+        memory += pilot.paired_bytes(queries)
+    elif kind not in ("CG", "dual", "Fisher"):
+        memory += COPIES_OF_SOLUTIONS * 4.0 * queries * size
+    if kind not in ("Identity", "dual", "Fisher"):
+        passes = 1.0
+    steps = {"solving for queries": solve, "training gradients": passes * n * pilot.ready, "scores": n * queries * pair}
+    return Forecast(steps, memory + pilot.batch_bytes)
+
+
+def forecast_pairs(pilot: Pilot, recipe: CurvatureRecipe | None) -> Forecast:
+    """What solving for every training example takes, each multiplied with itself alone: block after block."""
+    n, size = len(pilot.summed.train), pilot.network.size
+    block = forecast_answer(pilot, recipe, min(PAIR_BLOCK, n))
+    solve = block.parts["solving for queries"] * n / min(PAIR_BLOCK, n)
+    products = n * (PAIR_BLOCK * pilot.vector_pair + PASSES_OVER_A_SOLUTION * size * pilot.written)
+    return Forecast({"solving for training examples": solve + 2 * n * pilot.ready + products}, block.bytes)
+
+
+def _data_inf_answer(pilot: Pilot, queries: int) -> Forecast:
+    """The same for DataInf: by vectors of few queries, else by the products of all pairs of training gradients."""
+    n, size, floats = len(pilot.summed.train), pilot.network.size, pilot.batch.floats
+    is_kept = n * floats <= min(MAX_CACHED_NUMBERS, pilot.summed.limits.held_numbers)
+    layers = len({name.rpartition(".")[0] for name in pilot.network.names})
+    dual = 8.0 * layers * queries * n
+    if 2 * queries * size < n * floats:
+        steps = {"solving for queries": 2 * n * queries * pilot.vector_pair, "scores": n * queries * pilot.vector_pair}
+        passes, memory = 3.0, COPIES_OF_SOLUTIONS * 4.0 * queries * size + pilot.paired_bytes(n if is_kept else 0)
+    else:
+        weighted = 2 * layers * queries * n**2 / pilot.wide_flops
+        products = n**2 * (pilot.pair + layers * COPIES_OF_PRODUCTS * pilot.written)
+        steps = {"solving for queries": n * queries * pilot.pair, "scores": products + weighted}
+        passes, memory = 2 + pilot.held_passes(n), pilot.paired_bytes(n) + 16.0 * PAIRED_ROWS * n
+    gradients = 0.0 if is_kept else passes * n * pilot.ready
+    return Forecast(
+        {**steps, "training gradients": gradients}, 8.0 * queries * n + 2 * dual + memory + pilot.batch_bytes
+    )
 
 
 def _factored(pilot: Pilot, refined_by: int) -> Forecast:
@@ -136,18 +190,18 @@ def _with_solver(pilot: Pilot, recipe: CurvatureRecipe | None) -> Forecast:
         factorisation = 2 * size**3 / 3 / pilot.flops
         if is_linear_head(pilot.summed):  # symmetric blocks of a matrix of outputs × inputs, no passes
             return Forecast({"matrix": n * size**2 / pilot.flops, "factorisation": factorisation}, 24.0 * size**2)
-        columns = outputs if is_gauss_newton else size
-        passes = n * columns * pilot.product
+        passes = n * (outputs * pilot.capture if is_gauss_newton else size * pilot.product(recipe))
         squares = 4 * n * outputs * size**2 / pilot.flops if is_gauss_newton else 0.0
         steps = {"matrix": passes + squares, "factorisation": factorisation}
         return Forecast(steps, 24.0 * size**2)
     if form == "dual":
         rows = pilot.roots * n
         steps = {
-            "roots": pilot.held_passes(int(rows)) * rows * pilot.capture,
-            "inner products": rows**2 / 2 * pilot.pair,
+            "roots": pilot.held_passes(int(rows)) * rows * pilot.ready,
+            "inner products": rows**2 * (pilot.pair / 2 + COPIES_OF_PRODUCTS * pilot.written),
         }
-        return Forecast({**steps, "factorisation": rows**3 / 3 / pilot.flops}, 4.0 * rows**2 + 8.0 * rows * n)
+        memory = COPIES_OF_PRODUCTS * 4.0 * rows**2 + pilot.paired_bytes(int(rows))
+        return Forecast({**steps, "factorisation": rows**3 / 3 / pilot.flops}, memory)
     solver = None if recipe is None else getattr(recipe, "solver", None)
     rank = 0
     if isinstance(solver, Nystrom):
@@ -158,18 +212,23 @@ def _with_solver(pilot: Pilot, recipe: CurvatureRecipe | None) -> Forecast:
         rank = min(limits.sketch_rank, size)
         if rank * size > limits.sketch_numbers:
             return _factored(pilot, n)
-    sketch = n * rank * pilot.product
+    sketch = n * rank * pilot.product(recipe) if rank else 0.0
     orthogonal = 8 * size * rank**2 / pilot.flops
     return Forecast({"sketch": sketch, "orthogonalisation": orthogonal}, 12.0 * size * max(rank, 1))
 
 
-def _steps(recipe: CurvatureRecipe | None, n: int) -> float:
+def _steps(pilot: Pilot, recipe: CurvatureRecipe | None, queries: int) -> float:
     """Products with the matrix that an iterative solve of one column takes."""
-    solver = getattr(recipe, "solver", None)
+    n, solver = len(pilot.summed.train), getattr(recipe, "solver", None)
     if isinstance(solver, Arnoldi | Nystrom):
         return 1.0
     if isinstance(solver, LiSSA):
         return solver.depth * solver.repeats * min(1.0, solver.batch / n)
-    cg = solver or (CG(tolerance=1e-4, steps=200) if isinstance(recipe, Hessian) else CG(tolerance=1e-3, steps=30))
-    per_digit = CG_STEPS_PER_DIGIT if not isinstance(recipe, Hessian) else 10 * CG_STEPS_PER_DIGIT
-    return float(min(cg.steps, 1 - np.log10(cg.tolerance) * per_digit))
+    if not isinstance(recipe, Hessian):
+        cg = solver or DEFAULT_CG
+        return float(min(cg.steps, 1 - np.log10(cg.tolerance) * CG_STEPS_PER_DIGIT))
+    cg = solver or HESSIAN_CG
+    counted = pilot.steps(cg, queries)
+    if counted is not None:
+        return counted + 1  # the last product measures the residual
+    return float(min(cg.steps, 1 - np.log10(cg.tolerance) * HESSIAN_STEPS_PER_DIGIT))

@@ -21,6 +21,7 @@ from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.outputs import NoOutputsError
 
 Array = NDArray[np.float64]
+DEFAULT_CG = CG(tolerance=1e-4, steps=200)
 
 
 @final
@@ -46,7 +47,7 @@ class FittedHessian(InvertedCurvature):
         solver = recipe.solver
         if solver is None:
             small = operator.size <= summed.limits.dense_parameters
-            solver = Direct() if small else CG(tolerance=1e-4, steps=200)
+            solver = Direct() if small else DEFAULT_CG
         self.inverse: Inverse = Inverse(prepare(operator, solver, saved.part("inverse")))
         self._leverage = SavedSlopes(saved)
 

@@ -41,6 +41,11 @@ class InvertedCurvature(Curvature):
     damping_from: str
     inverse: Inverse | DualForm
 
+    @property
+    def shift(self) -> float:
+        """ridge + damping, with what the solver added."""
+        return float(self.inverse.shift)
+
     def matvec(self, vectors: Array) -> Array:
         """(H + λ) v for vectors (k, parameters); λ includes what the solver added."""
         return self.inverse.matvec(vectors)

@@ -98,13 +98,15 @@ class Operator(ABC):
         """Examples of weight above 0, with their weights."""
         train, weights = self.summed.train, self.summed.weights
         counted = np.flatnonzero(weights)
-        batches = slices(len(counted), self._batch_size())
+        batches = slices(len(counted), self.batch_size)
         for batch in watched_slices(batches, "products with the curvature", len(counted)):
             where = counted[batch]
             part = train if len(where) == len(train) else train.take(where)
             yield part, torch.as_tensor(weights[where]).to(self.network.device, self.network.precision)
 
-    def _batch_size(self) -> int:
+    @property
+    def batch_size(self) -> int:
+        """Examples of one batch."""
         floats = max(1, inspect(self.network, "loss", self.summed.train).floats)
         return int(min(self.max_batch_examples, max(1, numbers_within(MAX_BATCH_NUMBERS, 1 / 16) // floats)))
 

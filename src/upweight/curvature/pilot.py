@@ -22,13 +22,16 @@ from upweight.core.curvature_recipes import (
     Nystrom,
 )
 from upweight.core.examples import Examples
+from upweight.curvature.damping import choose_damping
 from upweight.curvature.linear_head import is_linear_head
 from upweight.curvature.operators import GaussNewtonOperator, HessianOperator, Operator
+from upweight.curvature.solvers.algebra import standard_normal, take_columns, to_blocks
+from upweight.curvature.solvers.cg import ConjugateGradients
 from upweight.curvature.solvers.roots import Roots
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.capture import capture
 from upweight.gradients.captured_batch import CapturedBatch
-from upweight.gradients.captured_rows import MAX_STREAMED_NUMBERS
+from upweight.gradients.captured_rows import held_numbers, streamed_numbers
 from upweight.gradients.inspection import inspect
 from upweight.gradients.outputs import NoOutputsError
 
@@ -39,6 +42,11 @@ COPIES_OF_CAPTURED, BYTES_OF_A_NUMBER = 4, 4  # of captured numbers
 MAX_PAIRED_EXAMPLES = 128  # copies of the pilot's gradients in a product that is timed
 MAX_PAIRED_NUMBERS = 1 << 22  # captured numbers of these copies
 PRODUCT_WIDTH = 512  # of the matrices whose product is timed
+COLUMNS = 8  # vectors that are multiplied with the curvature in a product that is timed
+SOLVED_COLUMNS = 2  # of conjugate gradients whose steps are counted
+PASSES_OF_A_COLUMN = 3  # a product of a single vector takes, beside one of many, whose graph is shared
+LEAST_SOLVED_EXAMPLES, MAX_SOLVED_EXAMPLES = 16, 512  # of these solves
+WRITTEN_NUMBERS = 1 << 20
 TIMED_SECONDS, MAX_CALLS = 0.02, 20  # of the repetitions of one step
 
 
@@ -46,11 +54,17 @@ TIMED_SECONDS, MAX_CALLS = 0.02, 20  # of the repetitions of one step
 class Pilot:
     """Seconds of single steps, measured on at most 1 % of the examples when they are asked for."""
 
-    def __init__(self, summed: SummedObjective, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.summed, self.network, self.clock = summed, summed.network, clock
+    def __init__(
+        self,
+        summed: SummedObjective,
+        clock: Callable[[], float] = time.perf_counter,
+        shift: float | None = None,  # on the diagonal of the fitted curvature; None chooses one from the pilot
+    ) -> None:
+        self.summed, self.network, self.clock, self.shift = summed, summed.network, clock, shift
         n = len(summed.train)
         self.count = max(2, min(n, MAX_PILOT_EXAMPLES, int(PILOT_SHARE * n)))
         self.inspection = inspect(self.network, "loss", summed.train.take(np.arange(min(n, self.count))))
+        self._products: dict[type[Operator], float] = {}
         self._take_more()
         self.examples = summed.train.take(np.arange(min(n, self.count)))
 
@@ -66,15 +80,18 @@ class Pilot:
             self.count = min(4 * self.count, most)
 
     def timed(self, work: Callable[[], Any], is_warm: bool = False) -> float:
-        """Seconds of a call, the median of a few; the first one, which may load and compile, counts if it `is_warm`."""
+        """Seconds of a call: the least of a few, which other processes disturb least.
+
+        The first one, which may load and compile, counts if it `is_warm`.
+        """
         seconds, first = list[float](), 0 if is_warm else 1
-        while len(seconds) <= first or (len(seconds) < MAX_CALLS and sum(seconds) < TIMED_SECONDS):
+        while len(seconds) <= first or (len(seconds) < MAX_CALLS and sum(seconds[first:]) < TIMED_SECONDS):
             start = self.clock()
             work()
             if self.network.device.type == "cuda":
                 torch.cuda.synchronize(self.network.device)
             seconds.append(self.clock() - start)
-        return float(np.median(seconds[first:]))
+        return min(seconds[first:])
 
     def per_example(self, work: Callable[[Examples], Any], batch: int, is_warm: bool = False) -> float:
         """Seconds of an example in batches of this size, from two small batches: an overhead, and a part that grows."""
@@ -92,6 +109,24 @@ class Pilot:
         return self.per_example(
             lambda part: capture(self.network, "loss", part, self.inspection), self.inspection.batch_size
         )
+
+    @cached_property
+    def ready(self) -> float:
+        """The same, with the gradient prepared for many products."""
+        return self.per_example(
+            lambda part: capture(self.network, "loss", part, self.inspection).prepare(), self.inspection.batch_size
+        )
+
+    @cached_property
+    def squares(self) -> float:
+        """Seconds of a captured gradient and its square, parameter by parameter."""
+
+        def square(part: Examples) -> None:
+            batch = capture(self.network, "loss", part, self.inspection)
+            for name in self.network.names:
+                batch.sum_of_squares(name)
+
+        return self.per_example(square, self.inspection.batch_size)
 
     @cached_property
     def captured(self) -> CapturedBatch:
@@ -128,22 +163,71 @@ class Pilot:
     @cached_property
     def flops(self) -> float:
         """Floating-point operations per second in matrix products."""
-        matrix = torch.ones(PRODUCT_WIDTH, PRODUCT_WIDTH, dtype=self.network.precision, device=self.network.device)
+        return self._flops(self.network.precision, self.network.device)
+
+    @cached_property
+    def wide_flops(self) -> float:
+        """The same in float64 on the processor, where matrices of examples × examples are factored."""
+        return self._flops(torch.float64, torch.device("cpu"))
+
+    def _flops(self, precision: torch.dtype, device: torch.device) -> float:
+        matrix = torch.ones(PRODUCT_WIDTH, PRODUCT_WIDTH, dtype=precision, device=device)
         return 2 * PRODUCT_WIDTH**3 / max(self.timed(lambda: matrix @ matrix), 1e-9)
+
+    @cached_property
+    def written(self) -> float:
+        """Seconds in which a float64 number is written to new memory."""
+        numbers = np.ones(WRITTEN_NUMBERS)
+        return self.timed(numbers.copy) / WRITTEN_NUMBERS
 
     @cached_property
     def operator(self) -> Operator:
         """The Gauss–Newton matrix of the pilot's examples; the Hessian if that is impossible."""
-        part = replace(self.summed, train=self.examples, weights=self.summed.weights[: len(self.examples)])
         try:
-            return GaussNewtonOperator(part)
+            return GaussNewtonOperator(self._part())
         except NoOutputsError:
-            return HessianOperator(part)
+            return self.hessian
 
-    @property
-    def product(self) -> float:
-        """Seconds of the product of a vector with the curvature of an example: two passes forward and two backward."""
-        return max(8 * self.multiplications / self.flops, 2 * self.capture)
+    @cached_property
+    def hessian(self) -> HessianOperator:
+        """The Hessian of the pilot's examples."""
+        return HessianOperator(self._part())
+
+    def _part(self, count: int | None = None) -> SummedObjective:
+        count = len(self.examples) if count is None else count
+        train = self.examples if count == len(self.examples) else self.examples.take(np.arange(count))
+        return replace(self.summed, train=train, weights=self.summed.weights[:count])
+
+    def product(self, recipe: CurvatureRecipe | None) -> float:
+        """Seconds of the product of a vector with the curvature of an example, in batches and among several vectors."""
+        operator = self.hessian if isinstance(recipe, Hessian) else self.operator
+        if type(operator) not in self._products:
+            vectors = to_blocks(self.network, standard_normal(self.network, COLUMNS, torch.Generator().manual_seed(0)))
+
+            def multiply(part: Examples) -> None:
+                operator.subset(np.arange(len(part))).product(vectors)
+
+            seconds = self.per_example(multiply, operator.batch_size)
+            self._products[type(operator)] = seconds / COLUMNS
+        return self._products[type(operator)]
+
+    def steps(self, cg: CG, queries: int) -> float | None:
+        """Steps of conjugate gradients with the Hessian of few examples; None if the pilot has too few for that.
+
+        The right-hand sides are gradients of examples, of which as few are taken as cost a hundredth of the queries.
+        """
+        affordable = PILOT_SHARE * len(self.summed.train) * queries / (SOLVED_COLUMNS * PASSES_OF_A_COLUMN)
+        count = min(len(self.examples), MAX_SOLVED_EXAMPLES, int(affordable))
+        if count < LEAST_SOLVED_EXAMPLES:
+            return None
+        scale = len(self.summed.train) / count
+        part = replace(self._part(count), ridge=self.summed.ridge / scale)
+        part = choose_damping(part, Hessian()) if self.shift is None else replace(part, ridge=self.shift / scale)
+        operator = HessianOperator(part, self.hessian.wide)
+        gradients = {name: self.captured.materialise(name)[:SOLVED_COLUMNS] for name in self.network.names}
+        solver = ConjugateGradients(operator, cg)
+        columns = [take_columns(gradients, slice(i, i + 1)) for i in range(SOLVED_COLUMNS)]
+        return float(np.mean([solver.solve(column).steps for column in columns]))
 
     @cached_property
     def roots(self) -> float:
@@ -153,15 +237,21 @@ class Pilot:
         return len(Roots(self.operator, self.summed.limits.dual_trace)) / len(self.examples)
 
     @property
-    def working_bytes(self) -> float:
-        """Bytes of the gradients that are captured and streamed at a time, with a few copies of them."""
-        floats = self.inspection.floats
-        batch = min(self.inspection.batch_size, len(self.summed.train)) * floats
-        return float(
-            COPIES_OF_CAPTURED
-            * BYTES_OF_A_NUMBER
-            * (batch + min(len(self.summed.train) * floats, MAX_STREAMED_NUMBERS))
-        )
+    def batch_bytes(self) -> float:
+        """Bytes of the gradients that are captured at a time, with a few copies of them."""
+        count = min(self.inspection.batch_size, len(self.summed.train))
+        return float(COPIES_OF_CAPTURED * BYTES_OF_A_NUMBER * count * self.inspection.floats)
+
+    def paired_bytes(self, rows: int) -> float:
+        """Bytes of the sides of products of captured gradients: this many rows are held while all others stream past.
+
+        Batches are joined term by term, so that the largest term is there twice.
+        """
+        most = self.batch.floats * len(self.summed.train)
+        held = min(rows * self.batch.floats, held_numbers(self.summed.limits.held_numbers))
+        largest = max((term.floats for uses in self.batch.terms.values() for term in uses), default=0)
+        joined = 1 + largest / max(self.batch.floats, 1)
+        return BYTES_OF_A_NUMBER * joined * (held + min(most, streamed_numbers()))
 
     def held_passes(self, rows: int) -> float:
         """Passes over the streamed side of a product whose other side, held in memory, has this many rows."""

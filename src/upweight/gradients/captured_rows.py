@@ -184,6 +184,7 @@ class CapturedRows(NetworkRows):
             if is_whole and batch.floats * batch.count <= held_numbers(self._cache_limit):
                 self._cache = batch
             yield where, batch
+            del batch  # before the next one is made
 
     def dot(self, other: Rows) -> Array:
         """Inner products; of two captured sets by ghost products or materialised gradients, layer by layer."""
@@ -197,6 +198,7 @@ class CapturedRows(NetworkRows):
         for columns, right in other.held_batches():
             for rows, left in merge_batches(self.passes(ready=True), streamed_numbers()):
                 out[rows, columns] = to_numpy(left.dot(right))
+            del right
         return out if self.share is None is other.share else out + self._shares(other)
 
     def gram(self) -> Array:
@@ -207,6 +209,7 @@ class CapturedRows(NetworkRows):
             for rows, left in merge_batches(self.passes(columns.stop, ready=True), streamed_numbers()):
                 out[rows, columns] = to_numpy(left.dot(right))
                 out[columns, rows] = out[rows, columns].T
+            del right
         return out if self.share is None else out + self._shares(self)
 
     def squares(self) -> Array:

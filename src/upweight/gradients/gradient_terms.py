@@ -282,4 +282,6 @@ def concatenate(terms: Sequence[GradientTerm]) -> GradientTerm:
 
 def _padded(tensors: list[Tensor]) -> Tensor:
     longest = max(t.shape[1] for t in tensors)
+    if all(t.shape[1] == longest for t in tensors):  # padding by nothing would copy them
+        return torch.cat(tensors)
     return torch.cat([functional.pad(t, (0, 0, 0, longest - t.shape[1])) for t in tensors])

@@ -250,7 +250,9 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
             self._cache.curvature = ref(curvature)
         return curvature
 
-    def forecast(self, recipe: Any, train: Examples, queries: int | None = None) -> Forecast | None:
+    def forecast(
+        self, recipe: Any, train: Examples, queries: int | None = None, shift: float | None = None
+    ) -> Forecast | None:
         """What fitting takes if the Hessian is factored; None if that is short or not known."""
         curvature = getattr(recipe, "curvature", "none")
         if queries is not None or self.refit is not None or not (curvature is None or isinstance(curvature, Hessian)):

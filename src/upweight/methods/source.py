@@ -263,7 +263,7 @@ class FittedSOURCE(LinearScores[SOURCE, Checkpointed]):
         """F_l(u_l) of every segment, in the order of the segments."""
         carried: Rows = measuring(self.model, tokens).measure_rows(queries)
         responses = []
-        for segment in reversed(self.segments):
+        for segment in counted(reversed(self.segments), len(self.segments)):
             response, carried = segment.passed(carried)
             responses.append(response)
         return responses[::-1]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from upweight.core.blocks import blocks
 from upweight.core.capability_checks import can
 from upweight.core.examples import Examples
-from upweight.core.forecast import counted
+from upweight.core.forecast import counted, expect_results
 from upweight.core.model import Parametric
 from upweight.core.stackable import Stack, Stackable
 from upweight.core.threads import limit_threads
@@ -121,7 +121,9 @@ def run_groups(
         seed = tasks[group * size].seed
         return f"training {first} (seed {seed})" if size == 1 else f"trainings {first} to {last}"
 
-    for position, results in counted(distribute(run_group, job, groups, name), len(groups)):
+    for done, (position, results) in enumerate(counted(distribute(run_group, job, groups, name), len(groups))):
+        if not done:  # all of them are held
+            expect_results(len(groups) * sum(getattr(result, "nbytes", 0) for result in results))
         yield from ((position * size + within, result) for within, result in enumerate(results))
 
 

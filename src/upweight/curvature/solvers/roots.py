@@ -89,6 +89,7 @@ class Roots:
             if where == slice(0, len(self)) and batch.floats * batch.count <= MAX_CACHED_NUMBERS:
                 self._cached = batch
             yield where, batch
+            del batch  # which may be most of the memory, before the next one is made
 
     def gram(self) -> Tensor:
         """ΦΦᵀ, (N, N) in the net's precision, by ghost products."""
@@ -98,6 +99,7 @@ class Roots:
             for rows, streamed in merge_batches(self.passes(columns.stop), streamed_numbers()):
                 out[rows, columns] = streamed.dot(held)
                 out[columns, rows] = out[rows, columns].T
+            del held
         return out
 
     def dot(self, rows: Rows) -> Array:
@@ -108,7 +110,9 @@ class Roots:
         for where, held in self.held_batches():
             for columns, streamed in merge_batches(rows.passes(ready=True), streamed_numbers()):
                 out[where, columns] = to_numpy(held.dot(streamed))
-        return out + self.share_products(rows)
+            del held
+        out += self.share_products(rows)
+        return out
 
     def share_products(self, rows: CapturedRows) -> Array | float:
         """The part of Φ rowsᵀ that comes from the regulariser's share of the rows."""

@@ -24,27 +24,35 @@ class ForecastNetwork(Measurable):
 
     network: Network
 
-    def forecast(self, recipe: Any, train: Examples, queries: int | None = None) -> Forecast | None:
-        """What fitting the recipe takes, or attributing this many queries; None if the work is small or not known."""
+    def forecast(
+        self, recipe: Any, train: Examples, queries: int | None = None, shift: float | None = None
+    ) -> Forecast | None:
+        """What fitting the recipe takes, or attributing this many queries; None if the work is small or not known.
+
+        The steps of an iterative solver depend on `shift`, which the fit adds to the diagonal; without it they are
+        those of the damping that the pilot's examples would have.
+        """
         if len(train) * self.network.size < SMALL_WORK or hasattr(recipe, "store"):
             return None
         described = recipe.described()
         is_pairwise = any(name in described for name in ("curvature", "layers", "modules"))
         if not is_pairwise or described.get("modules") is not None:
             return None
+        if Checkpointed in recipe.needs and hasattr(recipe, "curvature"):  # by steps or exponentials, not by solves
+            return None
         curvature = getattr(recipe, "curvature", Identity())
         if not isinstance(curvature, CurvatureRecipe | None):
             return None
         try:
-            return self._forecast(recipe, curvature, train, queries)
+            return self._forecast(recipe, curvature, train, queries, shift)
         except Exception as error:  # the work itself will raise it
             logger.debug("no forecast: %s", error)
             return None
 
     def _forecast(
-        self, recipe: Any, curvature: CurvatureRecipe | None, train: Examples, queries: int | None
+        self, recipe: Any, curvature: CurvatureRecipe | None, train: Examples, queries: int | None, shift: float | None
     ) -> Forecast | None:
-        from upweight.curvature.forecast import forecast_answer, forecast_fit
+        from upweight.curvature.forecast import forecast_answer, forecast_fit, forecast_pairs
         from upweight.curvature.pilot import Pilot
         from upweight.curvature.price import counted_flops
         from upweight.curvature.registry import first_choice
@@ -56,10 +64,10 @@ class ForecastNetwork(Measurable):
             answered = queries or (len(train) if recipe.solves_train else 0)
             if counted_flops(summed, curvature, answered, has_fit=queries is None) < SHORT_FLOPS:
                 return None
-        pilot = Pilot(summed)
+        pilot = Pilot(summed, shift=shift)
         if queries is None:
             fit = forecast_fit(pilot, curvature)
-            return fit + forecast_answer(pilot, curvature, len(train)) if recipe.solves_train else fit
+            return fit + forecast_pairs(pilot, curvature) if recipe.solves_train else fit
         answer = forecast_answer(pilot, curvature, queries)
         if Checkpointed in recipe.needs:
             times = len(self.checkpoints()) if isinstance(self, Checkpointed) else 1
