@@ -7,6 +7,8 @@ run is a process of its own. Processor seconds; memory is the peak beyond what t
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
 import os
 import resource
@@ -15,48 +17,79 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from benchmarks import nets
 from benchmarks.network_ours import RECIPES
+from benchmarks.picture_nets import pictures
 from benchmarks.results import HERE, Table, keep_table, verdict
-from benchmarks.truth import images, texts
+from benchmarks.small_nets import adult, incomes, recordings
+from benchmarks.truth import PICTURE_NETS, images, texts
 
 import upweight as uw
-from upweight.curvature.forecast import forecast_answer, forecast_fit
-from upweight.curvature.pilot import Pilot
-from upweight.curvature.registry import objective_of
+from upweight.core.announced_fit import shift_of
+from upweight.core.forecast import Forecast, announced
 from upweight.gradients.inspection import inspect
 from upweight.gradients.network import Network
+from upweight.models.pytorch import forecast_network
 
-TASKS = ("mnist", "mlp", "cnn", "gpt")
-EPOCHS = {"mnist": 5, "mlp": 5, "cnn": 3, "gpt": 3}
-LEFT_OUT = {("mlp", "Hessian"), ("cnn", "Hessian"), ("gpt", "Hessian"), ("gpt", "GaussNewton")}  # as in networks.py
-LIMIT = 240  # processor seconds of a run
+SIZES = {  # task → examples and queries, with which most curvatures take more than 10 s where they can
+    "mnist": (2000, 200),
+    "mlp": (8000, 100),
+    "cnn": (2000, 200),
+    "spoken": (2000, 100),
+    "lstm": (1000, 100),
+    "adult": (8000, 200),
+    "narrow": (500, 100),
+    "resnet": (400, 50),
+    "depthwise": (1000, 100),
+    "gpt": (512, 32),
+}
+TASKS = tuple(SIZES)
+EPOCHS = {"gpt": 3, "cnn": 3, "narrow": 4, "resnet": 4, "depthwise": 4}  # else 5
+LEFT_OUT = {
+    *((name, "Hessian") for name in ("mlp", "cnn", "lstm", "narrow", "resnet", "depthwise", "gpt")),
+    *((name, "GaussNewton") for name in ("resnet", "depthwise", "gpt")),  # as in networks.py: minutes to hours
+}
+LIMIT = 400  # processor seconds of a run
 CERTAIN = 10.0  # seconds: shorter work is not announced, so its forecast may be further off
 
 
 def task(name: str, data: Path, folder: Path) -> nets.Task:
-    kind = nets.KINDS[name]
-    arrays = images(data, kind) if name != "gpt" else texts(data, kind)[:4]
-    net, path = kind.make(), folder / f"{name}.pt"
+    train, queries = SIZES[name]
+    kind = replace(nets.KINDS[name], train=train, queries=queries)
+    arrays = _arrays(kind, data)
+    if name == "adult":  # more rows have more categories
+        kind = replace(kind, make=partial(adult, arrays[0].shape[1]))
+    net, path = kind.make(), folder / f"{name}.{train}.pt"
     if path.exists():
         net.load_state_dict(torch.load(path, weights_only=True))
     else:
         kind = replace(kind, batch=kind.batch or 100, lr=kind.lr or 0.1)
-        net = nets.train(kind, arrays[0], arrays[1], None, 0, epochs=EPOCHS[name])
+        net = nets.train(kind, arrays[0], arrays[1], None, 0, epochs=EPOCHS.get(name, 5))
         torch.save(net.state_dict(), path)
     return nets.Task(kind, *arrays, net.eval())
 
 
+def _arrays(kind: nets.Kind, data: Path) -> tuple[torch.Tensor, ...]:
+    if kind.name == "gpt":
+        return texts(data, kind)[:4]
+    if kind.name in PICTURE_NETS:
+        return pictures(data, kind.train, kind.queries)[:4]
+    load = {"spoken": recordings, "lstm": recordings, "adult": incomes}.get(kind.name)
+    return images(data, kind) if load is None else load(data, kind.train, kind.queries)
+
+
 def measure(name: str, recipe: str, data: Path, folder: Path) -> None:
-    """Print forecast and measured seconds, the pilot's seconds, and both sizes in MB."""
+    """Print forecast and measured seconds, the seconds of both pilots, both sizes in MB, and the forecast's parts."""
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, resource.RLIM_INFINITY))
+    forecast_network.SMALL_WORK = forecast_network.SHORT_FLOPS = 0  # so that short work has a forecast as well
     given = task(name, data, folder)
-    kind, curvature = given.kind, RECIPES[recipe]
+    kind, method = given.kind, uw.Influence(curvature=RECIPES[recipe])
     train = uw.Examples(given.x.numpy(), given.y.numpy())
     queries = uw.Examples(given.xq.numpy(), given.yq.numpy())
 
@@ -64,24 +97,43 @@ def measure(name: str, recipe: str, data: Path, folder: Path) -> None:
         objective = uw.Objective("mean", l2=kind.l2)
         return uw.TorchModel(given.net, lambda net, batch: kind.losses(net(batch.x), batch.y), objective=objective)
 
-    uw.Influence(curvature=curvature).fit(fresh(), train.take(range(24))).attribute(queries.take(range(4)))
-    model = fresh()
+    forecasts, model = [], fresh()
     assert isinstance(model.network, Network)
+    with announced("what is loaded on first use", None):  # inside of announced work nothing has a forecast of its own
+        few = train.take(range(24))
+        method.fit(fresh(), few).attribute(queries.take(range(4)))
+        fresh().forecast(method, few), fresh().forecast(method, few, 4, 1.0)
     inspect(model.network, "loss", train)  # which the fit needs as well
-    start = time.process_time()
-    summed = objective_of(model, train, curvature, 0.01)
-    trial = Pilot(summed, time.process_time)
-    parts = [forecast_fit(trial, curvature), forecast_answer(trial, curvature, len(queries))]
-    pilot = time.process_time() - start
-    before, start = resident(), time.process_time()
-    uw.Influence(curvature=curvature).fit(model, train).attribute(queries)  # the net was inspected by the pilot
-    seconds, peak = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    forecast = parts[0] + parts[1]
-    print(json.dumps([forecast.seconds, seconds, pilot, forecast.bytes / 1e6, (peak - before) / 1e6, forecast.parts]))
+    pilot, seconds, before = 0.0, 0.0, fresh_peak()
+    fitted, peak = None, 0
+    for count in (None, len(queries)):
+        start = time.process_time()
+        forecasts.append(model.forecast(method, train, count, shift_of(fitted)))
+        pilot, start = pilot + time.process_time() - start, time.process_time()
+        with announced("what is measured", None):
+            if fitted is None:
+                before = fresh_peak()
+                fitted = method.fit(model, train)
+            else:
+                fitted.attribute(queries)
+        seconds, peak = seconds + time.process_time() - start, peak_bytes()
+    parts = [forecast or Forecast() for forecast in forecasts]
+    whole = parts[0] + parts[1]
+    print(json.dumps([whole.seconds, seconds, pilot, whole.bytes / 1e6, (peak - before) / 1e6, whole.parts]))
 
 
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def fresh_peak() -> int:
+    """Bytes that this process holds after it has returned what is free; the peak is counted from here (Linux)."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak_bytes()
+
+
+def peak_bytes() -> int:
+    """The most bytes that this process held since `fresh_peak`."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
 
 
 def main() -> None:

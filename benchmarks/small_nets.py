@@ -30,8 +30,8 @@ class Recurrent(nn.Module):
         return self.head(self.layer(x.unflatten(1, (-1, BANDS)))[0][:, -1])
 
 
-def adult() -> nn.Module:
-    return nn.Sequential(nn.Linear(94, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 2))
+def adult(columns: int = 94) -> nn.Module:
+    return nn.Sequential(nn.Linear(columns, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 2))
 
 
 def recordings(data: Path, train: int, queries: int) -> tuple[Tensor, ...]:
