@@ -36,7 +36,7 @@ from upweight.curvature.hessian import DEFAULT_CG as HESSIAN_CG
 from upweight.curvature.kfac import FactoredLayer, factor_sums
 from upweight.curvature.linear_head import is_linear_head
 from upweight.curvature.pilot import Pilot
-from upweight.gradients.captured_rows import MAX_CACHED_NUMBERS
+from upweight.gradients.held_numbers import MAX_CACHED_NUMBERS
 
 COPIES_OF_PRODUCTS = 2  # of the inner products of all pairs: in a batch's matrix and in the whole one
 COPIES_OF_GRAM = 5  # of an empirical Fisher in float64, until it is factored

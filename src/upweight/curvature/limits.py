@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from upweight.gradients.captured_rows import MAX_HELD_NUMBERS
+from upweight.gradients.held_numbers import MAX_HELD_NUMBERS
 
 
 @dataclass(frozen=True, kw_only=True)

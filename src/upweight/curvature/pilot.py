@@ -31,7 +31,7 @@ from upweight.curvature.solvers.roots import Roots
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.capture import capture
 from upweight.gradients.captured_batch import CapturedBatch
-from upweight.gradients.captured_rows import held_numbers, streamed_numbers
+from upweight.gradients.held_numbers import held_numbers, streamed_numbers
 from upweight.gradients.inspection import inspect
 from upweight.gradients.outputs import NoOutputsError
 

@@ -14,32 +14,18 @@ from torch import Tensor
 from upweight.core.blocks import blocks as consecutive
 from upweight.core.examples import Examples
 from upweight.core.forecast import watched_slices
-from upweight.core.memory import numbers_within
 from upweight.core.rows import DenseRows, Rows
 from upweight.gradients.capture import Observer, backpropagate, capture
 from upweight.gradients.captured_batch import CapturedBatch, merge_batches
 from upweight.gradients.double_precision import doubled_if_possible
 from upweight.gradients.gradient_totals import collecting_totals
+from upweight.gradients.held_numbers import MAX_CACHED_NUMBERS, MAX_HELD_NUMBERS, held_numbers, streamed_numbers
 from upweight.gradients.inspection import MAX_BATCH_EXAMPLES, inspect
 from upweight.gradients.network import Network, Quantity
 from upweight.gradients.tensor_rows import NetworkRows, TensorRows, to_numpy
 
 Array = NDArray[np.float64]
 Normalisation = Literal["gradient", "layer"]
-# Captured numbers in memory, in float32:
-MAX_HELD_NUMBERS = 1 << 27  # of the side of a product that is held while the other streams past, 512 MB
-MAX_STREAMED_NUMBERS = 1 << 24  # of the other side at a time, 64 MB: the held side is read once for each of these
-MAX_CACHED_NUMBERS = 1 << 26  # of a whole set of rows that is cached, 256 MB
-
-
-def held_numbers(most: int) -> int:
-    """Captured numbers of the held side of a product."""
-    return numbers_within(most, 1 / 4)
-
-
-def streamed_numbers() -> int:
-    """Captured numbers of the other side at a time."""
-    return numbers_within(MAX_STREAMED_NUMBERS, 1 / 16)
 
 
 class CapturedSource(Protocol):

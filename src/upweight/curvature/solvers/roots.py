@@ -16,7 +16,8 @@ from upweight.curvature.operators import GaussNewtonOperator
 from upweight.curvature.solvers.algebra import to_matrix, to_numpy
 from upweight.gradients.capture import backpropagate
 from upweight.gradients.captured_batch import CapturedBatch, merge_batches
-from upweight.gradients.captured_rows import MAX_CACHED_NUMBERS, CapturedRows, held_numbers, streamed_numbers
+from upweight.gradients.captured_rows import CapturedRows
+from upweight.gradients.held_numbers import MAX_CACHED_NUMBERS, held_numbers, streamed_numbers
 from upweight.gradients.inspection import inspect
 from upweight.gradients.tensor_rows import TensorRows
 
