@@ -30,7 +30,7 @@ from benchmarks.small_nets import adult, incomes, recordings
 from benchmarks.truth import PICTURE_NETS, images, texts
 
 import upweight as uw
-from upweight.core.announced_fit import shift_of
+from upweight.core.announced_fit import curvature_of
 from upweight.core.forecast import Forecast, announced
 from upweight.gradients.inspection import inspect
 from upweight.gradients.network import Network
@@ -108,7 +108,7 @@ def measure(name: str, recipe: str, data: Path, folder: Path) -> None:
     fitted, peak = None, 0
     for count in (None, len(queries)):
         start, wall = time.process_time(), time.perf_counter()
-        forecasts.append(model.forecast(method, train, count, shift_of(fitted)) or Forecast())
+        forecasts.append(model.forecast(method, train, count, curvature_of(fitted)) or Forecast())
         taken = time.process_time() - start
         # A pilot's clock is that of the wall: on a busy machine, the same forecast in processor seconds is less.
         said += forecasts[-1].seconds * min(taken / max(time.perf_counter() - wall, 1e-9), 1.0)

@@ -123,7 +123,7 @@ def refitted(method: Any, count: int = 400, queries: int = 50) -> Callable[[Path
         x, y = load_digits(return_X_y=True)
         train, asked = uw.Examples(x[:count] / 16, y[:count]), uw.Examples(x[-queries:] / 16, y[-queries:])
         return whole(
-            method, uw.explainable(DecisionTreeClassifier(max_depth=8).fit(train.x, train.y), train), train, asked
+            method, uw.refittable(DecisionTreeClassifier(max_depth=8).fit(train.x, train.y), train), train, asked
         )
 
     return work

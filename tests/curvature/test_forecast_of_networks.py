@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from support.network_families import cnn, cross_entropy, digits, mlp  # noqa: E402
 from upweight.core import forecast  # noqa: E402
-from upweight.core.announced_fit import shift_of  # noqa: E402
+from upweight.core.announced_fit import curvature_of  # noqa: E402
 from upweight.curvature.forecast import forecast_answer, forecast_fit, forecast_pairs  # noqa: E402
 from upweight.curvature.pilot import Pilot  # noqa: E402
 from upweight.curvature.price import counted_flops  # noqa: E402
@@ -108,12 +108,25 @@ def test_steps_of_conjugate_gradients_are_counted_with_the_shift_of_the_fit(monk
     monkeypatch.setattr("upweight.curvature.pilot.FAST_SECONDS", np.inf)
     hessian, convex = uw.Hessian(solver=uw.CG(tolerance=1e-6)), model(lambda: torch.nn.Linear(64, 10))
     fitted = uw.Influence(curvature=hessian, damping=1e-3).fit(convex, TRAIN)
-    assert shift_of(fitted) == pytest.approx(1e-3 * 100)
+    curvature = curvature_of(fitted)
+    assert curvature.shift == pytest.approx(1e-3 * 100)
     summed = SummedObjective.of(convex.network, TRAIN, np.ones(100), 0.0)
-    large, counted = (Pilot(summed, shift=shift).steps(hessian.solver, 10**5) for shift in (1e4, shift_of(fitted)))
+    counted = Pilot(summed, fitted=curvature).steps(hessian.solver, 10**5)
+    larger = uw.Influence(curvature=hessian, damping=1e2).fit(convex, TRAIN).curvature
+    large = Pilot(summed, fitted=larger).steps(hessian.solver, 10**5)
     taken = fitted.curvature.solve(convex.loss_rows(TRAIN.take(range(2)))).steps
     assert large < 5 < taken / 2 <= counted <= taken + 1
-    assert Pilot(summed, shift=1.0).steps(hessian.solver, 1) is None  # more than a hundredth of one query
+    assert Pilot(summed, fitted=curvature).steps(hessian.solver, 1) is None  # more than a hundredth of one query
+
+
+def test_answers_are_priced_in_the_form_that_the_fit_took(monkeypatch):
+    net = model(lambda: torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10)))
+    summed = SummedObjective.of(net.network, TRAIN, np.ones(100), 0.0)
+    curvature = uw.Influence(curvature=uw.GaussNewton()).fit(net, TRAIN).curvature
+    pilot = Pilot(summed, fitted=curvature)
+    assert pilot.roots == len(curvature.inverse.roots) / 100 and pilot.form(uw.GaussNewton()) == "dual"
+    by_steps = uw.Influence(curvature=uw.GaussNewton(solver=uw.CG())).fit(net, TRAIN).curvature
+    assert Pilot(summed, fitted=by_steps).roots == np.inf
 
 
 def test_solving_for_the_training_set_is_of_each_example_with_itself(pilot):

@@ -36,11 +36,11 @@ def announced_queries(fitted: Any, queries: Examples, held: int = 0) -> Abstract
         return nullcontext()
     recipe, train = fitted.recipe, fitted.train
     results = Forecast({}, 8.0 * len(train) * min(held or len(queries), len(queries)))
-    forecast = fitted.model.forecast(recipe, train, len(queries), shift_of(fitted)) or results
+    forecast = fitted.model.forecast(recipe, train, len(queries), curvature_of(fitted)) or results
     return announced(f"{type(recipe).__name__}, {len(queries):,} queries", forecast)
 
 
-def shift_of(fitted: Any) -> float | None:
-    """What a fit adds to the diagonal of its summed curvature; None if it has none, or adds no single number."""
+def curvature_of(fitted: Any) -> Curvature | None:
+    """The curvature of a fit; None if it has none."""
     curvature = getattr(fitted, "curvature", None)
-    return curvature.shift if isinstance(curvature, Curvature) else None
+    return curvature if isinstance(curvature, Curvature) else None

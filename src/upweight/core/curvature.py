@@ -54,11 +54,6 @@ class NewtonSteps:
 class Curvature(ABC):
     """Second derivatives of the training objective (summed over examples) at the trained parameters."""
 
-    @property
-    def shift(self) -> float | None:
-        """What is added to the diagonal of the summed curvature; None if it is not one number."""
-        return None
-
     @abstractmethod
     def matvec(self, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
         """(H + λ) v for vectors of shape (k, parameters)."""

@@ -80,11 +80,11 @@ class Measurable(ABC):
         return None
 
     def forecast(
-        self, recipe: Any, train: Examples, queries: int | None = None, shift: float | None = None
+        self, recipe: Any, train: Examples, queries: int | None = None, fitted: Curvature | None = None
     ) -> Forecast | None:
         """Time and memory of fitting this method, or of attributing this many queries; None if that is not known.
 
-        `shift` is what the fit adds to the diagonal of its curvature, if it has one and that is known.
+        `fitted` is the curvature of the fit, if there is one: its shift and its form decide what answers take.
         """
         return None
 

@@ -46,6 +46,11 @@ class InvertedCurvature(Curvature):
         """ridge + damping, with what the solver added."""
         return float(self.inverse.shift)
 
+    @property
+    def rows(self) -> int:
+        """Rows of the dual form; 0 if the inverse has another form."""
+        return len(self.inverse.roots) if isinstance(self.inverse, DualForm) else 0
+
     def matvec(self, vectors: Array) -> Array:
         """(H + λ) v for vectors (k, parameters); λ includes what the solver added."""
         return self.inverse.matvec(vectors)

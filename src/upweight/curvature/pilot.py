@@ -11,6 +11,7 @@ from typing import Any, final
 import numpy as np
 import torch
 
+from upweight.core.curvature import Curvature
 from upweight.core.curvature_recipes import (
     CG,
     Arnoldi,
@@ -23,6 +24,7 @@ from upweight.core.curvature_recipes import (
 )
 from upweight.core.examples import Examples
 from upweight.curvature.damping import choose_damping
+from upweight.curvature.inverted import InvertedCurvature
 from upweight.curvature.linear_head import is_linear_head
 from upweight.curvature.operators import GaussNewtonOperator, HessianOperator, Operator
 from upweight.curvature.solvers.algebra import standard_normal, take_columns, to_blocks
@@ -58,9 +60,14 @@ class Pilot:
         self,
         summed: SummedObjective,
         clock: Callable[[], float] = time.perf_counter,
-        shift: float | None = None,  # on the diagonal of the fitted curvature; None chooses one from the pilot
+        fitted: Curvature | None = None,
     ) -> None:
-        self.summed, self.network, self.clock, self.shift = summed, summed.network, clock, shift
+        self.summed, self.network, self.clock = summed, summed.network, clock
+        # Of the fitted curvature; without one, a damping is chosen and rows are counted for the pilot's examples.
+        self.shift: float | None = None
+        self._rows: int | None = None
+        if isinstance(fitted, InvertedCurvature):
+            self.shift, self._rows = fitted.shift, fitted.rows
         n = len(summed.train)
         self.count = max(2, min(n, MAX_PILOT_EXAMPLES, int(PILOT_SHARE * n)))
         self.inspection = inspect(self.network, "loss", summed.train.take(np.arange(min(n, self.count))))
@@ -231,7 +238,12 @@ class Pilot:
 
     @cached_property
     def roots(self) -> float:
-        """Rows of the dual form for one example: a trained net is sure of most examples, and they have few."""
+        """Rows of the dual form for one example: a trained net is sure of most examples, and they have few.
+
+        Infinite where that form is impossible, or was not taken by the fit.
+        """
+        if self._rows is not None:
+            return self._rows / len(self.summed.train) or float("inf")
         if not isinstance(self.operator, GaussNewtonOperator):
             return float("inf")
         return len(Roots(self.operator, self.summed.limits.dual_trace)) / len(self.examples)

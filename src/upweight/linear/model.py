@@ -10,7 +10,7 @@ from weakref import ref
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.core.curvature import ExactCurvature
+from upweight.core.curvature import Curvature, ExactCurvature
 from upweight.core.curvature_recipes import Hessian
 from upweight.core.deprecation import RenamedAttribute, ReplacedBy, accept_old_fields
 from upweight.core.estimator_model import EstimatorModel
@@ -251,13 +251,13 @@ class LinearModel(Perturbable, Parametric, EstimatorModel):
         return curvature
 
     def forecast(
-        self, recipe: Any, train: Examples, queries: int | None = None, shift: float | None = None
+        self, recipe: Any, train: Examples, queries: int | None = None, fitted: Curvature | None = None
     ) -> Forecast | None:
         """What fitting takes if the Hessian is factored; None if that is short or not known."""
-        curvature = getattr(recipe, "curvature", "none")
-        if queries is not None or self.refit is not None or not (curvature is None or isinstance(curvature, Hessian)):
+        chosen = getattr(recipe, "curvature", "none")
+        if queries is not None or self.refit is not None or not (chosen is None or isinstance(chosen, Hessian)):
             return None
-        return forecast_fit(self.problem(train), curvature, getattr(recipe, "correction", None) is not None)
+        return forecast_fit(self.problem(train), chosen, getattr(recipe, "correction", None) is not None)
 
     def retrain(self, train: Examples, weights: Array, seed: int = 0) -> LinearModel:
         """The optimum under these weights, by Newton steps; `seed` changes nothing, because the objective is convex.

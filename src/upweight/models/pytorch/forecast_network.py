@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from upweight.core.checkpoints import Checkpointed
+from upweight.core.curvature import Curvature
 from upweight.core.curvature_recipes import CurvatureRecipe, Identity
 from upweight.core.examples import Examples
 from upweight.core.forecast import Forecast
@@ -25,12 +26,11 @@ class ForecastNetwork(Measurable):
     network: Network
 
     def forecast(
-        self, recipe: Any, train: Examples, queries: int | None = None, shift: float | None = None
+        self, recipe: Any, train: Examples, queries: int | None = None, fitted: Curvature | None = None
     ) -> Forecast | None:
         """What fitting the recipe takes, or attributing this many queries; None if the work is small or not known.
 
-        The steps of an iterative solver depend on `shift`, which the fit adds to the diagonal; without it they are
-        those of the damping that the pilot's examples would have.
+        What answers take depends on the fitted curvature: an iterative solver on its shift, the dual form on its rows.
         """
         if len(train) * self.network.size < SMALL_WORK or hasattr(recipe, "store"):
             return None
@@ -44,13 +44,18 @@ class ForecastNetwork(Measurable):
         if not isinstance(curvature, CurvatureRecipe | None):
             return None
         try:
-            return self._forecast(recipe, curvature, train, queries, shift)
+            return self._forecast(recipe, curvature, train, queries, fitted)
         except Exception as error:  # the work itself will raise it
             logger.debug("no forecast: %s", error)
             return None
 
     def _forecast(
-        self, recipe: Any, curvature: CurvatureRecipe | None, train: Examples, queries: int | None, shift: float | None
+        self,
+        recipe: Any,
+        curvature: CurvatureRecipe | None,
+        train: Examples,
+        queries: int | None,
+        fitted: Curvature | None,
     ) -> Forecast | None:
         from upweight.curvature.forecast import forecast_answer, forecast_fit, forecast_pairs
         from upweight.curvature.pilot import Pilot
@@ -64,7 +69,7 @@ class ForecastNetwork(Measurable):
             answered = queries or (len(train) if recipe.solves_train else 0)
             if counted_flops(summed, curvature, answered, has_fit=queries is None) < SHORT_FLOPS:
                 return None
-        pilot = Pilot(summed, shift=shift)
+        pilot = Pilot(summed, fitted=fitted)
         if queries is None:
             fit = forecast_fit(pilot, curvature)
             return fit + forecast_pairs(pilot, curvature) if recipe.solves_train else fit
