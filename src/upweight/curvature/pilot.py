@@ -240,13 +240,18 @@ class Pilot:
     def roots(self) -> float:
         """Rows of the dual form for one example: a trained net is sure of most examples, and they have few.
 
+        They are counted for many examples, at equal distances, as it takes the outputs alone: whether the dual form is
+        taken depends on them.
         Infinite where that form is impossible, or was not taken by the fit.
         """
         if self._rows is not None:
             return self._rows / len(self.summed.train) or float("inf")
         if not isinstance(self.operator, GaussNewtonOperator):
             return float("inf")
-        return len(Roots(self.operator, self.summed.limits.dual_trace)) / len(self.examples)
+        n = len(self.summed.train)
+        chosen = np.linspace(0, n - 1, min(n, MAX_PILOT_EXAMPLES)).astype(np.intp)
+        part = replace(self.summed, train=self.summed.train.take(chosen), weights=self.summed.weights[chosen])
+        return len(Roots(GaussNewtonOperator(part), self.summed.limits.dual_trace)) / len(chosen)
 
     @property
     def batch_bytes(self) -> float:
