@@ -170,3 +170,13 @@ def test_pairs_keep_one_scale_and_those_of_older_stores_are_read():
     np.testing.assert_allclose(matrix, block.matrix(), atol=0.02 * np.abs(block.matrix()).max())
     older = arrays | {"w/right/scale": np.full((4, 2), 2.0, np.float32)}
     np.testing.assert_allclose(decode_block("w", older, layout, "int8").matrix(), 2 * matrix)
+
+
+def test_no_factor_is_left_out_that_counts_by_eigenvalues_or_by_their_roots():
+    eigenvalues = np.arange(1, 41) ** -2.0, np.arange(1, 51) ** -2.0
+    product = np.outer(*eigenvalues)
+    values = 1 / (product + 1e-5)  # the directions of the largest eigenvalues have the smallest factors
+    flat = Factors(values, 1e-2, (eigenvalues[0] ** 0.5, eigenvalues[1] ** 0.5)).flat.astype(np.float64).reshape(40, 50)
+    assert np.count_nonzero(flat) < flat.size
+    for weights in (product, product**0.5):
+        assert np.linalg.norm(weights * (values - flat)) <= 1.001e-2 * np.linalg.norm(weights * values)

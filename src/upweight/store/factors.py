@@ -33,13 +33,19 @@ class Factors:
 
     @cached_property
     def flat(self) -> Floats:
-        """(p·q,); the smallest are 0 as far as the tolerance allows, so that products can leave them out."""
+        """(p·q,); the smallest are 0 as far as the tolerance allows, so that products can leave them out.
+
+        Those are left out that are small with the weights and with their squares: with the weights alone, which are
+        roots of eigenvalues, an inverse is small in the directions of the largest eigenvalues, where scores come from.
+        """
         flat = self.values.ravel().astype(np.float32)
         if self.is_dense:
-            squares = (self.weights[0][:, None] * self.values * self.weights[1]).ravel() ** 2
+            weights = np.outer(*self.weights)
+            norms = ((self.values * weights**power).ravel() ** 2 for power in (1, 2))
+            squares = np.max([norm / norm.sum() for norm in norms], axis=0)
             ascending = np.argsort(squares, kind="stable")
             summed = np.cumsum(squares[ascending])
-            flat[ascending[summed <= self.tolerance**2 * summed[-1]]] = 0.0
+            flat[ascending[summed <= self.tolerance**2]] = 0.0
         return flat
 
     @cached_property
