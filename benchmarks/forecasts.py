@@ -157,25 +157,29 @@ def main() -> None:
         "time and memory within a factor of two, for work of more than 10 s",
         ["task", "curvature", "forecast CPU s", "measured CPU s", "ratio", "pilot CPU s", "forecast MB", "peak MB", ""],
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])}
     for name in arguments.tasks:
         task(name, arguments.data, arguments.folder)
         for recipe in arguments.recipes:
             if (name, recipe) in LEFT_OUT:
                 continue
             own = ["--data", str(arguments.data), "--folder", str(arguments.folder), "--one", name, recipe]
-            run = subprocess.run(
-                [sys.executable, "-m", "benchmarks.forecasts", *own],
-                check=False,
-                env=environment,
-                cwd=HERE.parent,
-                capture_output=True,
-                text=True,
-            )
+            run = run_alone("benchmarks.forecasts", own)
             table.add(name, recipe, *cells(run))
             print(table.rows[-1], run.stdout.splitlines()[-1:], flush=True)
     if set(arguments.tasks) == set(TASKS) and set(arguments.recipes) == set(RECIPES):
         keep_table(table)
+
+
+def run_alone(module: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """What a process of one thread printed that ran this module with these arguments."""
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])},
+        cwd=HERE.parent,
+        capture_output=True,
+        text=True,
+    )
 
 
 def cells(run: subprocess.CompletedProcess[str]) -> list[Any]:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import re
 import resource
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,9 +22,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.forecasts import fresh_peak, peak_bytes, task
+from benchmarks.forecasts import fresh_peak, peak_bytes, run_alone, task
 from benchmarks.nets import KINDS, class_losses, images
-from benchmarks.results import HERE, Table, keep_table, verdict
+from benchmarks.results import Table, keep_table, verdict
 from sklearn.datasets import load_breast_cancer, load_digits, make_classification
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -245,17 +243,9 @@ def main() -> None:
         "time and memory of the lines within a factor of two of what the work took",
         ["work", "said s", "CPU s", "ratio", "said MB", "peak MB", "said after, CPU s", ""],
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])}
     for name in arguments.works:
         own = ["--data", str(arguments.data), "--folder", str(arguments.folder), "--one", name]
-        run = subprocess.run(
-            [sys.executable, "-m", "benchmarks.forecasts_said", *own],
-            check=False,
-            env=environment,
-            cwd=HERE.parent,
-            capture_output=True,
-            text=True,
-        )
+        run = run_alone("benchmarks.forecasts_said", own)
         table.add(name, *cells(run))
         print(table.rows[-1], *run.stdout.splitlines()[-1:], flush=True)
     if set(arguments.works) == set(WORKS):
