@@ -34,18 +34,23 @@ def test_products_are_those_of_the_rows_multiplied_out(query, row):
     np.testing.assert_allclose(out, 1 + query.matrix() @ row.matrix().T, rtol=1e-4, atol=1e-4)
 
 
-def test_products_leave_out_what_is_zero_in_all_queries_and_nothing_else():
-    query, row = pairs(3, 3, 40, 50), pairs(4, 2, 40, 50)
-    query.left[:, 0, :9], query.right[:, 1, 20:], query.left[:, 2] = 0, 0, 0
-    query.right[0, 0, :30], query.right[1:, 0, 49] = 0, 0
-    assert query.spans == [
-        (slice(9, 40), slice(0, 50)),
-        (slice(0, 40), slice(0, 20)),
-        (slice(0, 0), slice(0, 50)),
-    ]
-    out = np.zeros((3, 4), np.float32)
-    products(query, row, out)
-    np.testing.assert_allclose(out, query.matrix() @ row.matrix().T, rtol=1e-4, atol=1e-3)
+@pytest.mark.parametrize("rank", [1, 2])
+def test_products_leave_out_where_terms_are_zero_and_nothing_else(rank):
+    u, v = np.ones((3, 40), np.float32), RNG.normal(size=(3, 50)).astype(np.float32)
+    u[0, :9], v[1, 20:], u[2], u[1, 5] = 0, 0, 0, 0
+    factors = Factors((u.T @ v).astype(np.float64), 0.0, (np.ones(40), np.ones(50)))
+    vars(factors)["terms"] = u, v
+    block, row = pairs(3, rank, 40, 50), pairs(4, 2, 40, 50)
+    query = block.times(factors)
+    spans = [(slice(9, 40), slice(0, 50)), (slice(0, 40), slice(0, 20)), (slice(0, 0), slice(0, 50))]
+    assert isinstance(query, Pairs) and query.used == spans * rank
+    assert query.multiplications == rank * (31 + 50 + 40 + 20 + 50)
+    np.testing.assert_allclose(query.matrix(), block.matrix() * factors.flat, rtol=1e-4, atol=1e-4)
+    for kept in (query, query.take([2, 0]), times_sizes(query, np.full(40, 2.0), np.full(50, 0.5))):
+        assert kept.used == query.used
+        out = np.zeros((len(kept), 4), np.float32)
+        products(kept, row, out)
+        np.testing.assert_allclose(out, kept.matrix() @ row.matrix().T, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.float32])

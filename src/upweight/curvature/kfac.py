@@ -91,10 +91,7 @@ class FactoredLayer:
             return
         a = first.a
         for factors in directions:
-            joint = factors.s.transpose(1, 2) @ a
-            yield self.rotate(
-                joint if factors.bias is None else torch.cat([joint, factors.s.sum(1)[:, :, None]], dim=2)
-            )
+            yield self.rotate(joint_gradients(factors, a))
 
     def rotated_inputs_of(self, factors: LayerFactors) -> Tensor:
         """a Q_A; for a convolution of many channels without forming its patches."""
@@ -157,6 +154,15 @@ def _left_multiply(matrix: Tensor, joint: Tensor) -> Tensor:
 def with_ones(factors: LayerFactors) -> Tensor:
     """a (B, T, d_i), with a column of ones if the layer has a bias."""
     return factors.a if factors.bias is None else torch.cat([factors.a, torch.ones_like(factors.a[..., :1])], dim=-1)
+
+
+def joint_gradients(factors: LayerFactors, a: Tensor) -> Tensor:
+    """Σ_t s_t a_tᵀ of every example, (B, d_o, d_i), with the gradient of the bias as last column if there is one.
+
+    `a` is that of the factors, which a convolution forms anew whenever it is asked.
+    """
+    joint = factors.s.transpose(1, 2) @ a
+    return joint if factors.bias is None else torch.cat([joint, factors.s.sum(dim=1)[:, :, None]], dim=2)
 
 
 class FactorSums(NamedTuple):

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upweight.curvature.kfac import FactoredLayer, with_ones
+from upweight.curvature.kfac import FactoredLayer, joint_gradients, with_ones
 from upweight.curvature.unfactored_parameters import UnfactoredParameter
 from upweight.gradients.captured_batch import CapturedBatch, LayerFactors
 from upweight.gradients.gradient_terms import LookupTerm
@@ -209,13 +209,13 @@ class LayerCode(Code):
         """(B, left, right) in the directions of the code."""
         if factors is None:
             return self._truncated(self.layer.join({name: batch.materialise(name) for name in self.names}))
-        s, a = factors.s, with_ones(factors)
+        s, a = factors.s, factors.a
         left, right = (_multiplications(side) for side in self._sides)
         joined = s.shape[2] * a.shape[2]
         apart = s.shape[1] * (left + right + self.layout.left * self.layout.right)
         if apart < s.shape[1] * joined + s.shape[2] * right + self.layout.right * left:
-            return _along(s, self._sides[0]).transpose(1, 2) @ _along(a, self._sides[1])
-        return self._truncated(s.transpose(1, 2) @ a)
+            return _along(s, self._sides[0]).transpose(1, 2) @ _along(with_ones(factors), self._sides[1])
+        return self._truncated(joint_gradients(factors, a))
 
     def _truncated(self, joint: Tensor) -> Tensor:
         joint = _along(joint, self._sides[1])

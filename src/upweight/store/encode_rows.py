@@ -101,7 +101,8 @@ def exact_batch(batch: CapturedBatch, layouts: Mapping[str, Layout], precision: 
                     f"exact factors are kept of layers with one position, got {s.shape[1]} positions in {name!r} for "
                     "some examples; use LowRank() or Coordinates()"
                 )
-            block: RowBlock = Pairs(*(side.detach().float().cpu().numpy() for side in (s, a)))
+            left, right = (side.detach().float().cpu().numpy() for side in (s, a))
+            block: RowBlock = Pairs(left, right)
         else:
             block = Numbers(flatten_each(batch.materialise(name)).detach().float().cpu().numpy())
         arrays |= encode_block(name, block, precision, ids)

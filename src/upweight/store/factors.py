@@ -12,6 +12,7 @@ from upweight.store.separable_terms import separable_terms
 
 Floats = NDArray[np.float32]
 Array = NDArray[np.float64]
+Span = tuple[slice, slice]  # of left and right numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,3 +53,19 @@ class Factors:
     def terms(self) -> tuple[Floats, Floats]:
         """(u (r, p), v (r, q)) with factors ≈ Σ_j u_j v_jᵀ; some are 0 in part of the directions."""
         return separable_terms(self.values, self.tolerance, self.weights)
+
+    @cached_property
+    def spans(self) -> list[Span]:
+        """For each term the parts of its left and right numbers outside of which it is 0."""
+        return [(_span(left), _span(right)) for left, right in zip(*self.terms, strict=True)]
+
+    @property
+    def multiplications(self) -> int:
+        """Those of numbers in an inner product of rows by the terms."""
+        return sum(side.stop - side.start for span in self.spans for side in span)
+
+
+def _span(numbers: Floats) -> slice:
+    """From the first to the last number that is not 0."""
+    used = np.flatnonzero(numbers)
+    return slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0)

@@ -24,7 +24,8 @@ def leading_pairs(joint: Tensor, rank: int) -> Pairs:
     largest = matrices.abs().amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(matrices.dtype).tiny)
     short = _leading_vectors(matrices / largest, rank).transpose(1, 2)  # (B, rank, smaller side)
     long = short @ matrices
-    return Pairs(*map(as_floats, (short, long) if is_wide else (long, short)))
+    left, right = (short, long) if is_wide else (long, short)
+    return Pairs(as_floats(left), as_floats(right))
 
 
 def _leading_vectors(matrices: Tensor, rank: int) -> Tensor:
@@ -60,7 +61,8 @@ def padded_pairs(pairs: Pairs, rank: int) -> Pairs:
     missing = rank - pairs.rank
     if missing <= 0:
         return pairs
-    return Pairs(*(np.pad(side, ((0, 0), (0, missing), (0, 0))) for side in (pairs.left, pairs.right)))
+    left, right = (np.pad(side, ((0, 0), (0, missing), (0, 0))) for side in (pairs.left, pairs.right))
+    return Pairs(left, right)
 
 
 def leading_lookups(ids: Tensor, vectors: Tensor, table: int, count: int) -> Lookups:

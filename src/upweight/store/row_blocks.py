@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from upweight.store.factors import Factors
+from upweight.store.factors import Factors, Span
 
 Floats = NDArray[np.float32]
 Array = NDArray[np.float64]
-NUMBERS_AT_A_TIME = 1 << 21  # of rows that are turned into floats: 8 MB
+NUMBERS_AT_A_TIME = 1 << 19  # of rows that are turned into floats: 2 MB
 LEAST_ROWS = 64  # that are multiplied at once
 SHORTEST_GAP = 16  # numbers that are left out; for fewer a part of a row is not worth reading apart
 
@@ -55,11 +55,14 @@ class Pairs:
         left: (n, c, p).
         right: (n, c, q).
         scale: (n, c); None for ones.
+        spans: for each pair the parts of its left and right numbers outside of which all rows have zeros; None for all
+            of them.
     """
 
     left: NDArray[Any]
     right: NDArray[Any]
     scale: Floats | None = None
+    spans: Sequence[Span] | None = None
 
     def __len__(self) -> int:
         return len(self.left)
@@ -74,16 +77,16 @@ class Pairs:
         """Numbers of a row that is multiplied out."""
         return int(self.left.shape[2] * self.right.shape[2])
 
-    @cached_property
-    def spans(self) -> list[tuple[slice, slice]]:
-        """For each pair the parts of its left and right numbers outside of which all rows have zeros."""
-        left, right = (_spans(side) for side in (self.left, self.right))
-        return list(zip(left, right, strict=True))
+    @property
+    def used(self) -> Sequence[Span]:
+        """The spans, or those of all numbers."""
+        whole = slice(0, self.left.shape[2]), slice(0, self.right.shape[2])
+        return [whole] * self.rank if self.spans is None else self.spans
 
     @property
     def multiplications(self) -> int:
         """Those of numbers in an inner product with one pair."""
-        return sum(span.stop - span.start for spans in self.spans for span in spans)
+        return sum(side.stop - side.start for span in self.used for side in span)
 
     def matrix(self) -> Floats:
         """The rows multiplied out, (n, p·q)."""
@@ -95,19 +98,24 @@ class Pairs:
 
     def take(self, where: Any) -> Pairs:
         """The rows at these positions."""
-        return Pairs(self.left[where], self.right[where], None if self.scale is None else self.scale[where])
+        return replace(
+            self,
+            left=self.left[where],
+            right=self.right[where],
+            scale=None if self.scale is None else self.scale[where],
+        )
 
     def times(self, factors: Factors) -> Pairs | Numbers:
         """Every row times these factors, elementwise: as pairs, if few separable terms make up the factors."""
         terms = factors.terms
-        if self.rank * sum(np.count_nonzero(term) for term in terms) >= self.numbers:
+        if self.rank * factors.multiplications >= self.numbers:
             return Numbers(self.matrix() * factors.flat)
         left, right = (
             (side.astype(np.float32, copy=False)[:, :, None, :] * term).reshape(len(side), -1, side.shape[2])
             for side, term in zip((self.left, self.right), terms, strict=True)
         )
         scale = None if self.scale is None else np.repeat(self.scale, len(terms[0]), axis=1)
-        return Pairs(left, right, scale)
+        return Pairs(left, right, scale, factors.spans * self.rank)
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +172,7 @@ def times_sizes(block: RowBlock, left: Array, right: Array) -> RowBlock:
     if isinstance(block, Lookups):
         sizes = left.astype(np.float32)[block.ids][:, :, None] * right.astype(np.float32)
         return replace(block, values=block.values * sizes)
-    return Pairs(block.left * left.astype(np.float32), block.right * right.astype(np.float32), block.scale)
+    return replace(block, left=block.left * left.astype(np.float32), right=block.right * right.astype(np.float32))
 
 
 def products(queries: RowBlock, rows: RowBlock, out: Floats) -> None:
@@ -218,7 +226,7 @@ def _add_products_of_pairs(queries: Pairs, rows: Pairs, out: Floats) -> None:
     left, right = (_floats(side.reshape(-1, side.shape[2])) for side in (rows.left, rows.right))
     added = np.zeros((len(queries), len(left)), dtype=np.float32)
     by_left, by_right = np.empty_like(added), np.empty_like(added)
-    for of_left_pair, of_right_pair, (on_left, on_right) in zip(of_left, of_right, queries.spans, strict=True):
+    for of_left_pair, of_right_pair, (on_left, on_right) in zip(of_left, of_right, queries.used, strict=True):
         np.matmul(of_left_pair[:, on_left], left[:, on_left].T, out=by_left)
         np.matmul(of_right_pair[:, on_right], right[:, on_right].T, out=by_right)
         by_left *= by_right
@@ -256,12 +264,3 @@ def _used(numbers: Floats) -> list[slice]:
     ends = np.flatnonzero(np.diff(used) > SHORTEST_GAP)
     starts, stops = used[np.append(0, ends + 1)], used[np.append(ends, -1)] + 1
     return [slice(int(start), int(stop)) for start, stop in zip(starts, stops, strict=True)]
-
-
-def _spans(side: NDArray[Any]) -> list[slice]:
-    """For each pair of (n, c, k) the slice from the first to the last number that is not 0 in some row."""
-    spans = []
-    for pair in range(side.shape[1]):
-        used = np.flatnonzero(side[:, pair].any(axis=0))
-        spans.append(slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0))
-    return spans

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
-HALVINGS = 7  # of the longer side, at which it may be cut
-HEIGHT_HALVINGS = 4  # of the shorter side, beyond which a part may be left out
+HALVINGS = 8  # of the longer side, and of three quarters of it, at which it may be cut
+HEIGHT_HALVINGS = 5  # of the shorter side, likewise, beyond which a part may be left out
 COST_OF_A_TERM = 6  # products that adding up one more term takes the time of
 CHEAPEST = 1e-150  # price of a product that keeps all, as a share of the sum of squares
 STEPS = 40  # to the price at which the terms just keep to the tolerance
@@ -118,8 +118,8 @@ def _chosen(parts: Sequence[_Part], width: int, price: float) -> list[_Part]:
 def _parts(weighted: Array) -> Iterator[_Part]:
     """All parts that may be chosen, in ascending order of their ends."""
     height, width = weighted.shape
-    cuts = sorted({0, width, *(width >> halving for halving in range(1, HALVINGS + 1))})
-    heights = sorted({height, *(height >> halving for halving in range(1, HEIGHT_HALVINGS + 1))} - {0})
+    cuts = [0, *_places(width, HALVINGS)]
+    heights = _places(height, HEIGHT_HALVINGS)
     for stop in cuts[1:]:
         for start in cuts[: cuts.index(stop)]:
             for end in heights:
@@ -127,3 +127,8 @@ def _parts(weighted: Array) -> Iterator[_Part]:
                 gram = numbers @ numbers.T if end <= stop - start else numbers.T @ numbers
                 squares = np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0)
                 yield _Part(start, stop, end, squares, float((weighted[end:, start:stop] ** 2).sum()))
+
+
+def _places(size: int, halvings: int) -> list[int]:
+    """`size`, and what is left of it after every halving, and of three quarters; ascending, without 0."""
+    return sorted({part >> halving for part in (size, 3 * size >> 2) for halving in range(halvings)} - {0})
