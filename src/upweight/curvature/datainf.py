@@ -28,6 +28,7 @@ from upweight.curvature.summed_objective import SummedObjective
 from upweight.curvature.training_positions import training_positions
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.captured_rows import CapturedRows
+from upweight.gradients.held_numbers import MAX_CACHED_NUMBERS
 from upweight.gradients.matrices import flatten_each
 from upweight.gradients.tensor_rows import TensorRows
 
@@ -77,7 +78,7 @@ class FittedDataInf(Curvature):
     def _squares(self) -> Array:
         """‖gᵢ‖² of every layer, (layers, n)."""
         squares = np.empty((len(self.layers), len(self.summed.train)))
-        for where, batch in self.rows.held_batches():
+        for where, batch in self.rows.held_batches(MAX_CACHED_NUMBERS):  # more would not be kept
             self.floats = batch.floats
             for layer, names in enumerate(self.layers):
                 squares[layer, where] = batch.only(names).squares().double().cpu().numpy()

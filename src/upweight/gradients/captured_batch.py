@@ -224,21 +224,6 @@ class CapturedBatch:
         return replace(first, count=sum(counts), terms=terms)
 
 
-def merge_batches(passes: Iterator[tuple[slice, CapturedBatch]], limit: int) -> Iterator[tuple[slice, CapturedBatch]]:
-    """Join consecutive batches into fewer batches of at most `limit` numbers: (which rows, batch)."""
-    batches: list[CapturedBatch] = []
-    rows, numbers = slice(0, 0), 0
-    for where, batch in passes:
-        if batches and numbers + batch.floats * batch.count > limit:
-            yield rows, CapturedBatch.concatenate(batches)
-            batches, numbers = [], 0
-        rows = slice(rows.start if batches else where.start, where.stop)
-        batches.append(batch)
-        numbers += batch.floats * batch.count
-    if batches:
-        yield rows, CapturedBatch.concatenate(batches)
-
-
 def _joined(factors: list[Tensor]) -> Tensor:
     return factors[0] if len(factors) == 1 else torch.cat(factors, dim=1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from copy import copy
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,26 +16,18 @@ from upweight.core.examples import Examples
 from upweight.core.forecast import watched_slices
 from upweight.core.rows import DenseRows, Rows
 from upweight.gradients.capture import Observer, backpropagate, capture
-from upweight.gradients.captured_batch import CapturedBatch, merge_batches
+from upweight.gradients.captured_batch import CapturedBatch
+from upweight.gradients.captured_source import CapturedSource
 from upweight.gradients.double_precision import doubled_if_possible
 from upweight.gradients.gradient_totals import collecting_totals
 from upweight.gradients.held_numbers import MAX_CACHED_NUMBERS, MAX_HELD_NUMBERS, held_numbers, streamed_numbers
 from upweight.gradients.inspection import MAX_BATCH_EXAMPLES, inspect
+from upweight.gradients.merged_batches import merge_batches
 from upweight.gradients.network import Network, Quantity
 from upweight.gradients.tensor_rows import NetworkRows, TensorRows, to_numpy
 
 Array = NDArray[np.float64]
 Normalisation = Literal["gradient", "layer"]
-
-
-class CapturedSource(Protocol):
-    """Gradients of training losses that were captured before."""
-
-    def batches(self, positions: NDArray[np.intp], size: int | None = None) -> Iterator[tuple[slice, CapturedBatch]]:
-        """(which of the positions, their gradients without weights), at most `size` at a time and in their order."""
-
-    def covers(self, network: Network) -> bool:
-        """Whether they are gradients of all parameters of this network, or of a network that has these among others."""
 
 
 class CapturedRows(NetworkRows):
@@ -72,15 +64,13 @@ class CapturedRows(NetworkRows):
     ) -> None:
         self.network, self.examples, self.quantity, self.slopes = network, examples, quantity, slopes
         self.normalisation = normalisation
-        self.max_batch_examples, self.max_held_numbers = MAX_BATCH_EXAMPLES, MAX_HELD_NUMBERS
+        self.max_batch_examples, self.max_held_numbers, self._cache_limit = MAX_BATCH_EXAMPLES, MAX_HELD_NUMBERS, 0
         self.weights = np.ones(len(examples)) if weights is None else np.asarray(weights, dtype=np.float64)
-        wide = network.precision
-        self.share = None if share is None else {name: block.to(wide) for name, block in share.items()}
+        self.share = None if share is None else {name: block.to(network.precision) for name, block in share.items()}
         self._totals = collecting_totals(network, examples) if quantity == "loss" and slopes is None else None
         self._whole = examples  # of which these are a part
         self._positions = np.arange(len(examples))  # among the whole
         self._cache: CapturedBatch | None = None
-        self._cache_limit = 0
         self._source: CapturedSource | None = None
         self._observe: Observer | None = None
         self._stored_positions = self._positions
@@ -163,14 +153,18 @@ class CapturedRows(NetworkRows):
         rows._cache, rows._cache_limit = None, limit
         return rows
 
-    def held_batches(self) -> Iterator[tuple[slice, CapturedBatch]]:
-        """Batches of up to `max_held_numbers` for the side of a product that is held, prepared for many products."""
-        for where, batch in merge_batches(self.passes(ready=True), held_numbers(self.max_held_numbers)):
-            is_whole = where == slice(0, len(self))
-            if is_whole and batch.floats * batch.count <= held_numbers(self._cache_limit):
+    def held_batches(self, most: int | None = None) -> Iterator[tuple[slice, CapturedBatch]]:
+        """Batches of up to `most` numbers (`max_held_numbers`) for the side of a product that is held, prepared."""
+        limit = held_numbers(self.max_held_numbers if most is None else most)
+        for where, batch in merge_batches(self.passes(ready=True), limit, len(self)):
+            if where == slice(0, len(self)) and batch.floats * batch.count <= held_numbers(self._cache_limit):
                 self._cache = batch
             yield where, batch
             del batch  # before the next one is made
+
+    def streamed_batches(self, start: int = 0) -> Iterator[tuple[slice, CapturedBatch]]:
+        """Batches for the side of a product that streams past, prepared."""
+        return merge_batches(self.passes(start, ready=True), streamed_numbers(), len(self) - start)
 
     def dot(self, other: Rows) -> Array:
         """Inner products; of two captured sets by ghost products or materialised gradients, layer by layer."""
@@ -182,8 +176,9 @@ class CapturedRows(NetworkRows):
             return other.dot(self).T
         out = np.empty((len(self), len(other)))
         for columns, right in other.held_batches():
-            for rows, left in merge_batches(self.passes(ready=True), streamed_numbers()):
+            for rows, left in self.streamed_batches():
                 out[rows, columns] = to_numpy(left.dot(right))
+                del left
             del right
         return out if self.share is None is other.share else out + self._shares(other)
 
@@ -192,9 +187,10 @@ class CapturedRows(NetworkRows):
         out = np.empty((len(self), len(self)))
         for columns, right in self.held_batches():
             out[columns, columns] = to_numpy(right.gram())
-            for rows, left in merge_batches(self.passes(columns.stop, ready=True), streamed_numbers()):
+            for rows, left in self.streamed_batches(columns.stop):
                 out[rows, columns] = to_numpy(left.dot(right))
                 out[columns, rows] = out[rows, columns].T
+                del left
             del right
         return out if self.share is None else out + self._shares(self)
 
@@ -249,16 +245,18 @@ class CapturedRows(NetworkRows):
         slopes = None if self.slopes is None else self.slopes[positions]
         examples, weights = self.examples.take(positions), self.weights[positions]
         selection = CapturedRows(self.network, examples, self.quantity, weights, self.share, slopes, self.normalisation)
-        selection._totals, selection._positions = self._totals, self._positions[positions]
-        selection._whole = self._whole
+        selection._totals, selection._whole, selection._positions = (
+            self._totals,
+            self._whole,
+            self._positions[positions],
+        )
         selection._source, selection._stored_positions = self._source, self._stored_positions[positions]
         return selection
 
     def plain(self) -> CapturedRows:
         """The same rows without their shares of the regulariser."""
-        return CapturedRows(
-            self.network, self.examples, self.quantity, self.weights, None, self.slopes, self.normalisation
-        )
+        given = self.network, self.examples, self.quantity, self.weights
+        return CapturedRows(*given, slopes=self.slopes, normalisation=self.normalisation)
 
     def sums(self, membership: Array) -> DenseRows:
         """`membership @ dense()`."""

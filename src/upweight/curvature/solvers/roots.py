@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import final
 
 import numpy as np
@@ -14,14 +15,18 @@ from upweight.core.rows import Rows
 from upweight.core.saved_state import NOTHING_SAVED, SavedState
 from upweight.curvature.operators import GaussNewtonOperator
 from upweight.curvature.solvers.algebra import to_matrix, to_numpy
+from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.capture import backpropagate
-from upweight.gradients.captured_batch import CapturedBatch, merge_batches
+from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.captured_rows import CapturedRows
 from upweight.gradients.held_numbers import MAX_CACHED_NUMBERS, held_numbers, streamed_numbers
 from upweight.gradients.inspection import inspect
+from upweight.gradients.merged_batches import merge_batches
 from upweight.gradients.tensor_rows import TensorRows
 
 Array = NDArray[np.float64]
+COUNTED_EXAMPLES = 128, 512  # whose rows are counted to foresee those of all: more if there are nearly too many
+CLOSE_TO_LIMIT = 1.5  # times as many rows as the dual form may have, or a part of it
 MAX_BATCH_EXAMPLES = 512  # examples whose output Hessians are decomposed at a time
 
 
@@ -86,7 +91,9 @@ class Roots:
         if self._cached is not None:
             yield slice(0, len(self)), self._cached
             return
-        for where, batch in merge_batches(self.passes(), held_numbers(self.operator.summed.limits.held_numbers)):
+        for where, batch in merge_batches(
+            self.passes(), held_numbers(self.operator.summed.limits.held_numbers), len(self)
+        ):
             if where == slice(0, len(self)) and batch.floats * batch.count <= MAX_CACHED_NUMBERS:
                 self._cached = batch
             yield where, batch
@@ -97,9 +104,12 @@ class Roots:
         out = torch.empty(len(self), len(self), dtype=self.network.precision, device=self.network.device)
         for columns, held in self.held_batches():
             out[columns, columns] = held.gram()
-            for rows, streamed in merge_batches(self.passes(columns.stop), streamed_numbers()):
+            for rows, streamed in merge_batches(
+                self.passes(columns.stop), streamed_numbers(), len(self) - columns.stop
+            ):
                 out[rows, columns] = streamed.dot(held)
                 out[columns, rows] = out[rows, columns].T
+                del streamed
             del held
         return out
 
@@ -109,8 +119,9 @@ class Roots:
             return self._dot_vectors(TensorRows.of(self.network, rows).blocks)
         out = np.empty((len(self), len(rows)))
         for where, held in self.held_batches():
-            for columns, streamed in merge_batches(rows.passes(ready=True), streamed_numbers()):
+            for columns, streamed in rows.streamed_batches():
                 out[where, columns] = to_numpy(held.dot(streamed))
+                del streamed
             del held
         out += self.share_products(rows)
         return out
@@ -152,6 +163,18 @@ class Roots:
             values.append(to_numpy(eigen.eigenvalues))
             vectors.append(to_numpy(eigen.eigenvectors))
         return np.concatenate(values) * summed.weights[:, None], np.concatenate(vectors)
+
+
+def roots_of_an_example(summed: SummedObjective) -> float:
+    """About how many rows there are for one example, from the outputs of a few at equal distances."""
+    limits, n, rows = summed.limits, len(summed.train), 0.0
+    for most in COUNTED_EXAMPLES:
+        chosen = np.linspace(0, n - 1, min(n, most)).astype(np.intp)
+        part = replace(summed, train=summed.train.take(chosen), weights=summed.weights[chosen])
+        rows = len(Roots(GaussNewtonOperator(part), limits.dual_trace)) / len(chosen)
+        if not 1 / CLOSE_TO_LIMIT < rows * n / limits.dual_rows < CLOSE_TO_LIMIT:
+            break
+    return rows
 
 
 def _strongest(values: Array, copies: Array, share: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

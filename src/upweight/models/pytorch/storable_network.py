@@ -15,7 +15,8 @@ from upweight.core.examples import Examples
 from upweight.core.model import Differentiable
 from upweight.core.saved_state import SavedState
 from upweight.core.storable import Storable
-from upweight.gradients.captured_rows import CapturedRows, CapturedSource
+from upweight.gradients.captured_rows import CapturedRows
+from upweight.gradients.captured_source import CapturedSource
 from upweight.gradients.gradient_totals import collect_totals
 from upweight.gradients.network import Network
 
