@@ -1,5 +1,6 @@
 """The retraining engine: tasks of every kind, their files, and the outputs of retrained models."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from support.dying_worker import QUERIES
 from support.logistic_fit import logistic_fit
 from support.network_families import cross_entropy, mlp
 from upweight.core.model import Predictions
-from upweight.retraining.engine import run_tasks
+from upweight.retraining.engine import Arrays, run_tasks
 from upweight.retraining.retrained_outputs import RetrainedOutputs
 from upweight.retraining.retraining import ONE_BY_ONE
 from upweight.retraining.task import Task
@@ -87,3 +88,30 @@ def test_outputs_are_read_back_as_they_were(expected):
 def test_a_retrained_model_with_other_classes_is_refused():
     with pytest.raises(ValueError, match=r"models of the classes \('a', 'b'\), got \('a',\)"):
         RetrainedOutputs(("a", "b"))(ConstantModel(Predictions(("a",) * 3, ("a",))), QUERIES)
+
+
+def test_results_of_all_retrainings_are_in_memory_once():
+    model, train, queries = logistic_fit()[:3]
+    tasks = [Task(removed=np.array([i])) for i in range(40)]
+
+    def large(retrained, asked):
+        return np.repeat(retrained.measure(asked)[:1], 100_000)
+
+    tracemalloc.start()
+    results = run_tasks(ONE_BY_ONE, model, train, tasks, queries, large)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert results.nbytes == 40 * 800_000 and peak < 1.2 * results.nbytes
+    expected = run_tasks(ONE_BY_ONE, model, train, tasks, queries)
+    np.testing.assert_array_equal(results[:, 7], expected[:, 0])
+
+
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (2, 3, 2), (2, 2, 3)], ids=str)
+def test_results_of_other_shapes_are_refused_as_before(sizes):
+    arrays = Arrays(3)
+    results = [arrays.put(i, np.full(size, float(i))) for i, size in enumerate(sizes)]
+    if len(set(sizes)) == 1:
+        np.testing.assert_array_equal(arrays.joined(results), [[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])
+    else:
+        with pytest.raises(ValueError, match="same shape"):
+            arrays.joined(results)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,10 +63,11 @@ def run_tasks(
     job = Job(model, train, queries, size > 1, evaluate)
     cache = None if retraining.folder is None else ResultCache(retraining.folder, job)
     results: dict[int, Any] = {}
+    arrays = None if returns_models or any(task.queries is not None for task in tasks) else Arrays(len(tasks))
     for position, task in enumerate(tasks):
         cached = None if cache is None else cache.read(task)
         if cached is not None:
-            results[position] = cached
+            results[position] = cached if arrays is None else arrays.put(position, cached)
     remaining = [position for position in range(len(tasks)) if position not in results]
     _report_progress(retraining, len(results), len(tasks))
     distribute = _choose_distribution(retraining)
@@ -80,12 +81,36 @@ def run_tasks(
             position = remaining[index]
             if cache is not None:
                 cache.write(tasks[position], result)
-            results[position] = result
+            results[position] = result if arrays is None else arrays.put(position, result)
             if clock is not None:
                 clock.finished(result)
             _report_progress(retraining, len(results), len(tasks))
     in_order = [results[position] for position in range(len(tasks))]
-    return in_order if returns_models or any(task.queries is not None for task in tasks) else np.stack(in_order)
+    return in_order if arrays is None else arrays.joined(in_order)
+
+
+@final
+class Arrays:
+    """Results as rows of one array, which holds each of them once: they may be all parameters of many models."""
+
+    def __init__(self, count: int) -> None:
+        self._count, self._whole = count, np.empty(0)
+        self._are_equal = True  # in shape and type
+
+    def put(self, position: int, result: Any) -> Any:
+        """The result, in its place if it is an array like the first one."""
+        result = np.asarray(result)
+        if not len(self._whole):
+            self._whole = np.empty((self._count, *result.shape), dtype=result.dtype)
+        if result.shape != self._whole.shape[1:] or result.dtype != self._whole.dtype:
+            self._are_equal = False
+            return result
+        self._whole[position] = result
+        return self._whole[position]
+
+    def joined(self, results: Sequence[Any]) -> Array:
+        """All results, (tasks, …)."""
+        return self._whole if self._are_equal and len(self._whole) else np.stack(results)
 
 
 def try_tasks(

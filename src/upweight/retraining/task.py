@@ -121,8 +121,11 @@ def run_groups(
         seed = tasks[group * size].seed
         return f"training {first} (seed {seed})" if size == 1 else f"trainings {first} to {last}"
 
+    is_parameters = job.queries is None and isinstance(job.model, Parametric)
+    if is_parameters:  # all of them are held
+        expect_results(len(tasks) * np.asarray(job.model.trained_state).nbytes)
     for done, (position, results) in enumerate(counted(distribute(run_group, job, groups, name), len(groups))):
-        if not done:  # all of them are held
+        if not done and not is_parameters:
             expect_results(len(groups) * sum(getattr(result, "nbytes", 0) for result in results))
         yield from ((position * size + within, result) for within, result in enumerate(results))
 
