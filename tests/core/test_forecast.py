@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from upweight.core import forecast
+from upweight.core import forecast, resident_memory
 from upweight.core.blocks import blocks
 from upweight.core.forecast import Forecast, StepClock, announced, counted, expect_results, watched_slices
 from upweight.core.task_clock import TaskClock
@@ -177,9 +177,14 @@ def test_short_loops_say_nothing_and_those_outside_of_a_job_are_not_looked_at(cl
     assert capsys.readouterr().err == ""
 
 
+def memory_of(monkeypatch, held, peak):
+    monkeypatch.setattr(resident_memory, "resident_bytes", lambda: held[0])
+    monkeypatch.setattr(resident_memory, "peak_resident_bytes", lambda: peak[0])
+
+
 def test_memory_is_what_the_work_holds_and_what_its_results_will_take(clock, capsys, monkeypatch):
-    held = [5e6]
-    monkeypatch.setattr(forecast, "resident_bytes", lambda: held[0])
+    held, peak = [5e6], [900e6]  # more than all that follows: of what was done before
+    memory_of(monkeypatch, held, peak)
     with announced("fit", Forecast({}, 100e6)):
         expect_results(300e6)
         for _ in blocks(100, 1):
@@ -188,11 +193,40 @@ def test_memory_is_what_the_work_holds_and_what_its_results_will_take(clock, cap
     assert line.startswith("fit: about 100 s and 400.0 MB of memory") or line.startswith(
         "fit: about 2 min and 400.0 MB"
     )
-    monkeypatch.setattr(forecast, "resident_bytes", lambda: None)
+    held[0] = None
     with announced("fit", None):
         for _ in blocks(100, 1):
             clock[0] += 1.0
     assert "memory" not in capsys.readouterr().err.splitlines()[0]
+
+
+def test_memory_that_is_held_within_a_step_only_is_said_as_well(clock, capsys, monkeypatch):
+    held, peak = [5e6], [6e6]
+    memory_of(monkeypatch, held, peak)
+    with announced("fit", None):
+        for _ in blocks(100, 1):
+            clock[0], peak[0] = clock[0] + 1.0, 85e6
+    assert "and 80.0 MB of memory" in capsys.readouterr().err.splitlines()[0]
+
+
+def test_what_a_forecast_holds_already_is_not_counted_twice(clock, capsys, monkeypatch):
+    held, peak = [5e6], [5e6]
+    memory_of(monkeypatch, held, peak)
+    with announced("fit", Forecast({"passes": 5.0}, 100e6)):
+        for _ in blocks(100, 1):
+            clock[0], held[0] = clock[0] + 1.0, 95e6
+    assert "and 100.0 MB of memory" in capsys.readouterr().err.splitlines()[0]
+
+
+@pytest.mark.parametrize("shares", [(0.9, 0.1), (0.1, 0.9), (0.3, 0.3, 0.4)], ids=str)
+def test_loops_that_follow_each_other_in_a_step_do_not_each_pass_for_all_of_it(clock, capsys, shares):
+    with announced("Influence, self-influence", None):
+        for _ in blocks(120, 1):
+            for share in shares:
+                for _ in blocks(4, 1):
+                    clock[0] += 0.25 * share / 4
+    amount = re.findall(r"about (\d+) s", capsys.readouterr().err.splitlines()[0])[0]
+    assert 25 <= float(amount) <= 35
 
 
 def test_retrainings_inside_of_announced_work_say_nothing_of_their_own(clock, capsys):

@@ -38,6 +38,7 @@ class Attributor(ABC):
         unit: of its scores. A method of unit EFFECT may return RANK for some settings or models; its scores say so.
         needs: the capabilities that a model must have.
         solves_train: whether `fit` solves a system with the curvature for every training example.
+        normalises_gradients: whether gradients are divided by their norms, in double precision.
         answers_from_store: whether `fit(model, train, store=…)` is possible: all that it needs of the training set are
             `loss_rows` and `curvature`.
         variants: settings that the laws try in addition to the defaults: name → settings.
@@ -49,6 +50,7 @@ class Attributor(ABC):
     unit: ClassVar[Unit] = Unit.RANK
     needs: ClassVar[tuple[type, ...]] = (Measurable,)
     solves_train: ClassVar[bool] = False
+    normalises_gradients: ClassVar[bool] = False
     answers_from_store: ClassVar[bool] = False
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 

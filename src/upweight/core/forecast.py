@@ -7,23 +7,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TypeVar
-
-import numpy as np
+from typing import NamedTuple, TypeVar
 
 from upweight.core.amounts_in_words import bytes_in_words, in_words
 from upweight.core.announcements import announcements
-from upweight.core.resident_memory import resident_bytes
+from upweight.core.resident_memory import MemoryGrowth
 
 LONG_SECONDS = 10.0  # shorter work is not announced
 LEAST_LEFT = 3.0  # seconds of a loop that are worth a line
 HALF = 0.5  # share of a loop after which all of it takes at most twice as long as what is finished
 MEASURED = 0.1  # of the time of a first step: steps that follow for as long say how long a step takes
+LEAST_PARTS = 1.0  # seconds of parts of a first step that say how long it takes: parts of other loops may follow
 LOOK_SPACING = 0.05  # seconds between two looks at how far a job is
 LINE_SPACING = 1.5  # times the seconds that have passed, until the next line about work that continues
-
-LEAST_FLOPS = 1e10  # operations from which the time of a call is forecast
-PRODUCT_WIDTH = 512  # of the matrices whose product is timed
 
 T = TypeVar("T")
 
@@ -67,19 +63,29 @@ class Loop:
         self.done, self.total, self.start = 0, total, time.perf_counter()
 
 
+class FirstLook(NamedTuple):
+    """When a job first looked at its outermost loop: at a part of a step or at a step, and how far it was."""
+
+    outermost: Loop
+    is_part: bool
+    share: float
+    time: float
+
+
 class Job:
     """Running work: its name, its forecast, its loops, and when the next line is due.
 
     A job without a forecast of its own is forecast from its first steps: from the second one on, because the first may
-    load libraries. Loops are nested: a step of an inner loop is a part of a step of the outer one.
+    load libraries. Loops are nested: a step of an inner loop is a part of a step of the outer one. As several inner
+    loops may follow each other in one step, parts count until the outermost loop has finished a step.
     """
 
     def __init__(self, name: str, forecast: Forecast) -> None:
         self.name, self.forecast, self.start = name, forecast, time.perf_counter()
         self.next_line, self.next_look, self.is_announced = LONG_SECONDS, self.start + LOOK_SPACING, False
         self._whole = 0.0  # seconds that were announced
-        self._loops, self._resident = list[Loop](), resident_bytes()
-        self._first: tuple[Loop, float, float] | None = None  # outermost loop, share that is finished, time
+        self._loops, self._growth = list[Loop](), MemoryGrowth()
+        self._first: FirstLook | None = None
 
     def announce(self) -> None:
         """Say what the work will take, if that is long."""
@@ -97,20 +103,22 @@ class Job:
         """The loop ends."""
         self._loops.remove(loop)
 
-    def look(self) -> None:
+    def look(self, loop: Loop) -> None:
         """A step of a loop is finished: say what the work will take or how far it is, if that is due."""
-        now = time.perf_counter()
-        if now < self.next_look:
+        now, outermost = time.perf_counter(), self._loops[0]
+        is_part, first = loop is not outermost, self._first
+        is_first_step = not is_part and (first is None or first.is_part)
+        if (now < self.next_look and not is_first_step) or (is_part and outermost.done and not self.is_announced):
             return
-        self.next_look = now + LOOK_SPACING
-        outermost, share = self._loops[0], self._share()
-        if self._first is None or self._first[0] is not outermost:
-            self._first = outermost, share, now
-        _, share_then, then = self._first
+        self.next_look, share = now + LOOK_SPACING, self._share()
+        if first is None or first.outermost is not outermost or (first.is_part and not is_part):
+            self._first = first = FirstLook(outermost, is_part, share, now)
         elapsed = now - outermost.start
-        is_first = share <= share_then
-        if not is_first and is_pace(now - then, then - outermost.start):
-            left = (now - then) * (1 - share) / (share - share_then)
+        if is_part and not outermost.done and elapsed < max(LEAST_PARTS, self.forecast.seconds):
+            return
+        is_first = share <= first.share
+        if not is_first and is_pace(now - first.time, first.time - outermost.start):
+            left = (now - first.time) * (1 - share) / (share - first.share)
         elif is_first and (share >= HALF or elapsed >= LONG_SECONDS):
             left = elapsed * (1 - share) / share
         else:
@@ -156,10 +164,12 @@ class Job:
 
     def _memory(self, share: float) -> str:
         """The memory that the work takes, as a part of a sentence: what it holds now, and its results."""
-        if self._resident is None:
+        growth = self._growth.bytes
+        if growth is None:
             return ""
-        growth = max((resident_bytes() or 0) - self._resident, 0)
-        return f" and {bytes_in_words(growth + (1 - share) * self.forecast.bytes)} of memory"
+        expected = self.forecast.bytes
+        size = max(growth, expected) if self.forecast.parts else growth + (1 - share) * expected
+        return f" and {bytes_in_words(size)} of memory"
 
 
 def is_pace(following: float, first: float) -> bool:
@@ -200,23 +210,6 @@ def expect_results(count: float) -> None:
         job.forecast += Forecast({}, job.forecast.bytes + count)
 
 
-def expect_products(flops: float, held: float) -> None:
-    """The running job will take this many flops of matrix products, and hold this many bytes, in one call.
-
-    Such a call has no steps from which its time is seen: the rate of a small product is measured instead.
-    """
-    job = _job.get()
-    if job is None or job.is_announced or flops < LEAST_FLOPS:
-        return
-    matrix = np.ones((PRODUCT_WIDTH, PRODUCT_WIDTH))
-    _ = matrix @ matrix  # the first call starts threads
-    start = time.perf_counter()
-    _ = matrix @ matrix
-    seconds = flops * (time.perf_counter() - start) / (2 * PRODUCT_WIDTH**3)
-    job.forecast += Forecast({"matrix products": seconds}, held)
-    job.announce()
-
-
 def counted(steps: Iterable[T], total: int) -> Iterator[T]:
     """The same items, as `total` equal steps of the running job."""
     with equal_steps(total) as finished:
@@ -236,7 +229,7 @@ def equal_steps(total: int) -> Iterator[Callable[[], None]]:
 
     def finished() -> None:
         loop.done += 1
-        job.look()
+        job.look(loop)
 
     try:
         yield finished

@@ -47,7 +47,7 @@ class EigenRows(Rows):
         self._rotated_back: dict[str, Blocks] = {}
         self._sizes: Blocks = {}  # (k, 1, 1) by layer, factored out so that products of tiny numbers are not denormal
         for name, joint in joints.items():
-            size = joint.abs().amax(dim=(1, 2), keepdim=True)
+            size = torch.linalg.vector_norm(joint, float("inf"), dim=(1, 2), keepdim=True)
             self._sizes[name] = torch.where(size > 0, size, 1.0)
             joint.div_(self._sizes[name])
 

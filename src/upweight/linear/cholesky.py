@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve, lapack
 
 from upweight.core.blocks import blocks
-from upweight.core.forecast import expect_products
+from upweight.core.matrix_products import expect_products
 from upweight.linear.hessian_solver import HessianSolver
 from upweight.linear.problem import Problem
 

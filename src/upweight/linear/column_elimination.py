@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve
 
-from upweight.core.forecast import expect_products
+from upweight.core.matrix_products import expect_products
 from upweight.linear.cholesky import inverse_above
 from upweight.linear.row_pairs import row_pairs
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import cache
 
 import numpy as np
@@ -10,12 +9,13 @@ from scipy.linalg import cho_factor
 
 from upweight.core.curvature_recipes import Hessian
 from upweight.core.forecast import Forecast
+from upweight.core.matrix_products import least_seconds
 from upweight.linear.problem import Problem
 from upweight.linear.solver_choice import is_factored
 from upweight.linear.sparse_cholesky import is_eliminable
 
 SMALL_OPERATIONS = 2e10  # operations that take a second or two at most: no forecast
-PROBED = 768  # rows of the matrix that is factored to know the speed
+PROBED = 1280  # rows of the matrix that is factored to know the speed
 SPARSE_SLOWDOWN = 20.0  # of products of single numbers beside those of a matrix
 INVERSION = 2.0  # operations of inverting a factor, in factorisations
 
@@ -51,6 +51,4 @@ def _operations_per_second() -> float:
     matrix = np.full((PROBED, PROBED), 1.0, order="F")
     matrix[np.diag_indices(PROBED)] = 2.0 * PROBED
     cho_factor(matrix, lower=True, check_finite=False)  # the first call loads the library
-    start = time.perf_counter()
-    cho_factor(matrix, lower=True, check_finite=False)
-    return PROBED**3 / 3 / max(time.perf_counter() - start, 1e-6)
+    return PROBED**3 / 3 / least_seconds(lambda: cho_factor(matrix, lower=True, check_finite=False))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.linalg import lapack, solve_triangular
 
-from upweight.core.forecast import expect_products
+from upweight.core.matrix_products import expect_products
 
 Array = NDArray[np.float64]
 Kernel = Callable[[Any, Any], Array]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor
 
-from upweight.core.forecast import expect_products
+from upweight.core.matrix_products import expect_products
 from upweight.linear.problem import Problem
 
 Array = NDArray[np.float64]

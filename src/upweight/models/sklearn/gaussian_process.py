@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from upweight.core.forecast import expect_products
+from upweight.core.matrix_products import expect_products
 from upweight.linear.losses.squared import SquaredLoss
 from upweight.models.fitted_estimators import not_fitted
 from upweight.models.sklearn.closed_form_spec import FormSpec
