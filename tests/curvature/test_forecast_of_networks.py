@@ -14,7 +14,9 @@ torch = pytest.importorskip("torch")
 from support.network_families import cnn, cross_entropy, digits, mlp  # noqa: E402
 from upweight.core import forecast  # noqa: E402
 from upweight.core.announced_fit import curvature_of  # noqa: E402
-from upweight.curvature.forecast import forecast_answer, forecast_fit, forecast_pairs  # noqa: E402
+from upweight.curvature.forecast import _steps, forecast_answer, forecast_fit, forecast_pairs  # noqa: E402
+from upweight.curvature.gauss_newton import FittedGaussNewton  # noqa: E402
+from upweight.curvature.limits import Limits  # noqa: E402
 from upweight.curvature.pilot import Pilot  # noqa: E402
 from upweight.curvature.price import counted_flops  # noqa: E402
 from upweight.curvature.summed_objective import SummedObjective  # noqa: E402
@@ -119,6 +121,36 @@ def test_steps_of_conjugate_gradients_are_counted_with_the_shift_of_the_fit(monk
     assert Pilot(summed, fitted=curvature).steps(hessian.solver, 1) is None  # more than a hundredth of one query
 
 
+@pytest.mark.parametrize("damping", [1e-2, 1e-1, 10.0])
+def test_steps_with_a_sketch_are_foreseen_from_what_it_leaves(damping):
+    net = model(lambda: torch.nn.Sequential(torch.nn.Linear(64, 20), torch.nn.Tanh(), torch.nn.Linear(20, 10)))
+    recipe = uw.GaussNewton(solver=uw.CG(tolerance=1e-6, steps=400))
+    limits = Limits(sketch_rank=40)
+    summed = SummedObjective(net.network, TRAIN, np.ones(100), 0.0, damping * 100, limits=limits)
+    curvature = FittedGaussNewton(summed, recipe, "")
+    pilot = Pilot(summed, fitted=curvature)
+    foreseen, taken = _steps(pilot, recipe, 4), curvature.solve(net.loss_rows(QUERIES)).steps
+    assert taken / 2 <= foreseen <= 2 * taken + 2
+
+
+def test_what_a_fit_measured_is_not_measured_again_for_its_answers():
+    summed = SummedObjective.of(model().network, TRAIN, np.ones(100), 0.0)
+    first, calls = Pilot(summed), []
+    expected = forecast_answer(first, uw.Identity(), 4)
+    second = Pilot(summed, lambda: calls.append(0) or 0.0)
+    assert forecast_answer(second, uw.Identity(), 4) == expected and calls == []
+    assert Pilot(SummedObjective.of(model().network, TRAIN, np.ones(100), 0.0)).rates.keys() == {"count"}
+
+
+def test_gradients_that_are_divided_by_their_norms_take_the_memory_of_double_precision(monkeypatch):
+    monkeypatch.setattr("upweight.models.pytorch.forecast_network.SMALL_WORK", 0)
+    examples = uw.Examples(X[:100].astype("float32"), Y[:100])
+    single = uw.TorchModel(mlp(), cross_entropy)
+    cosines, products = single.forecast(uw.GradCos(), examples, 4), single.forecast(uw.GradDot(), examples, 4)
+    results = 8 * 4 * 100
+    assert cosines.bytes - results == pytest.approx(2 * (products.bytes - results))
+
+
 def test_answers_are_priced_in_the_form_that_the_fit_took(monkeypatch):
     net = model(lambda: torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10)))
     summed = SummedObjective.of(net.network, TRAIN, np.ones(100), 0.0)
@@ -156,7 +188,7 @@ def test_pairs_of_captured_gradients_are_timed_only_where_scores_are_of_pairs_an
     forecast_answer(small, uw.Identity(), 4)
     assert set(counts) == {128}
     small.inspection = replace(small.inspection, floats=1 << 20)
-    del small.pair
+    del small.rates["pair"]
     assert small.pair > 0 and set(counts) == {128, 4}
 
 

@@ -13,6 +13,7 @@ import torch
 
 from upweight.core.curvature import PAIR_BLOCK
 from upweight.core.curvature_recipes import (
+    CG,
     EKFAC,
     KFAC,
     Arnoldi,
@@ -35,15 +36,15 @@ from upweight.curvature.gauss_newton import DEFAULT_CG
 from upweight.curvature.hessian import DEFAULT_CG as HESSIAN_CG
 from upweight.curvature.kfac import FactoredLayer, factor_sums
 from upweight.curvature.linear_head import is_linear_head
-from upweight.curvature.pilot import Pilot
-from upweight.gradients.held_numbers import MAX_CACHED_NUMBERS
+from upweight.curvature.pilot import BYTES_WRITTEN, Pilot
+from upweight.gradients.held_numbers import MAX_CACHED_NUMBERS, held_numbers
 
 COPIES_OF_PRODUCTS = 2  # of the inner products of all pairs: in a batch's matrix and in the whole one
 COPIES_OF_GRAM = 5  # of an empirical Fisher in float64, until it is factored
 COPIES_OF_SOLUTIONS = 2  # of solutions for queries: right sides and solutions
 COPIES_OF_KERNEL = 4  # of the products of roots with training gradients, as they are computed and scaled
 BYTES_OF_A_KERNEL = 24.0  # of a product of a root with a training gradient: as it is computed, kept, and scaled
-PASSES_OVER_A_SOLUTION = 4  # of a training example: as it is materialised, rotated, divided and multiplied
+COPIES_OF_A_SKETCH = 3  # random vectors, their products, and the rotated ones
 COPIES_IN_CG = 11  # of the queries' vectors: right sides, solutions, residuals, directions, products, temporary ones
 CG_STEPS_PER_DIGIT = 3.3  # of the residual, in a preconditioned solve
 HESSIAN_STEPS_PER_DIGIT = 25.0  # in one without a preconditioner, if a pilot is too small to count them
@@ -62,15 +63,17 @@ def _fit(pilot: Pilot, recipe: CurvatureRecipe | None) -> Forecast:
             most = recipe.eigenvalue_examples if isinstance(recipe, EKFAC) else 0
             return _factored(pilot, min(n, (eigenvalue_count(pilot.summed) or n) if most is None else most))
         case Diagonal():
-            return Forecast({"squares": n * pilot.squares}, 4.0 * size)
+            return Forecast({"squares": n * pilot.squares}, float(pilot.number_bytes * size))
         case DataInf():
-            return Forecast({"norms": n * pilot.ready}, 4.0 * size)
+            return Forecast({"norms": n * pilot.ready}, pilot.held_bytes(n, held_numbers(MAX_CACHED_NUMBERS)))
         case EmpiricalFisher():
             steps = {
                 "gradients": n * pilot.held_passes(n) * pilot.ready,
                 "inner products": n**2 * (pilot.pair / 2 + COPIES_OF_GRAM * pilot.written),
             }
-            memory = max(16.0 * n**2, 8.0 * n**2 + COPIES_OF_PRODUCTS * 4.0 * n**2) + pilot.paired_bytes(n)
+            memory = max(16.0 * n**2, 8.0 * n**2 + COPIES_OF_PRODUCTS * pilot.number_bytes * n**2) + pilot.paired_bytes(
+                n
+            )
             return Forecast({**steps, "factorisation": n**3 / 3 / pilot.wide_flops}, memory)
         case Identity():
             return Forecast()
@@ -87,14 +90,14 @@ def forecast_answer(pilot: Pilot, recipe: CurvatureRecipe | None, queries: int) 
     pair = pilot.pair if kind in ("dual", "Identity") else pilot.vector_pair
     if kind == "CG":
         solve = _steps(pilot, recipe, queries) * n * queries * pilot.product(recipe)
-        memory += COPIES_IN_CG * 4.0 * queries * size
+        memory += COPIES_IN_CG * pilot.number_bytes * queries * size
     elif kind == "dual":
         rows = pilot.roots * n
         solve = (
             rows * ((queries + n) * pilot.pair + COPIES_OF_KERNEL * n * pilot.written)
             + 2 * rows**2 * queries / pilot.flops
         )
-        memory += 4.0 * rows**2 + BYTES_OF_A_KERNEL * rows * n + pilot.paired_bytes(int(rows))
+        memory += pilot.number_bytes * rows**2 + BYTES_OF_A_KERNEL * rows * n + pilot.paired_bytes(int(rows))
     elif kind == "direct":
         solve = 2 * size**2 * queries / pilot.flops
     elif kind == "Fisher":
@@ -105,11 +108,11 @@ def forecast_answer(pilot: Pilot, recipe: CurvatureRecipe | None, queries: int) 
     if kind == "Identity":
         memory += pilot.paired_bytes(queries)
     elif kind not in ("CG", "dual", "Fisher"):
-        memory += COPIES_OF_SOLUTIONS * 4.0 * queries * size
+        memory += COPIES_OF_SOLUTIONS * pilot.number_bytes * queries * size
     if kind not in ("Identity", "dual", "Fisher"):
         passes = 1.0
     steps = {"solving for queries": solve, "training gradients": passes * n * pilot.ready, "scores": n * queries * pair}
-    return Forecast(steps, memory + pilot.batch_bytes)
+    return Forecast(steps, memory + (pilot.graph_bytes if kind == "CG" else pilot.batch_bytes))
 
 
 def forecast_pairs(pilot: Pilot, recipe: CurvatureRecipe | None) -> Forecast:
@@ -117,19 +120,23 @@ def forecast_pairs(pilot: Pilot, recipe: CurvatureRecipe | None) -> Forecast:
     n, size = len(pilot.summed.train), pilot.network.size
     block = forecast_answer(pilot, recipe, min(PAIR_BLOCK, n))
     solve = block.parts["solving for queries"] * n / min(PAIR_BLOCK, n)
-    products = n * (PAIR_BLOCK * pilot.vector_pair + PASSES_OVER_A_SOLUTION * size * pilot.written)
+    new_memory = size * pilot.written * pilot.number_bytes / BYTES_WRITTEN  # of a solution; what follows is in place
+    products = n * (PAIR_BLOCK * pilot.vector_pair + new_memory)
     return Forecast({"solving for training examples": solve + 2 * n * pilot.ready + products}, block.bytes)
 
 
 def _data_inf_answer(pilot: Pilot, queries: int) -> Forecast:
     """The same for DataInf: by vectors of few queries, else by the products of all pairs of training gradients."""
-    n, size, floats = len(pilot.summed.train), pilot.network.size, pilot.batch.floats
+    n, size, floats = len(pilot.summed.train), pilot.network.size, int(pilot.floats)
     is_kept = n * floats <= min(MAX_CACHED_NUMBERS, pilot.summed.limits.held_numbers)
     layers = len({name.rpartition(".")[0] for name in pilot.network.names})
     dual = 8.0 * layers * queries * n
     if 2 * queries * size < n * floats:
         steps = {"solving for queries": 2 * n * queries * pilot.vector_pair, "scores": n * queries * pilot.vector_pair}
-        passes, memory = 3.0, COPIES_OF_SOLUTIONS * 4.0 * queries * size + pilot.paired_bytes(n if is_kept else 0)
+        passes, memory = (
+            3.0,
+            COPIES_OF_SOLUTIONS * pilot.number_bytes * queries * size + pilot.paired_bytes(n if is_kept else 0),
+        )
     else:
         weighted = 2 * layers * queries * n**2 / pilot.wide_flops
         products = n**2 * (pilot.pair + layers * COPIES_OF_PRODUCTS * pilot.written)
@@ -144,10 +151,9 @@ def _data_inf_answer(pilot: Pilot, queries: int) -> Forecast:
 def _factored(pilot: Pilot, refined_by: int) -> Forecast:
     """KFAC or EK-FAC: passes for the factors, eigenvectors, and passes over so many examples for second moments."""
     summed, n = pilot.summed, len(pilot.summed.train)
-    layers, _, _ = factor_sums(summed, (pilot.examples, summed.weights[: len(pilot.examples)]))
+    batch, layers = pilot.inspection.batch_size, dict[str, FactoredLayer]()
+    of_factors = pilot.per_example(lambda part: layers.update(factor_sums(summed, _weighted(pilot, part))[0]), batch)
     widths = [len(factor) for layer in layers.values() for factor in (layer.inputs, layer.slopes) if factor.ndim == 2]
-    batch = pilot.inspection.batch_size
-    of_factors = pilot.per_example(lambda part: factor_sums(summed, _weighted(pilot, part)), batch, is_warm=True)
     steps = {"factors": n * of_factors}
     steps["eigenvectors"] = _eigenvector_seconds(pilot, widths)
     if refined_by:
@@ -155,7 +161,7 @@ def _factored(pilot: Pilot, refined_by: int) -> Forecast:
             _pretend_eigenvectors(layer)
         moments = pilot.per_example(lambda part: second_moments(summed, layers, {}, _weighted(pilot, part)), batch)
         steps["second moments"] = refined_by * moments
-    return Forecast(steps, 4.0 * (4 * sum(width**2 for width in widths) + 2 * pilot.network.size))
+    return Forecast(steps, pilot.number_bytes * (4.0 * sum(width**2 for width in widths) + 2 * pilot.network.size))
 
 
 def _weighted(pilot: Pilot, part: Examples) -> tuple[Examples, Any]:
@@ -200,7 +206,7 @@ def _with_solver(pilot: Pilot, recipe: CurvatureRecipe | None) -> Forecast:
             "roots": pilot.held_passes(int(rows)) * rows * pilot.ready,
             "inner products": rows**2 * (pilot.pair / 2 + COPIES_OF_PRODUCTS * pilot.written),
         }
-        memory = COPIES_OF_PRODUCTS * 4.0 * rows**2 + pilot.paired_bytes(int(rows))
+        memory = COPIES_OF_PRODUCTS * pilot.number_bytes * rows**2 + pilot.paired_bytes(int(rows))
         return Forecast({**steps, "factorisation": rows**3 / 3 / pilot.flops}, memory)
     solver = None if recipe is None else getattr(recipe, "solver", None)
     rank = 0
@@ -214,7 +220,21 @@ def _with_solver(pilot: Pilot, recipe: CurvatureRecipe | None) -> Forecast:
             return _factored(pilot, n)
     sketch = n * rank * pilot.product(recipe) if rank else 0.0
     orthogonal = 8 * size * rank**2 / pilot.flops
-    return Forecast({"sketch": sketch, "orthogonalisation": orthogonal}, 12.0 * size * max(rank, 1))
+    graphs = max(pilot.graph_bytes - pilot.batch_bytes, 0.0)
+    held = COPIES_OF_A_SKETCH * pilot.number_bytes * size * max(rank, 1)
+    return Forecast({"sketch": sketch, "orthogonalisation": orthogonal}, held + graphs)
+
+
+def _preconditioned_steps(pilot: Pilot, cg: CG) -> float:
+    """Steps with a preconditioner: by the condition number κ that it leaves, else by experience.
+
+    With every step the error falls to (√κ − 1)/(√κ + 1) at most.
+    """
+    digits = -np.log10(cg.tolerance)
+    if pilot.condition is None:
+        return float(digits * CG_STEPS_PER_DIGIT)
+    root = np.sqrt(pilot.condition)
+    return float(max(1.0, digits / np.log10((root + 1) / max(root - 1, np.finfo(float).eps))))
 
 
 def _steps(pilot: Pilot, recipe: CurvatureRecipe | None, queries: int) -> float:
@@ -226,7 +246,7 @@ def _steps(pilot: Pilot, recipe: CurvatureRecipe | None, queries: int) -> float:
         return solver.depth * solver.repeats * min(1.0, solver.batch / n)
     if not isinstance(recipe, Hessian):
         cg = solver or DEFAULT_CG
-        return float(min(cg.steps, 1 - np.log10(cg.tolerance) * CG_STEPS_PER_DIGIT))
+        return 1 + min(cg.steps, _preconditioned_steps(pilot, cg))
     cg = solver or HESSIAN_CG
     counted = pilot.steps(cg, queries)
     if counted is not None:

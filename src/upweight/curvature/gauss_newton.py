@@ -136,7 +136,7 @@ def _preconditioned(operator: GaussNewtonOperator, recipe: CG, saved: SavedState
     limits = operator.summed.limits
     if min(limits.sketch_rank, operator.size) * operator.size <= limits.sketch_numbers:
         sketch = NystromSolver(operator, Nystrom(rank=limits.sketch_rank), saved)
-        return ConjugateGradients(operator, recipe, sketch.precondition, sketch.name, sketch.state)
+        return ConjugateGradients(operator, recipe, sketch.precondition, sketch.name, sketch.state, sketch.condition)
     factored = FittedEKFAC(operator.summed, saved=saved.part("fitted"))
     return ConjugateGradients(operator, recipe, lambda blocks: factored.inverse(dict(blocks)), "EK-FAC", factored.state)
 

@@ -14,6 +14,7 @@ from upweight.core.saved_state import SavedState
 from upweight.curvature.early_stopping import earlier_gradients
 from upweight.curvature.second_step import second_step
 from upweight.curvature.solvers.algebra import standard_normal, to_blocks
+from upweight.curvature.solvers.cg import ConjugateGradients
 from upweight.curvature.solvers.dual import DualForm
 from upweight.curvature.solvers.inverse import Inverse
 from upweight.curvature.summed_objective import SummedObjective
@@ -50,6 +51,12 @@ class InvertedCurvature(Curvature):
     def rows(self) -> int:
         """Rows of the dual form; 0 if the inverse has another form."""
         return len(self.inverse.roots) if isinstance(self.inverse, DualForm) else 0
+
+    @property
+    def condition(self) -> float | None:
+        """About the condition number that the preconditioner of conjugate gradients leaves; None if not known."""
+        solver = None if isinstance(self.inverse, DualForm) else self.inverse.solver
+        return solver.condition if isinstance(solver, ConjugateGradients) else None
 
     def matvec(self, vectors: Array) -> Array:
         """(H + λ) v for vectors (k, parameters); λ includes what the solver added."""

@@ -29,8 +29,9 @@ from upweight.curvature.linear_head import is_linear_head
 from upweight.curvature.operators import GaussNewtonOperator, HessianOperator, Operator
 from upweight.curvature.solvers.algebra import standard_normal, take_columns, to_blocks
 from upweight.curvature.solvers.cg import ConjugateGradients
-from upweight.curvature.solvers.roots import Roots
+from upweight.curvature.solvers.roots import roots_of_an_example
 from upweight.curvature.summed_objective import SummedObjective
+from upweight.curvature.timed_steps import least_seconds, measured, rates_of
 from upweight.gradients.capture import capture
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.held_numbers import held_numbers, streamed_numbers
@@ -40,7 +41,7 @@ from upweight.gradients.outputs import NoOutputsError
 PILOT_SHARE = 0.01  # of the examples
 MAX_PILOT_EXAMPLES = 512
 FAST_SECONDS = 0.01  # of a capture, below which the pilot takes more examples
-COPIES_OF_CAPTURED, BYTES_OF_A_NUMBER = 4, 4  # of captured numbers
+COPIES_OF_CAPTURED = 4  # of the captured numbers of a batch
 MAX_PAIRED_EXAMPLES = 128  # copies of the pilot's gradients in a product that is timed
 MAX_PAIRED_NUMBERS = 1 << 22  # captured numbers of these copies
 PRODUCT_WIDTH = 512  # of the matrices whose product is timed
@@ -48,8 +49,7 @@ COLUMNS = 8  # vectors that are multiplied with the curvature in a product that 
 SOLVED_COLUMNS = 2  # of conjugate gradients whose steps are counted
 PASSES_OF_A_COLUMN = 3  # a product of a single vector takes, beside one of many, whose graph is shared
 LEAST_SOLVED_EXAMPLES, MAX_SOLVED_EXAMPLES = 16, 512  # of these solves
-WRITTEN_NUMBERS = 1 << 20
-TIMED_SECONDS, MAX_CALLS = 0.02, 20  # of the repetitions of one step
+BYTES_WRITTEN, WRITTEN_NUMBERS = 8, 1 << 22  # 32 MB are new pages in every copy, whatever an allocator keeps
 
 
 @final
@@ -66,65 +66,58 @@ class Pilot:
         # Of the fitted curvature; without one, a damping is chosen and rows are counted for the pilot's examples.
         self.shift: float | None = None
         self._rows: int | None = None
+        self.condition: float | None = None  # that a preconditioner leaves
         if isinstance(fitted, InvertedCurvature):
-            self.shift, self._rows = fitted.shift, fitted.rows
+            self.shift, self._rows, self.condition = fitted.shift, fitted.rows, fitted.condition
         n = len(summed.train)
-        self.count = max(2, min(n, MAX_PILOT_EXAMPLES, int(PILOT_SHARE * n)))
-        self.inspection = inspect(self.network, "loss", summed.train.take(np.arange(min(n, self.count))))
-        self._products: dict[type[Operator], float] = {}
-        self._take_more()
+        self.rates, count = rates_of(self.network, summed.train), min(n, MAX_PILOT_EXAMPLES, int(PILOT_SHARE * n))
+        self.inspection = inspect(self.network, "loss", summed.train.take(np.arange(min(n, max(2, count)))))
+        self.count = int(self.rates.get("count", 0)) or self._more(max(2, count))
+        self.rates["count"] = self.count
         self.examples = summed.train.take(np.arange(min(n, self.count)))
 
-    def _take_more(self) -> None:
+    def _more(self, count: int) -> int:
         """More examples, as long as capturing them is fast: of few, most of the time is that of every batch."""
         most = min(len(self.summed.train), MAX_PILOT_EXAMPLES)
-        while self.count < most:
-            part = self.summed.train.take(np.arange(self.count))
+        while count < most:
+            part = self.summed.train.take(np.arange(count))
             start = self.clock()
             capture(self.network, "loss", part, self.inspection)
             if self.clock() - start > FAST_SECONDS:
-                return
-            self.count = min(4 * self.count, most)
+                break
+            count = min(4 * count, most)
+        return count
 
     def timed(self, work: Callable[[], Any], is_warm: bool = False) -> float:
-        """Seconds of a call: the least of a few, which other processes disturb least.
-
-        The first one, which may load and compile, counts if it `is_warm`.
-        """
-        seconds, first = list[float](), 0 if is_warm else 1
-        while len(seconds) <= first or (len(seconds) < MAX_CALLS and sum(seconds[first:]) < TIMED_SECONDS):
-            start = self.clock()
-            work()
-            if self.network.device.type == "cuda":
-                torch.cuda.synchronize(self.network.device)
-            seconds.append(self.clock() - start)
-        return min(seconds[first:])
+        """`least_seconds` of a call."""
+        return least_seconds(work, self.clock, self.network.device, is_warm)
 
     def per_example(self, work: Callable[[Examples], Any], batch: int, is_warm: bool = False) -> float:
         """Seconds of an example in batches of this size, from two small batches: an overhead, and a part that grows."""
         count = min(len(self.examples), batch)
-        large = self.timed(lambda: work(self.examples.take(np.arange(count))), is_warm)
-        if count < 4:
-            return large / count
-        small = self.timed(lambda: work(self.examples.take(np.arange(count // 4))), is_warm=True)
-        growth = max((large - small) / (count - count // 4), 0.25 * large / count)
+        few = count // 4 if count >= 4 else count
+        small = self.timed(lambda: work(self.examples.take(np.arange(few))), is_warm)
+        if few == count:
+            return small / count
+        large = self.timed(lambda: work(self.examples.take(np.arange(count))), is_warm=True)
+        growth = max((large - small) / (count - few), 0.25 * large / count)
         return growth + max(large - growth * count, 0.0) / max(batch, count)
 
-    @cached_property
+    @measured
     def capture(self) -> float:
         """Seconds of a forward and backward pass in which the gradient of an example is captured."""
         return self.per_example(
             lambda part: capture(self.network, "loss", part, self.inspection), self.inspection.batch_size
         )
 
-    @cached_property
+    @measured
     def ready(self) -> float:
         """The same, with the gradient prepared for many products."""
         return self.per_example(
             lambda part: capture(self.network, "loss", part, self.inspection).prepare(), self.inspection.batch_size
         )
 
-    @cached_property
+    @measured
     def squares(self) -> float:
         """Seconds of a captured gradient and its square, parameter by parameter."""
 
@@ -134,6 +127,11 @@ class Pilot:
                 batch.sum_of_squares(name)
 
         return self.per_example(square, self.inspection.batch_size)
+
+    @measured
+    def floats(self) -> float:
+        """Numbers of a captured gradient that is prepared for products."""
+        return self.batch.floats
 
     @cached_property
     def captured(self) -> CapturedBatch:
@@ -146,7 +144,7 @@ class Pilot:
         """`captured`, prepared for products."""
         return self.captured.prepare()
 
-    @cached_property
+    @measured
     def pair(self) -> float:
         """Seconds of the inner product of two captured gradients."""
         count = max(2, min(MAX_PAIRED_EXAMPLES, MAX_PAIRED_NUMBERS // self.inspection.floats))
@@ -158,21 +156,21 @@ class Pilot:
     @property
     def vector_pair(self) -> float:
         """Seconds of the inner product of a captured gradient with a vector of all parameters."""
-        return 2 * self.network.size / self.flops
+        return 2 * self.network.size / float(self.flops)
 
-    @cached_property
+    @measured
     def multiplications(self) -> float:
         """Multiplications in the forward pass of an example, at least one for each parameter."""
         layers = self.captured.layers()
         inside = sum(factors.s.shape[1] * factors.s.shape[2] * factors.a.shape[2] for factors in layers)
         return float(max(inside, self.network.size))
 
-    @cached_property
+    @measured
     def flops(self) -> float:
         """Floating-point operations per second in matrix products."""
         return self._flops(self.network.precision, self.network.device)
 
-    @cached_property
+    @measured
     def wide_flops(self) -> float:
         """The same in float64 on the processor, where matrices of examples × examples are factored."""
         return self._flops(torch.float64, torch.device("cpu"))
@@ -181,11 +179,11 @@ class Pilot:
         matrix = torch.ones(PRODUCT_WIDTH, PRODUCT_WIDTH, dtype=precision, device=device)
         return 2 * PRODUCT_WIDTH**3 / max(self.timed(lambda: matrix @ matrix), 1e-9)
 
-    @cached_property
+    @measured
     def written(self) -> float:
         """Seconds in which a float64 number is written to new memory."""
         numbers = np.ones(WRITTEN_NUMBERS)
-        return self.timed(numbers.copy) / WRITTEN_NUMBERS
+        return self.timed(numbers.copy, is_warm=True) / WRITTEN_NUMBERS
 
     @cached_property
     def operator(self) -> Operator:
@@ -208,15 +206,16 @@ class Pilot:
     def product(self, recipe: CurvatureRecipe | None) -> float:
         """Seconds of the product of a vector with the curvature of an example, in batches and among several vectors."""
         operator = self.hessian if isinstance(recipe, Hessian) else self.operator
-        if type(operator) not in self._products:
+        name = f"products of {type(operator).__name__}"
+        if name not in self.rates:
             vectors = to_blocks(self.network, standard_normal(self.network, COLUMNS, torch.Generator().manual_seed(0)))
 
             def multiply(part: Examples) -> None:
                 operator.subset(np.arange(len(part))).product(vectors)
 
             seconds = self.per_example(multiply, operator.batch_size)
-            self._products[type(operator)] = seconds / COLUMNS
-        return self._products[type(operator)]
+            self.rates[name] = seconds / COLUMNS
+        return self.rates[name]
 
     def steps(self, cg: CG, queries: int) -> float | None:
         """Steps of conjugate gradients with the Hessian of few examples; None if the pilot has too few for that.
@@ -248,27 +247,35 @@ class Pilot:
             return self._rows / len(self.summed.train) or float("inf")
         if not isinstance(self.operator, GaussNewtonOperator):
             return float("inf")
-        n = len(self.summed.train)
-        chosen = np.linspace(0, n - 1, min(n, MAX_PILOT_EXAMPLES)).astype(np.intp)
-        part = replace(self.summed, train=self.summed.train.take(chosen), weights=self.summed.weights[chosen])
-        return len(Roots(GaussNewtonOperator(part), self.summed.limits.dual_trace)) / len(chosen)
+        return roots_of_an_example(self.summed)
+
+    @property
+    def number_bytes(self) -> int:
+        """Bytes of a number of the net's precision."""
+        return self.network.precision.itemsize
 
     @property
     def batch_bytes(self) -> float:
         """Bytes of the gradients that are captured at a time, with a few copies of them."""
-        count = min(self.inspection.batch_size, len(self.summed.train))
-        return float(COPIES_OF_CAPTURED * BYTES_OF_A_NUMBER * count * self.inspection.floats)
+        return self._captured_bytes(self.inspection.batch_size)
+
+    @property
+    def graph_bytes(self) -> float:
+        """Bytes of the graphs of a batch of products with the curvature: of more examples, with as many copies."""
+        return self._captured_bytes(self.operator.batch_size)
+
+    def _captured_bytes(self, count: int) -> float:
+        examples = min(count, len(self.summed.train))
+        return float(COPIES_OF_CAPTURED * self.number_bytes * examples * self.inspection.floats)
 
     def paired_bytes(self, rows: int) -> float:
-        """Bytes of the sides of products of captured gradients: this many rows are held while all others stream past.
+        """Bytes of the sides of products of captured gradients: this many rows are held while all others stream by."""
+        return self.held_bytes(rows) + self.held_bytes(len(self.summed.train), streamed_numbers())
 
-        Batches are joined term by term, so that the largest term is there twice.
-        """
-        most = self.batch.floats * len(self.summed.train)
-        held = min(rows * self.batch.floats, held_numbers(self.summed.limits.held_numbers))
-        largest = max((term.floats for uses in self.batch.terms.values() for term in uses), default=0)
-        joined = 1 + largest / max(self.batch.floats, 1)
-        return BYTES_OF_A_NUMBER * joined * (held + min(most, streamed_numbers()))
+    def held_bytes(self, rows: int, most: int | None = None) -> float:
+        """Bytes of this many captured gradients, up to `most` numbers at a time; None for those that products hold."""
+        most = held_numbers(self.summed.limits.held_numbers) if most is None else most
+        return float(self.number_bytes * min(rows * self.floats, most))
 
     def held_passes(self, rows: int) -> float:
         """Passes over the streamed side of a product whose other side, held in memory, has this many rows."""

@@ -63,6 +63,7 @@ class ConjugateGradients(PreparedSolver):
         preconditioner: v ↦ P⁻¹ v with P ≈ A + shift up to a factor, symmetric and positive definite.
         preconditioned_by: the name of the preconditioner in diagnostics.
         state_of_preconditioner: its `state`; None if there is nothing to keep.
+        condition: about the condition number that the preconditioner leaves; None if it is not known.
     """
 
     def __init__(
@@ -72,11 +73,12 @@ class ConjugateGradients(PreparedSolver):
         preconditioner: Preconditioner | None = None,
         preconditioned_by: str = "",
         state_of_preconditioner: Callable[[], SavedState] | None = None,
+        condition: float | None = None,
     ) -> None:
         suffix = f" preconditioned by {preconditioned_by}" if preconditioned_by else ""
         super().__init__(operator, "conjugate gradients" + suffix)
         self.recipe, self.preconditioner = recipe, preconditioner
-        self._state_of_preconditioner = state_of_preconditioner
+        self._state_of_preconditioner, self.condition = state_of_preconditioner, condition
 
     def state(self) -> SavedState:
         """The state of the preconditioner."""

@@ -65,6 +65,15 @@ class NystromSolver(PreparedSolver):
         """Λ and U."""
         return SavedState({"values": as_array(self.values), "vectors": as_array(self.vectors)}, {"notes": self.notes})
 
+    @property
+    def condition(self) -> float:
+        """About the condition number that `precondition` leaves, (λ_r + ‖A − UΛUᵀ‖ + shift)/shift.
+
+        The expected error of a sketch of rank r is 3 λ_{r/2} and a part of the eigenvalues beyond, which are not known.
+        """
+        error = 3 * float(self.values[len(self.values) // 2])
+        return (float(self.values[-1]) + error + self.shift) / self.shift
+
     def solve(self, blocks: Blocks) -> Solution:
         """(U Λ Uᵀ + shift)⁻¹ b; the residual measures what the sketch missed."""
         x = self.inverse(blocks)

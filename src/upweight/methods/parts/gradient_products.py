@@ -41,6 +41,8 @@ class Cosines(Attributor):
             `Influence`); "last" is the last layer. None for all of it.
     """
 
+    normalises_gradients = True
+
     by: Literal["all", "layer"] = "all"
     modules: Modules | None = None
     layers = RenamedAttribute("modules")

@@ -12,6 +12,7 @@ from upweight.core.examples import Examples
 from upweight.core.forecast import Forecast
 from upweight.core.model import Measurable
 from upweight.core.weights import sample_weights
+from upweight.gradients.double_precision import doubled_if_possible
 from upweight.gradients.network import Network
 
 SMALL_WORK = 10**7  # examples × parameters below which a pilot is not worth its time
@@ -63,7 +64,8 @@ class ForecastNetwork(Measurable):
         from upweight.curvature.registry import first_choice
         from upweight.curvature.summed_objective import SummedObjective
 
-        summed = SummedObjective.of(self.network, train, sample_weights(train), 0.0)
+        network = doubled_if_possible(self.network, "loss", train) if recipe.normalises_gradients else self.network
+        summed = SummedObjective.of(network, train, sample_weights(train), 0.0)
         if Checkpointed not in recipe.needs:
             curvature = first_choice(summed, curvature)
             answered = queries or (len(train) if recipe.solves_train else 0)
