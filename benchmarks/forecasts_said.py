@@ -1,7 +1,8 @@
 """What long work says of itself beside what it took: the first line on standard error, for methods of every kind.
 
 `python -m benchmarks.forecasts_said --data DIR [--works TracIn …]`, with OMP_NUM_THREADS=1. Every work is a process of
-its own, in which the library's clock counts processor seconds. Memory is the peak beyond what the process held before.
+its own, in which the library's clock counts processor seconds. Memory is the most that a part of the work,
+such as the fit, holds beyond what the process held before.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 import torch
 from benchmarks.forecasts import fresh_peak, peak_bytes, run_alone, task
 from benchmarks.nets import KINDS, class_losses, images
-from benchmarks.results import Table, keep_table, verdict
+from benchmarks.results import Table, keep_table, replace_rows, verdict
 from sklearn.datasets import load_breast_cancer, load_digits, make_classification
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -200,12 +201,28 @@ def measure(name: str, data: Path, folder: Path) -> None:
     heard = Heard()
     logging.getLogger("upweight.forecast").addHandler(heard)
     work = WORKS[name](data, folder)
+    # Not the clock of pilots: that of the processor is too coarse for steps of a millisecond.
     forecast.time = task_clock.time = SimpleNamespace(perf_counter=time.process_time)  # type: ignore[assignment]
     heard.lines.clear()
-    before, start = fresh_peak(), time.process_time()
+    growths, start = growths_of_parts(), time.process_time()
     work()
-    seconds, peak = time.process_time() - start, (peak_bytes() - before) / 1e6
-    print(json.dumps([seconds, peak, [(at - start, line) for at, line in heard.lines]]))
+    seconds = time.process_time() - start
+    print(json.dumps([seconds, max(growths()) / 1e6, [(at - start, line) for at, line in heard.lines]]))
+
+
+def growths_of_parts() -> Callable[[], list[float]]:
+    """From now on, note how many bytes every part of the work adds at most: lines are about parts, such as a fit."""
+    starts, growths = [fresh_peak()], list[float]()
+    begin = forecast.Job.__init__
+
+    def noted(job: forecast.Job, name: str, expected: forecast.Forecast) -> None:
+        if forecast.running_job() is None:
+            growths.append(float(peak_bytes() - starts[-1]))
+            starts.append(fresh_peak())
+        begin(job, name, expected)
+
+    forecast.Job.__init__ = noted  # type: ignore[method-assign]
+    return lambda: [*growths, float(peak_bytes() - starts[-1])]
 
 
 def cells(run: subprocess.CompletedProcess[str]) -> list[Any]:
@@ -232,6 +249,7 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, default=Path(tempfile.gettempdir()) / "upweight-benchmarks" / "forecasts"
     )
+    parser.add_argument("--replace", action="store_true", help="put these rows into the table of earlier runs")
     parser.add_argument("--one", default=None)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
@@ -250,6 +268,8 @@ def main() -> None:
         print(table.rows[-1], *run.stdout.splitlines()[-1:], flush=True)
     if set(arguments.works) == set(WORKS):
         keep_table(table)
+    elif arguments.replace:
+        replace_rows(table, keys=1)
 
 
 if __name__ == "__main__":

@@ -114,6 +114,17 @@ def keep_table(table: Table, folder: Path = HERE) -> None:
     Section("stores", "Stores", command, tables, versions(["numpy", "torch", "safetensors", "upweight"])).keep(folder)
 
 
+def replace_rows(table: Table, keys: int, name: str = "stores") -> None:
+    """Put rows in place of those that have the same first `keys` cells in the kept table of this title."""
+    section = kept_section(name)
+    before = next((other for other in section.tables if other.title == table.title), None) if section else None
+    if before is None or before.columns != table.columns:
+        raise ValueError(f"expected a table {table.title!r} of earlier runs with the same columns; run all rows first")
+    new = {tuple(row[:keys]): row for row in table.rows}
+    rows = [new.pop(tuple(row[:keys]), row) for row in before.rows]
+    keep_table(Table(table.title, table.target, table.columns, [*rows, *new.values()], before.notes))
+
+
 HEAD = """# Results
 
 Written by `python -m benchmarks`; see README.md for how to run it and what is measured. Times are ratios within
