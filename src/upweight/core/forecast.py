@@ -17,6 +17,7 @@ LONG_SECONDS = 10.0  # shorter work is not announced
 LEAST_LEFT = 3.0  # seconds of a loop that are worth a line
 HALF = 0.5  # share of a loop after which all of it takes at most twice as long as what is finished
 MEASURED = 0.1  # of the time of a first step: steps that follow for as long say how long a step takes
+LEAST_PACE = 0.25  # seconds of these steps at least: single ones of a few milliseconds vary
 LEAST_PARTS = 1.0  # seconds of parts of a first step that say how long it takes: parts of other loops may follow
 LOOK_SPACING = 0.05  # seconds between two looks at how far a job is
 LINE_SPACING = 1.5  # times the seconds that have passed, until the next line about work that continues
@@ -178,7 +179,7 @@ def is_pace(following: float, first: float) -> bool:
     The first alone does not: it may load libraries, compile, and start processes. Where several processes work at once,
     their first steps end nearly together.
     """
-    return following >= max(LOOK_SPACING, MEASURED * first)
+    return following >= max(LEAST_PACE, MEASURED * first)
 
 
 _job: ContextVar[Job | None] = ContextVar("job", default=None)

@@ -37,6 +37,7 @@ from upweight.curvature.hessian import DEFAULT_CG as HESSIAN_CG
 from upweight.curvature.kfac import FactoredLayer, factor_sums
 from upweight.curvature.linear_head import is_linear_head
 from upweight.curvature.pilot import BYTES_WRITTEN, Pilot
+from upweight.curvature.solvers.dual import PROBED_ROWS
 from upweight.gradients.held_numbers import MAX_CACHED_NUMBERS, held_numbers
 
 COPIES_OF_PRODUCTS = 2  # of the inner products of all pairs: in a batch's matrix and in the whole one
@@ -93,10 +94,11 @@ def forecast_answer(pilot: Pilot, recipe: CurvatureRecipe | None, queries: int) 
         memory += COPIES_IN_CG * pilot.number_bytes * queries * size
     elif kind == "dual":
         rows = pilot.roots * n
-        solve = (
-            rows * ((queries + n) * pilot.pair + COPIES_OF_KERNEL * n * pilot.written)
-            + 2 * rows**2 * queries / pilot.flops
-        )
+        kernels = rows * ((queries + n) * pilot.pair + COPIES_OF_KERNEL * n * pilot.written)
+        compared = POLYNOMIAL_DEGREE * min(queries, COMPARED_QUERIES)
+        solve = kernels + 2 * rows**2 * (queries + compared) / pilot.flops
+        # The residual takes solutions of a few queries by one more pass over the roots, and a product with them.
+        solve += rows * pilot.ready + min(PROBED_ROWS, queries) * n * pilot.product(recipe)
         memory += pilot.number_bytes * rows**2 + BYTES_OF_A_KERNEL * rows * n + pilot.paired_bytes(int(rows))
     elif kind == "direct":
         solve = 2 * size**2 * queries / pilot.flops
