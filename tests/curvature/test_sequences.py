@@ -124,7 +124,7 @@ def objective(train: uw.Examples | None = None, **limits: int) -> SummedObjectiv
 
 def gauss_newton(summed: SummedObjective, seed: int = 0, batch_examples: int | None = None) -> np.ndarray:
     """The matrix summed from gradients along label directions."""
-    network, total = model().network, 0.0
+    network, total = summed.network, 0.0
     for _, captured in label_expectation.expected_gradients(summed, seed=seed, batch_examples=batch_examples):
         rows = network.join({name: captured.materialise(name) for name in network.names})
         total = total + rows.T @ rows
@@ -154,6 +154,24 @@ def test_the_draws_of_an_example_do_not_depend_on_the_order_or_the_batches() -> 
     in_batches = gauss_newton(objective(exact_outputs=1), batch_examples=2)
     np.testing.assert_allclose(in_batches, expected, atol=1e-12)
     assert np.abs(gauss_newton(objective(exact_outputs=1), seed=1) - expected).max() > 1e-3
+
+
+def test_a_batch_whose_blocks_are_too_large_together_is_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    perplexity = uw.TorchModel(Writer().double(), lambda net, batch: tokens(net(batch.x), batch.y).mean(1).exp())
+    train, of_one = examples(5), (LENGTH * SYMBOLS) ** 2
+    summed = SummedObjective(perplexity.network, train, train.weights, 0.0, 0.0, limits=Limits(exact_outputs=1))
+    expected = gauss_newton(summed)
+
+    def slices(numbers: int) -> list[slice]:
+        monkeypatch.setattr(label_expectation, "output_root", functools.partial(output_root, max_numbers=numbers))
+        return [batch.where for batch in label_expectation.direction_batches(summed)]
+
+    assert slices(5 * of_one) == [slice(0, 5)]
+    assert slices(2 * of_one + 1) == [slice(0, 2), slice(2, 4), slice(4, 5)]
+    np.testing.assert_allclose(gauss_newton(summed), expected, rtol=1e-9, atol=1e-12)
+    with pytest.raises(ValueError, match="EmpiricalFisher"):
+        slices(of_one - 1)
 
 
 @pytest.mark.parametrize("draws", [None, 400])

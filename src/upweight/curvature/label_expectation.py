@@ -21,7 +21,7 @@ from upweight.core.blocks import blocks
 from upweight.core.examples import Examples
 from upweight.core.forecast import watched_slices
 from upweight.curvature.content_keys import Keys, content_keys, random_signs
-from upweight.curvature.output_roots import MAX_BLOCK_NUMBERS, output_root
+from upweight.curvature.output_roots import MAX_BLOCK_NUMBERS, LargeBlocksError, output_root
 from upweight.curvature.summed_objective import SummedObjective
 from upweight.gradients.call_sites import UnassignableError
 from upweight.gradients.capture import backpropagate_all, widened
@@ -109,15 +109,24 @@ def direction_batches(
     if inspection.fallback:
         size = min(size, MAX_BATCH_ALONE if inspection.sliced is None else MAX_BATCH_MISSED)
     keys = None if expectation.draws is None else sample_keys(summed, examples)
-    for where in watched_slices(blocks(len(examples), size), "gradients for the curvature", len(examples)):
-        part = examples.take(np.arange(where.start, where.stop)), weights[where]
-        drawn = Drawn(expectation, seed, None if keys is None else keys[where])
-        try:
-            gradients, norms = _along_directions(summed, part, drawn, inspection)
-        except UnassignableError as error:
-            inspection = widened(network, "loss", inspection, error)
-            gradients, norms = _along_directions(summed, part, drawn, inspection)
-        yield DirectionBatch(where, gradients, norms)
+    for whole in watched_slices(blocks(len(examples), size), "gradients for the curvature", len(examples)):
+        waiting = [whole]
+        while waiting:
+            where = waiting.pop(0)
+            part = examples.take(np.arange(where.start, where.stop)), weights[where]
+            drawn = Drawn(expectation, seed, None if keys is None else keys[where])
+            try:
+                gradients, norms = _along_directions(summed, part, drawn, inspection)
+            except UnassignableError as error:
+                inspection = widened(network, "loss", inspection, error)
+                waiting.insert(0, where)
+            except LargeBlocksError as error:
+                if not error.fitting:
+                    raise
+                starts = range(where.start, where.stop, error.fitting)
+                waiting[:0] = [slice(start, min(start + error.fitting, where.stop)) for start in starts]
+            else:
+                yield DirectionBatch(where, gradients, norms)
 
 
 def sample_keys(summed: SummedObjective, examples: Examples) -> Keys:
@@ -292,16 +301,10 @@ def grouped_directions(hessians: Tensor, groups: int, keys: NDArray[np.uint64], 
 
 
 def _batch_size(summed: SummedObjective, floats: int, expectation: Expectation) -> int:
-    """Examples whose gradients along all directions memory holds, and whose blocks can be decomposed together."""
-    shape = summed.output_shape
-    directions = expectation.draws or prod(shape)
+    """Examples whose gradients along all directions memory holds."""
+    directions = expectation.draws or prod(summed.output_shape)
     numbers = batch_numbers(summed.network.net)
-    size = min(MAX_BATCH_EXAMPLES, max(1, numbers // max(1, floats * (1 + directions) // 2)))
-    if expectation.draws is None or expectation.grouped:
-        return size
-    joint = joint_axes(summed.network, summed.train)
-    fitting = MAX_BLOCK_NUMBERS // (prod(shape) * prod(shape[len(shape) - joint :]))
-    return min(size, fitting or size)
+    return min(MAX_BATCH_EXAMPLES, max(1, numbers // max(1, floats * (1 + directions) // 2)))
 
 
 def _draw_directions(out: Outputs, summed: SummedObjective, keys: Keys, draws: int, seed: int) -> list[Tensor]:

@@ -18,11 +18,23 @@ MAX_BLOCK_NUMBERS = 1 << 25  # numbers of the blocks that are decomposed at a ti
 Root = Callable[[Tensor], Tensor]
 
 
+class LargeBlocksError(ValueError):
+    """Blocks of the output Hessians of a batch that are too large to be decomposed together.
+
+    Attributes:
+        fitting: examples whose blocks can be; 0 if those of one cannot.
+    """
+
+    def __init__(self, message: str, fitting: int) -> None:
+        super().__init__(message)
+        self.fitting = fitting
+
+
 def output_root(out: Outputs, joint: int, max_numbers: int = MAX_BLOCK_NUMBERS) -> Root:
     """R on tensors of the outputs' shape, for blocks over the last `joint` axes.
 
     Raises:
-        ValueError: the blocks of the batch take more than `max_numbers` numbers.
+        LargeBlocksError: the blocks of the batch take more than `max_numbers` numbers.
     """
     root = _softmax_root(out) if joint == 1 else None
     return _decomposed_root(out, joint, max_numbers) if root is None else root
@@ -35,8 +47,8 @@ def _softmax_root(out: Outputs) -> Root | None:
     generator = torch.Generator().manual_seed(0)
 
     def compare() -> tuple[Tensor, Tensor, Tensor]:
-        """A random u, Λ u, and (diag(p) − p pᵀ) u."""
-        u = torch.randn(z.shape, generator=generator, dtype=torch.float64).to(z)
+        """A random u, the same for every example, Λ u, and (diag(p) − p pᵀ) u."""
+        u = torch.randn(z.shape[1:], generator=generator, dtype=torch.float64).to(z).expand_as(z)
         wide = u.double()
         return wide, product(u).detach().double(), p * (wide - (p * wide).sum(-1, keepdim=True))
 
@@ -61,10 +73,11 @@ def _decomposed_root(out: Outputs, joint: int, max_numbers: int) -> Root:
     b, outputs = len(out.values), out.values[0].numel()
     size = prod(out.values.shape[out.values.ndim - joint :])
     if b * outputs * size > max_numbers:
-        raise ValueError(
+        raise LargeBlocksError(
             f"expected blocks of the output Hessian of at most {max_numbers:,} numbers in a batch of {b}, got "
             f"{b * outputs * size:,}: the loss joins {size:,} of {outputs:,} outputs (tokens whose losses are not "
-            "simply added?); use EmpiricalFisher() or Identity()"
+            "simply added?); use EmpiricalFisher() or Identity()",
+            max_numbers // (outputs * size),
         )
     values, vectors = torch.linalg.eigh(out.hessian_blocks(joint).double())
     strength = values.clamp_min(0.0).sqrt()
