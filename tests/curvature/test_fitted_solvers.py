@@ -121,3 +121,21 @@ def test_large_nets_use_conjugate_gradients():
         curvature = fit(model, train, uw.GaussNewton(), 0.1, **limits)
         assert curvature.diagnostics["solver"] == f"conjugate gradients preconditioned by {name}"
         assert curvature.solve(model.measure_rows(examples(2, seed=9))).residual < 1e-3
+
+
+@pytest.mark.parametrize("solver", [None, CG(), uw.Nystrom(rank=5), uw.LiSSA(), Arnoldi(), Direct()], ids=repr)
+def test_a_curvature_of_zeros_leaves_the_damping(solver):
+    torch.manual_seed(0)
+    net, objective = torch.nn.Linear(4, 3).double(), uw.Objective("sum", l2=0.5)
+    cross_entropy = torch.nn.functional.cross_entropy
+    model = uw.TorchModel(
+        net,
+        lambda net, batch: 0.0 * cross_entropy(net(batch.x), batch.y, reduction="none"),
+        lambda net, batch: cross_entropy(net(batch.x), batch.y, reduction="none"),
+        objective=objective,
+    )
+    x, y = np.random.default_rng(0).normal(size=(20, 4)), np.arange(20) % 3
+    queries = model.measure_rows(uw.Examples(x[:2], y[:2]))
+    solved = model.curvature(uw.Examples(x, y), uw.GaussNewton(solver=solver), 0.7).solve(queries)
+    shift = 0.5 + 20 * 0.7
+    np.testing.assert_allclose(solved.rows.dense() * shift, queries.dense(), rtol=1e-6, atol=1e-12)

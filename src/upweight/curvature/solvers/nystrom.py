@@ -71,8 +71,13 @@ class NystromSolver(PreparedSolver):
 
         The expected error of a sketch of rank r is 3 λ_{r/2} and a part of the eigenvalues beyond, which are not known.
         """
-        error = 3 * float(self.values[len(self.values) // 2])
-        return (float(self.values[-1]) + error + self.shift) / self.shift
+        error = 3 * float(self.values[len(self.values) // 2]) if len(self.values) else 0.0
+        return (self._least + error + self.shift) / self.shift
+
+    @property
+    def _least(self) -> float:
+        """λ_r; 0 if the curvature is."""
+        return float(self.values[-1]) if len(self.values) else 0.0
 
     def solve(self, blocks: Blocks) -> Solution:
         """(U Λ Uᵀ + shift)⁻¹ b; the residual measures what the sketch missed."""
@@ -93,5 +98,5 @@ class NystromSolver(PreparedSolver):
         network = self.operator.network
         b = to_matrix(network, blocks)
         along = b @ self.vectors.T
-        change = (self.values[-1] + self.shift) / (self.values + self.shift) - 1
+        change = (self._least + self.shift) / (self.values + self.shift) - 1
         return to_blocks(network, b + (along * change.to(along)) @ self.vectors)
