@@ -133,9 +133,11 @@ def dattri(name: str) -> Way:
 
 PRODUCTS = uw.LoGra(directions=96, precision="int3")
 WAYS = {
+    "upweight, default": ours(None),
     "upweight, LoGra 96, int3": ours(PRODUCTS),
     "upweight, int8": ours(uw.Coordinates(precision="int8")),
     "upweight, int4": ours(uw.Coordinates()),
+    "upweight, default, linear layers": ours(None, linear=True),
     "upweight, LoGra 96, int3, linear layers": ours(PRODUCTS, linear=True),
     "upweight, int8, linear layers": ours(uw.Coordinates(precision="int8"), linear=True),
     "upweight, int4, linear layers": ours(uw.Coordinates(), linear=True),
@@ -144,6 +146,7 @@ WAYS = {
     "dattri-llm, factors": dattri("EKFACAttributor"),
 }
 KILLED = (
+    "upweight, default",
     "upweight, LoGra 96, int3",
     "upweight, int8",
     "upweight, int4",

@@ -48,8 +48,9 @@ COST_NOTES = [
     "Bytes: all files of a store, curvature included, shared among the training examples. Build: curvature and rows. "
     "Queries: the store is opened, the queries' gradients are computed, and all scores; the second of two in a "
     "process. Processor seconds of one thread, without imports, on a machine busy with other work.",
-    "upweight: Influence() (EK-FAC), of all parameters or of the 9 linear layers that the others keep. LoGra in 96 "
-    "of K-FAC's eigenvectors on either side, int3; int8, int4: rank 4 in 128 eigenvectors.",
+    "upweight: Influence() (EK-FAC), of all parameters or of the 9 linear layers that the others keep. By "
+    "default: rank 16 in all eigenvectors, int4. LoGra in 96 of K-FAC's eigenvectors on either side, int3; int8, int4: "
+    "rank 4 in 128 eigenvectors.",
     "bergson: `hessian` and `build`, asked by its Attributor. Not projected: their defaults, float32, with EK-FAC. "
     "Projected to 16: as its TrackStar by default (16 × 16 a layer, autocorrelation Hessian, unit norm), with the "
     "Hessian of the training set alone.",

@@ -44,6 +44,17 @@ def test_a_long_side_of_small_eigenvalues_takes_half_of_the_products(transposed)
     assert sum(np.count_nonzero(side) for side in terms) < 0.6 * whole * (48 + 1200)
 
 
+def test_terms_that_are_about_the_largest_eigenvalues_end_after_them():
+    sizes, noise = np.arange(1, 97) ** -1.5, np.random.default_rng(0).lognormal(0, 0.5, (96, 96))
+    eigenvalues = np.outer(sizes, sizes) * noise  # as EK-FAC has them: no products of two
+    factors, weights = 1 / (eigenvalues + 1e-4), (np.sqrt(sizes), np.sqrt(sizes))
+    singular = np.linalg.svd(weights[0][:, None] * factors * weights[1], compute_uv=False)
+    whole = next(rank for rank in range(97) if np.linalg.norm(singular[rank:]) <= 3e-2 * np.linalg.norm(singular))
+    terms = separable_terms(factors, 3e-2, weights)
+    assert left_out(factors, weights, terms) <= 3.01e-2
+    assert sum(np.count_nonzero(side) for side in terms) < 0.7 * whole * (96 + 96)
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     shape=st.tuples(st.integers(1, 70), st.integers(1, 70)),

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
-HALVINGS = 8  # of the longer side, and of three quarters of it, at which it may be cut
-HEIGHT_HALVINGS = 5  # of the shorter side, likewise, beyond which a part may be left out
+Counts = NDArray[np.intp]
+Terms = tuple[Array, Array]  # u (r, p) and v (r, q)
+HALVINGS = 8  # of the longer side, and of three quarters of it, at which it may be cut, and where terms may end
+SHORT_HALVINGS = 5  # of the shorter side
 COST_OF_A_TERM = 6  # products that adding up one more term takes the time of
 CHEAPEST = 1e-150  # price of a product that keeps all, as a share of the sum of squares
-STEPS = 40  # to the price at which the terms just keep to the tolerance
+STEPS = 25  # to the price at which the terms just keep to the tolerance
+TRIES, MARGIN = 5, 0.98  # at a tolerance that is lower by what the ends of terms add up to, and by a little more
+SMALLEST = 1e-300
 
 
 def separable_terms(factors: Array, tolerance: float, weights: tuple[Array, Array]) -> tuple[Floats, Floats]:
     """(u (r, p), v (r, q)) with factors ≈ Σ_j u_j v_jᵀ, with as few products as the tolerance allows.
 
-    The longer side is cut where that saves products, and the end of the shorter one is left out where it hardly
-    counts; the terms of a part are 0 outside it. An inverse hardly varies among the many directions of small
-    eigenvalues, so that one or two terms are enough for them.
+    The longer side is cut where that saves products, and every term ends on both sides where the rest of it hardly
+    counts; beyond its ends it is 0. An inverse hardly varies among the many directions of small eigenvalues, so that
+    one or two terms are enough for them.
 
     Args:
         factors: (p, q).
@@ -33,100 +38,137 @@ def separable_terms(factors: Array, tolerance: float, weights: tuple[Array, Arra
         right, left = separable_terms(factors.T, tolerance, weights[::-1])
         return left, right
     of_left, of_right = weights
-    weighted = of_left[:, None] * factors * of_right
-    lefts, rights = [], []
-    for part, rank in _cheapest(weighted, tolerance):
-        u, sizes, v = np.linalg.svd(part.of(weighted), full_matrices=False)
-        roots = np.sqrt(sizes[:rank])
-        lefts.append(np.zeros((rank, len(of_left))))
-        lefts[-1][:, : part.height] = (u[:, :rank] * roots / of_left[: part.height, None]).T
-        rights.append(np.zeros((rank, len(of_right))))
-        rights[-1][:, part.start : part.stop] = v[:rank] * roots[:, None] / of_right[part.start : part.stop]
-    return np.concatenate(lefts).astype(np.float32), np.concatenate(rights).astype(np.float32)
+    lefts, rights = _terms(of_left[:, None] * factors * of_right, tolerance)
+    return (lefts / of_left).astype(np.float32), (rights / of_right).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """Some columns of the weighted factors, down to some height, with the squares of its singular values.
+    """Some columns of the weighted factors, and the terms of their singular values, each with the best of its ends.
 
     Attributes:
+        weighted: all factors.
         start: of the columns.
         stop: of the columns.
-        height: first row that is left out.
-        squares: descending.
-        below: sum of squares of the rows that are left out.
+        ends: heights (h,) and widths (w,) at which a term may end.
     """
 
+    weighted: Array
     start: int
     stop: int
-    height: int
-    squares: Array
-    below: float
+    ends: tuple[Counts, Counts]
 
     @property
-    def cost(self) -> int:
-        """Products that a term takes."""
-        return self.height + self.stop - self.start + COST_OF_A_TERM
+    def numbers(self) -> Array:
+        """The columns."""
+        return self.weighted[:, self.start : self.stop]
 
-    def of(self, weighted: Array) -> Array:
-        """Its numbers."""
-        return weighted[: self.height, self.start : self.stop]
+    @cached_property
+    def total(self) -> float:
+        """Sum of squares."""
+        return float((self.numbers**2).sum())
 
-    def rank(self, price: float) -> int:
-        """How many terms are worth this price of a product."""
-        return int(np.count_nonzero(self.squares > price * self.cost))
+    @cached_property
+    def costs(self) -> Array:
+        """Products that a term takes, (h·w,)."""
+        heights, widths = self.ends
+        return np.asarray(heights[:, None] + widths + COST_OF_A_TERM).ravel()
 
-    def loss(self, price: float) -> float:
-        """What is left out, and the price of the terms that are not."""
-        return float(np.minimum(self.squares, price * self.cost).sum()) + self.below
+    @cached_property
+    def kept(self) -> Array:
+        """What a term keeps of the sum of squares, (terms, h·w)."""
+        numbers = self.numbers
+        is_wide = numbers.shape[0] <= numbers.shape[1]
+        matrix = numbers if is_wide else numbers.T
+        squares, vectors = np.linalg.eigh(matrix @ matrix.T)
+        vectors = vectors[:, ::-1].T
+        images = (vectors @ matrix) ** 2
+        sides = vectors**2, images / np.maximum(images.sum(axis=1, keepdims=True), SMALLEST)
+        left, right = sides if is_wide else sides[::-1]
+        shares = (np.cumsum(side, axis=1)[:, end - 1] for side, end in zip((left, right), self.ends, strict=True))
+        of_left, of_right = shares
+        sizes = np.maximum(squares[::-1], 0.0)[:, None, None]
+        return np.asarray(sizes * of_left[:, :, None] * of_right[:, None, :]).reshape(len(squares), -1)
 
-    def left_out(self, price: float) -> float:
-        """Sum of squares of what is left out."""
-        return float(self.squares[self.rank(price) :].sum()) + self.below
+    def chosen(self, price: float) -> tuple[Counts, float, float]:
+        """(ends of the terms that are worth this price of a product, −1 for others; what they keep; what is lost)."""
+        worth = self.kept - price * self.costs
+        ends = worth.argmax(axis=1)
+        of_terms = np.arange(len(ends))
+        is_worth = worth[of_terms, ends] > 0
+        kept = float(self.kept[of_terms, ends][is_worth].sum())
+        lost = self.total - float(worth[of_terms, ends][is_worth].sum())
+        return np.where(is_worth, ends, -1), kept, lost
+
+    def terms(self, ends: Counts) -> Iterator[tuple[Array, Array]]:
+        """u (p,) and v (q,) of each of these terms."""
+        left, sizes, right = np.linalg.svd(self.numbers, full_matrices=False)
+        heights, widths = self.ends
+        for term in np.flatnonzero(ends >= 0):
+            height, width = heights[ends[term] // len(widths)], widths[ends[term] % len(widths)]
+            u, v = np.zeros(self.weighted.shape[0]), np.zeros(self.weighted.shape[1])
+            u[:height] = left[:height, term] * np.sqrt(sizes[term])
+            v[self.start : self.start + width] = right[term, :width] * np.sqrt(sizes[term])
+            yield u, v
 
 
-def _cheapest(weighted: Array, tolerance: float) -> list[tuple[_Part, int]]:
-    """(part, how many of its terms), for the parts and terms that cost least within the tolerance.
+Choice = list[tuple[_Part, Counts]]
+
+
+def _terms(weighted: Array, tolerance: float) -> Terms:
+    """The terms that cost least within the tolerance, which is that of their error.
+
+    Terms of singular values are orthogonal, but what is beyond their ends is not: it may add up.
+    """
+    parts, total = list(_parts(weighted)), float((weighted**2).sum())
+    allowed = tolerance**2 * total
+    for tried in range(TRIES + 1):
+        choice = _cheapest(parts, weighted.shape[1], total, allowed if tried < TRIES else 0.0)
+        pairs = [pair for part, ends in choice for pair in part.terms(ends)]
+        terms = np.stack([u for u, _ in pairs]), np.stack([v for _, v in pairs])
+        error = float(((weighted - terms[0].T @ terms[1]) ** 2).sum())
+        if error <= tolerance**2 * total:
+            break
+        allowed *= MARGIN * tolerance**2 * total / error
+    return terms
+
+
+def _cheapest(parts: Sequence[_Part], width: int, total: float, allowed: float) -> Choice:
+    """The parts and terms that cost least and leave out no more than is allowed.
 
     For any price of a product the best parts follow one from the other; the price is found by bisection.
     """
-    parts = list(_parts(weighted))
-    total = float((weighted**2).sum())
     cheap, dear = total * CHEAPEST, total  # prices of a product that keep much, and little
-    chosen = _chosen(parts, weighted.shape[1], cheap)
+    choice, _ = _chosen(parts, width, cheap)
     for _ in range(STEPS):
         price = float(np.sqrt(cheap * dear))
-        candidate = _chosen(parts, weighted.shape[1], price)
-        if sum(part.left_out(price) for part in candidate) <= tolerance**2 * total:
-            cheap, chosen = price, candidate
+        candidate, kept = _chosen(parts, width, price)
+        if total - kept <= allowed:
+            cheap, choice = price, candidate
         else:
             dear = price
-    ranked = [(part, part.rank(cheap)) for part in chosen]
-    return [(part, rank) for part, rank in ranked if rank] or [(chosen[0], 1)]
+    return choice
 
 
-def _chosen(parts: Sequence[_Part], width: int, price: float) -> list[_Part]:
-    """The parts that cover all columns with the least loss at this price."""
-    best: dict[int, tuple[float, list[_Part]]] = {0: (0.0, [])}
+def _chosen(parts: Sequence[_Part], width: int, price: float) -> tuple[Choice, float]:
+    """The parts that cover all columns with the least loss at this price, and what they keep."""
+    best: dict[int, tuple[float, Choice, float]] = {0: (0.0, [], 0.0)}
     for part in parts:  # in ascending order of their ends
-        loss = best[part.start][0] + part.loss(price)
-        if part.stop not in best or loss < best[part.stop][0]:
-            best[part.stop] = loss, [*best[part.start][1], part]
-    return best[width][1]
+        ends, kept, lost = part.chosen(price)
+        before, choice, kept_before = best[part.start]
+        if part.stop not in best or before + lost < best[part.stop][0]:
+            best[part.stop] = before + lost, [*choice, (part, ends)], kept_before + kept
+    _, choice, kept = best[width]
+    return choice, kept
 
 
 def _parts(weighted: Array) -> Iterator[_Part]:
     """All parts that may be chosen, in ascending order of their ends."""
     height, width = weighted.shape
-    cuts = [0, *_places(width, HALVINGS)]
-    heights = _places(height, HEIGHT_HALVINGS)
+    heights, cuts = _places(height, SHORT_HALVINGS), [0, *_places(width, HALVINGS)]
     for stop in cuts[1:]:
         for start in cuts[: cuts.index(stop)]:
-            for end in heights:
-                numbers = weighted[:end, start:stop]
-                gram = numbers @ numbers.T if end <= stop - start else numbers.T @ numbers
-                squares = np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0)
-                yield _Part(start, stop, end, squares, float((weighted[end:, start:stop] ** 2).sum()))
+            yield _Part(weighted, start, stop, (np.array(heights), np.array(_places(stop - start, HALVINGS))))
 
 
 def _places(size: int, halvings: int) -> list[int]:
