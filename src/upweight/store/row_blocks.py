@@ -226,11 +226,13 @@ def _add_products_of_pairs(queries: Pairs, rows: Pairs, out: Floats) -> None:
     left, right = (_floats(side.reshape(-1, side.shape[2])) for side in (rows.left, rows.right))
     added = np.zeros((len(queries), len(left)), dtype=np.float32)
     by_left, by_right = np.empty_like(added), np.empty_like(added)
-    for of_left_pair, of_right_pair, (on_left, on_right) in zip(of_left, of_right, queries.used, strict=True):
-        np.matmul(of_left_pair[:, on_left], left[:, on_left].T, out=by_left)
-        np.matmul(of_right_pair[:, on_right], right[:, on_right].T, out=by_right)
-        by_left *= by_right
-        added += by_left
+    for pair, (on_left, on_right) in enumerate(queries.used):
+        product = by_left if pair else added
+        np.matmul(of_left[pair][:, on_left], left[:, on_left].T, out=product)
+        np.matmul(of_right[pair][:, on_right], right[:, on_right].T, out=by_right)
+        product *= by_right
+        if pair:
+            added += product
     if rows.scale is not None:
         added *= rows.scale.ravel()
     out += added if rows.rank == 1 else added.reshape(len(added), -1, rows.rank).sum(axis=2)
