@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
 Counts = NDArray[np.intp]
-Terms = tuple[Array, Array]  # u (r, p) and v (r, q)
+Terms = tuple[Array, Array]
 HALVINGS = 8  # of the longer side, and of three quarters of it, at which it may be cut, and where terms may end
 SHORT_HALVINGS = 5  # of the shorter side
+LARGE, LARGEST = 256, 1024  # shorter sides above which it is cut at quarters of quarters alone, and not at all
 COST_OF_A_TERM = 6  # products that adding up one more term takes the time of
 CHEAPEST = 1e-150  # price of a product that keeps all, as a share of the sum of squares
 STEPS = 25  # to the price at which the terms just keep to the tolerance
@@ -77,18 +78,29 @@ class _Part:
     @cached_property
     def kept(self) -> Array:
         """What a term keeps of the sum of squares, (terms, h·w)."""
+        left, right = self._singular_vectors()
+        sizes = (right**2).sum(axis=0)
+        sides = left**2, right**2 / np.maximum(sizes, SMALLEST)
+        of_left, of_right = (np.cumsum(side, axis=0)[end - 1] for side, end in zip(sides, self.ends, strict=True))
+        return np.asarray(sizes[:, None, None] * of_left.T[:, :, None] * of_right.T[:, None, :]).reshape(len(sizes), -1)
+
+    def _singular_vectors(self) -> Terms:
+        """Left ones (p, t), of length 1, and the products of the numbers with them (w, t); the largest comes first."""
         numbers = self.numbers
-        is_wide = numbers.shape[0] <= numbers.shape[1]
-        matrix = numbers if is_wide else numbers.T
-        squares, vectors = np.linalg.eigh(matrix @ matrix.T)
-        vectors = vectors[:, ::-1].T
-        images = (vectors @ matrix) ** 2
-        sides = vectors**2, images / np.maximum(images.sum(axis=1, keepdims=True), SMALLEST)
-        left, right = sides if is_wide else sides[::-1]
-        shares = (np.cumsum(side, axis=1)[:, end - 1] for side, end in zip((left, right), self.ends, strict=True))
-        of_left, of_right = shares
-        sizes = np.maximum(squares[::-1], 0.0)[:, None, None]
-        return np.asarray(sizes * of_left[:, :, None] * of_right[:, None, :]).reshape(len(squares), -1)
+        if numbers.shape[0] <= numbers.shape[1]:
+            left = np.linalg.eigh(numbers @ numbers.T)[1][:, ::-1]
+            return left, numbers.T @ left
+        right = np.linalg.eigh(numbers.T @ numbers)[1][:, ::-1]
+        images = numbers @ right
+        sizes = np.sqrt((images**2).sum(axis=0))
+        return images / np.maximum(sizes, SMALLEST), right * sizes
+
+    @cached_property
+    def _rooted(self) -> Terms:
+        """Singular vectors, each with the root of its singular value."""
+        left, right = self._singular_vectors()
+        roots = np.maximum((right**2).sum(axis=0), SMALLEST) ** 0.25
+        return left * roots, right / roots
 
     def chosen(self, price: float) -> tuple[Counts, float, float]:
         """(ends of the terms that are worth this price of a product, −1 for others; what they keep; what is lost)."""
@@ -100,15 +112,14 @@ class _Part:
         lost = self.total - float(worth[of_terms, ends][is_worth].sum())
         return np.where(is_worth, ends, -1), kept, lost
 
-    def terms(self, ends: Counts) -> Iterator[tuple[Array, Array]]:
+    def terms(self, ends: Counts) -> Iterator[Terms]:
         """u (p,) and v (q,) of each of these terms."""
-        left, sizes, right = np.linalg.svd(self.numbers, full_matrices=False)
+        left, right = self._rooted
         heights, widths = self.ends
         for term in np.flatnonzero(ends >= 0):
             height, width = heights[ends[term] // len(widths)], widths[ends[term] % len(widths)]
             u, v = np.zeros(self.weighted.shape[0]), np.zeros(self.weighted.shape[1])
-            u[:height] = left[:height, term] * np.sqrt(sizes[term])
-            v[self.start : self.start + width] = right[term, :width] * np.sqrt(sizes[term])
+            u[:height], v[self.start : self.start + width] = left[:height, term], right[:width, term]
             yield u, v
 
 
@@ -164,11 +175,17 @@ def _chosen(parts: Sequence[_Part], width: int, price: float) -> tuple[Choice, f
 
 def _parts(weighted: Array) -> Iterator[_Part]:
     """All parts that may be chosen, in ascending order of their ends."""
-    height, width = weighted.shape
-    heights, cuts = _places(height, SHORT_HALVINGS), [0, *_places(width, HALVINGS)]
+    heights, cuts = _places(weighted.shape[0], SHORT_HALVINGS), [0, *_cuts(*weighted.shape)]
     for stop in cuts[1:]:
         for start in cuts[: cuts.index(stop)]:
             yield _Part(weighted, start, stop, (np.array(heights), np.array(_places(stop - start, HALVINGS))))
+
+
+def _cuts(height: int, width: int) -> list[int]:
+    """Where the longer side may be cut: the more places, the more decompositions."""
+    if height <= LARGE:
+        return _places(width, HALVINGS)
+    return _places(width, HALVINGS)[::-4][::-1] if height <= LARGEST else [width]
 
 
 def _places(size: int, halvings: int) -> list[int]:
