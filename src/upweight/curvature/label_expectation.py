@@ -156,6 +156,8 @@ def _along_directions(
         else:
             assert keys is not None
             directions = _draw_directions(out, summed, keys, expectation.draws, seed)
+        if not directions:  # no example has curvature; one direction of zeros shows which layers there are
+            directions = [torch.zeros_like(out.values)]
         roots = example_weights.sqrt()[:, None]
         cotangents = [(flatten_each(direction) * roots).reshape(out.values.shape) for direction in directions]
         return backpropagate_all(hooked, inspection, batch, out.values, cotangents), norms

@@ -12,6 +12,7 @@ from uuid import uuid4
 from upweight.core.announcements import announcements
 from upweight.core.examples import Examples
 from upweight.core.progress import Progress, rename_stages
+from upweight.curvature.no_curvature import NoCurvatureError
 from upweight.engines.work_list import Rank, WorkList, run_as_rank, run_here, wait_until
 from upweight.store.build import PHASES, Builder
 from upweight.store.coordinate_curvature import kept_share_of
@@ -131,8 +132,11 @@ def make_file(builder: ActorBuilder, task: tuple[str, int]) -> Receipt:
 
 
 def _announce_kept_share(builder: Builder) -> None:
-    """Say what the directions of the rows hold, before the rows are made."""
-    shares = kept_share_of(builder)
+    """Say what the directions of the rows hold, before the rows are made; nothing, if no example has curvature."""
+    try:
+        shares = kept_share_of(builder)
+    except NoCurvatureError:  # EK-FAC's own damping is a share of nothing; other questions may have an answer
+        return
     least = min(shares, key=lambda name: shares[name])
     if shares[least] >= NEARLY_ALL:
         announcements.info("Rows keep nearly all of the squared scores of every layer.")
