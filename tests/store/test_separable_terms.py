@@ -69,3 +69,21 @@ def test_the_terms_keep_to_the_tolerance_for_any_matrix(shape, tolerance, seed):
     assert terms[0].shape[1:] == shape[:1] and terms[1].shape[1:] == shape[1:]
     assert len(terms[0]) == len(terms[1]) >= 1
     assert left_out(factors, weights, terms) <= 1.001 * tolerance + 2e-6
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_terms_keep_to_the_tolerance_in_every_norm(transposed):
+    rng = np.random.default_rng(0)
+    sizes = 10.0 ** -np.linspace(0, 6, 40), 10.0 ** -np.linspace(0, 8, 90)
+    eigenvalues = np.outer(*sizes) * rng.lognormal(0, 0.5, (40, 90))
+    factors, weights = 1 / (eigenvalues + 1e-12), tuple(np.sqrt(side) for side in sizes)  # hardly any damping
+    norms = [np.outer(*weights), eigenvalues]
+    if transposed:
+        factors, weights, norms = factors.T, weights[::-1], [norm.T for norm in norms]
+    for terms, is_kept in (
+        (separable_terms(factors, 3e-2, weights), [True, False]),
+        (separable_terms(factors, 3e-2, weights, norms), [True, True]),
+    ):
+        rest = terms[0].astype(np.float64).T @ terms[1].astype(np.float64) - factors
+        errors = [np.linalg.norm(norm * rest) / np.linalg.norm(norm * factors) for norm in norms]
+        assert [error <= 3.01e-2 for error in errors] == is_kept

@@ -84,9 +84,20 @@ class CoordinateCurvature(Curvature):
                 share = self._share.blocks()[code.name].matrix().reshape(sizes.shape)
                 sizes = sizes + self._total_weight * share**2
             left, right = (_relative(sizes.mean(axis=axis) ** EXPONENT) for axis in (1, 0))
-            inverse = 1.0 / self._diagonal[code.name]
-            factors[code.name] = Factors(inverse, tolerance, (left, right), all(code.rotated))
+            inverse = 1.0 / self._invertible(code.name)
+            relative = sizes / (sizes.max() or 1.0)
+            factors[code.name] = Factors(inverse, tolerance, (left, right), all(code.rotated), relative)
         return factors
+
+    def _invertible(self, name: str) -> Array:
+        """Λ + λ of a block. Raises ValueError if single precision does not hold its inverse."""
+        shifted, most = self._diagonal[name], float(np.finfo(np.float32).max)
+        if not (np.isfinite(shifted).all() and shifted.min() > 1 / most):
+            raise ValueError(
+                f"expected eigenvalues whose inverse single precision holds, got {shifted.min():.3g} to "
+                f"{shifted.max():.3g} in the block of {name!r}, damping included; give another damping"
+            )
+        return shifted
 
     @property
     def calibrated(self) -> bool:
@@ -99,6 +110,13 @@ class CoordinateCurvature(Curvature):
         facts: dict[str, Any] = {"curvature": "identity", "solver": "none", "damping": 0.0, "warnings": []}
         if not self._is_identity:
             facts = {**self.fitted.diagnostics, "kept_share": dict(self._kept_share)}
+            unresolved = self._unresolved()
+            if unresolved:
+                facts["warnings"] = [
+                    *facts["warnings"],
+                    f"The damping is below what single precision resolves of {len(unresolved)} layers (e.g. "
+                    f"{unresolved[0]}): rounding may be most of these scores. Give a larger one.",
+                ]
         if self.fitted.summed.time_matched and not self._is_identity:
             facts["warnings"] = [
                 *facts["warnings"],
@@ -106,6 +124,12 @@ class CoordinateCurvature(Curvature):
                 "has those of the end alone.",
             ]
         return {**facts, "store": self.header.encoding.described, "coverage": self.header.coverage}
+
+    def _unresolved(self) -> list[str]:
+        """Blocks with directions where the square of what rounding leaves of a gradient is more than Λ + λ."""
+        rounding = float(np.finfo(np.float32).eps) ** 2
+        largest = {code.name: self._diagonal[code.name].max() for code in self.codes}
+        return [name for name, value in largest.items() if self._diagonal[name].min() < rounding * value]
 
     @cached_property
     def _kept_share(self) -> dict[str, float]:

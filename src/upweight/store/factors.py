@@ -13,6 +13,7 @@ from upweight.store.separable_terms import separable_terms
 Floats = NDArray[np.float32]
 Array = NDArray[np.float64]
 Span = tuple[slice, slice]  # of left and right numbers
+SMALLEST = 1e-300
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,9 +21,11 @@ class Factors:
     """Factors of the numbers of a row, and the separable terms that make them up, computed once.
 
     Attributes:
-        values: (p, q).
-        tolerance: share of the factors that may be left out, in the norm that `weights` define.
-        weights: how much the factors of the left and of the right side count, all above 0.
+        values: (p, q), finite and above 0.
+        tolerance: share of the factors that may be left out, in each of the norms.
+        weights: how much the factors of the left and of the right side count, all above 0: roots of eigenvalues.
+        sizes: (p, q), what products of all rows add up to in each direction, up to a factor; None if they are the
+            products of squared weights.
         is_dense: whether all rows have numbers in all directions. If few rows have all that is in a direction, as in
             that of a word, it counts little among all rows and much in these: then no factor is left out of `flat`.
     """
@@ -31,19 +34,26 @@ class Factors:
     tolerance: float
     weights: tuple[Array, Array]
     is_dense: bool = True
+    sizes: Array | None = None
+
+    @cached_property
+    def norms(self) -> list[Array]:
+        """How much each factor counts, (p, q) for each norm: by the weights, by their squares, and by the sizes.
+
+        With the weights alone, an inverse is small in the directions of the largest eigenvalues, where scores of most
+        rows come from: the less the damping, the more of its norm is that of directions in which rows have next to
+        nothing. With sizes alone, those would not count that one row has alone.
+        """
+        weights = np.outer(*self.weights)
+        return [weights, weights**2] if self.sizes is None else [weights, weights**2, self.sizes]
 
     @cached_property
     def flat(self) -> Floats:
-        """(p·q,); the smallest are 0 as far as the tolerance allows, so that products can leave them out.
-
-        Those are left out that are small with the weights and with their squares: with the weights alone, which are
-        roots of eigenvalues, an inverse is small in the directions of the largest eigenvalues, where scores come from.
-        """
+        """(p·q,); the smallest are 0 as far as the tolerance allows, so that products can leave them out."""
         flat = self.values.ravel().astype(np.float32)
         if self.is_dense:
-            weights = np.outer(*self.weights)
-            norms = ((self.values * weights**power).ravel() ** 2 for power in (1, 2))
-            squares = np.max([norm / norm.sum() for norm in norms], axis=0)
+            counted = [(self.values / self.values.max() * norm).ravel() ** 2 for norm in self.norms]
+            squares = np.max([of_norm / max(of_norm.sum(), SMALLEST) for of_norm in counted], axis=0)
             ascending = np.argsort(squares, kind="stable")
             summed = np.cumsum(squares[ascending])
             flat[ascending[summed <= self.tolerance**2]] = 0.0
@@ -51,8 +61,15 @@ class Factors:
 
     @cached_property
     def terms(self) -> tuple[Floats, Floats]:
-        """(u (r, p), v (r, q)) with factors ≈ Σ_j u_j v_jᵀ; some are 0 in part of the directions."""
-        return separable_terms(self.values, self.tolerance, self.weights)
+        """(u (r, p), v (r, q)) with factors ≈ Σ_j u_j v_jᵀ; some are 0 in part of the directions.
+
+        Their weights are those by which factors that count in one of the first two norms count in the mixed one.
+        """
+        relative = self.values / self.values.max()
+        by_weights, by_squares = (np.linalg.norm(relative * norm) for norm in self.norms[:2])
+        share = np.sqrt(by_weights / by_squares)
+        left, right = (side + share * side**2 for side in self.weights)
+        return separable_terms(self.values, self.tolerance, (left, right), self.norms)
 
     @cached_property
     def spans(self) -> list[Span]:

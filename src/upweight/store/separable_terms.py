@@ -19,11 +19,13 @@ LARGE, LARGEST = 256, 1024  # shorter sides above which it is cut at quarters of
 COST_OF_A_TERM = 6  # products that adding up one more term takes the time of
 CHEAPEST = 1e-150  # price of a product that keeps all, as a share of the sum of squares
 STEPS = 25  # to the price at which the terms just keep to the tolerance
-TRIES, MARGIN = 5, 0.98  # at a tolerance that is lower by what the ends of terms add up to, and by a little more
+TRIES, MARGIN = 20, 0.8  # at a price that is lower by what its terms leave out too much, or by this at least
 SMALLEST = 1e-300
 
 
-def separable_terms(factors: Array, tolerance: float, weights: tuple[Array, Array]) -> tuple[Floats, Floats]:
+def separable_terms(
+    factors: Array, tolerance: float, weights: tuple[Array, Array], norms: Sequence[Array] | None = None
+) -> tuple[Floats, Floats]:
     """(u (r, p), v (r, q)) with factors ≈ Σ_j u_j v_jᵀ, with as few products as the tolerance allows.
 
     The longer side is cut where that saves products, and every term ends on both sides where the rest of it hardly
@@ -32,15 +34,20 @@ def separable_terms(factors: Array, tolerance: float, weights: tuple[Array, Arra
 
     Args:
         factors: (p, q).
-        tolerance: share of the factors that may be left out, in the norm with these weights.
+        tolerance: share of the factors that may be left out, in each of the norms.
         weights: how much the factors of both sides count, above 0, in descending order.
+        norms: how much each factor counts, (p, q) for each norm; None for the one with the weights.
     """
     if factors.shape[0] > factors.shape[1]:
-        right, left = separable_terms(factors.T, tolerance, weights[::-1])
+        turned = None if norms is None else [norm.T for norm in norms]
+        right, left = separable_terms(factors.T, tolerance, weights[::-1], turned)
         return left, right
-    of_left, of_right = weights
-    lefts, rights = _terms(of_left[:, None] * factors * of_right, tolerance)
-    return (lefts / of_left).astype(np.float32), (rights / of_right).astype(np.float32)
+    (of_left, of_right), largest = weights, np.abs(factors).max()
+    of_norms = None if norms is None else [norm / np.outer(*weights) for norm in norms]
+    weighted = of_left[:, None] * (factors / largest) * of_right
+    lefts, rights = _terms(weighted, tolerance, of_norms or [np.ones(factors.shape)])
+    root = np.sqrt(largest)
+    return (lefts / of_left * root).astype(np.float32), (rights / of_right * root).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,43 +133,42 @@ class _Part:
 Choice = list[tuple[_Part, Counts]]
 
 
-def _terms(weighted: Array, tolerance: float) -> Terms:
-    """The terms that cost least within the tolerance, which is that of their error.
+def _terms(weighted: Array, tolerance: float, norms: Sequence[Array]) -> Terms:
+    """The terms that cost least within the tolerance, which is that of their error in all of these norms.
 
     Terms of singular values are orthogonal, but what is beyond their ends is not: it may add up.
     """
-    parts, total = list(_parts(weighted)), float((weighted**2).sum())
-    allowed = tolerance**2 * total
+    parts, width, total = list(_parts(weighted)), weighted.shape[1], float((weighted**2).sum())
+    limits = [tolerance**2 * float(((norm * weighted) ** 2).sum()) for norm in norms]
+    price = _price(parts, width, total, tolerance**2 * total)
     for tried in range(TRIES + 1):
-        choice = _cheapest(parts, weighted.shape[1], total, allowed if tried < TRIES else 0.0)
+        choice, _ = _chosen(parts, width, price if tried < TRIES else total * CHEAPEST)
         pairs = [pair for part, ends in choice for pair in part.terms(ends)]
         terms = np.stack([u for u, _ in pairs]), np.stack([v for _, v in pairs])
-        error = float(((weighted - terms[0].T @ terms[1]) ** 2).sum())
-        if error <= tolerance**2 * total:
+        rest = weighted - terms[0].T @ terms[1]
+        errors = [float(((norm * rest) ** 2).sum()) for norm in norms]
+        if all(error <= limit for error, limit in zip(errors, limits, strict=True)):
             break
-        allowed *= MARGIN * tolerance**2 * total / error
+        excess = max(error / max(limit, SMALLEST) for error, limit in zip(errors, limits, strict=True))
+        price *= min(MARGIN, 1 / excess)
     return terms
 
 
-def _cheapest(parts: Sequence[_Part], width: int, total: float, allowed: float) -> Choice:
-    """The parts and terms that cost least and leave out no more than is allowed.
-
-    For any price of a product the best parts follow one from the other; the price is found by bisection.
-    """
-    cheap, dear = total * CHEAPEST, total  # prices of a product that keep much, and little
-    choice, _ = _chosen(parts, width, cheap)
+def _price(parts: Sequence[_Part], width: int, total: float, allowed: float) -> float:
+    """The price of a product at which the parts and terms leave out no more than is allowed, by bisection."""
+    cheap, dear = total * CHEAPEST, total  # prices at which much is kept, and little
     for _ in range(STEPS):
         price = float(np.sqrt(cheap * dear))
-        candidate, kept = _chosen(parts, width, price)
+        _, kept = _chosen(parts, width, price)
         if total - kept <= allowed:
-            cheap, choice = price, candidate
+            cheap = price
         else:
             dear = price
-    return choice
+    return cheap
 
 
 def _chosen(parts: Sequence[_Part], width: int, price: float) -> tuple[Choice, float]:
-    """The parts that cover all columns with the least loss at this price, and what they keep."""
+    """The parts that cover all columns with the least loss at this price, and what they keep: one follows the other."""
     best: dict[int, tuple[float, Choice, float]] = {0: (0.0, [], 0.0)}
     for part in parts:  # in ascending order of their ends
         ends, kept, lost = part.chosen(price)
