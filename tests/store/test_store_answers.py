@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -258,3 +260,13 @@ def test_memory_bounds_the_examples_of_a_pass_and_the_queries_of_a_question(tmp_
     assert recipe.fit(model(), TRAIN, store=uw.Store(tmp_path / "small")).model.max_queries is None
     with pytest.raises(ValueError, match=r"the gradient of one example takes about .* memory=100 has no room"):
         recipe.fit(model(), TRAIN, store=uw.Store(tmp_path / "none", memory=100))
+
+
+@pytest.mark.parametrize("modules", ["0", "2", "0.bias", "0.weight", ["0.bias", "2"], "*.weight"], ids=str)
+@pytest.mark.parametrize("recipe", [uw.GradDot(), FACTORED[1], uw.Influence(curvature=uw.EmpiricalFisher())], ids=str)
+def test_exact_factors_answer_for_any_modules_that_are_chosen_when_asking(recipe, modules, tmp_path):
+    made, chosen = model(), replace(recipe, modules=modules)
+    expected = chosen.fit(made, TRAIN).attribute(QUERIES).values
+    assert relative_error(answers(chosen, tmp_path, uw.ExactFactors(), made).values, expected) <= 1e-6
+    scores = recipe.fit(made, TRAIN, store=uw.Store(tmp_path, modules=modules)).attribute(QUERIES)
+    assert relative_error(scores.values, expected) <= 1e-6

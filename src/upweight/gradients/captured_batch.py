@@ -175,8 +175,14 @@ class CapturedBatch:
         return replace(self, count=len(range(*where.indices(self.count))), terms=terms)
 
     def only(self, names: Collection[str]) -> CapturedBatch:
-        """The gradients of these parameters alone."""
-        return replace(self, terms={name: uses for name, uses in self.terms.items() if name in names})
+        """The gradients of these parameters alone, as if the others were held fixed."""
+        terms = {name: uses for name, uses in self.terms.items() if name in names}
+        owners = {
+            weight: (module, bias if bias in names else None)
+            for weight, (module, bias) in self.owners.items()
+            if weight in names
+        }
+        return replace(self, terms=terms, owners=owners)
 
     def gram(self, block_examples: int = GRAM_BLOCK_EXAMPLES) -> Tensor:
         """`dot(self)`, with little more than half of its products, for blocks of this many examples."""

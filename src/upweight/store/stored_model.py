@@ -37,11 +37,11 @@ def stored_model(model: Any, store: Store, train: Examples) -> Differentiable:
     if not builder.header.encoding.keeps_gradients:
         coordinates = CoordinateModel(model, builder, shards, store.memory)
         return coordinates if store.modules is None else coordinates.narrowed(store.modules)
+    inspection = inspect(model.network, "loss", train)
+    pilot = capture(model.network, "loss", train.take([0]), inspection)
     narrowed = model if store.modules is None else model.narrowed(store.modules)
-    inspection = inspect(narrowed.network, "loss", train)
-    pilot = capture(narrowed.network, "loss", train.take([0]), inspection)
     with_gradients: Differentiable = narrowed.with_stored_gradients(
-        StoredGradients(shards, narrowed.network, pilot), train
+        StoredGradients(shards, model.network, pilot), train
     )
     return with_gradients
 
