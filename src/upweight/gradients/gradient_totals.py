@@ -14,6 +14,7 @@ from upweight.core.weights import example_counts
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.network import Network
 from upweight.gradients.network_memo import NetworkMemo
+from upweight.gradients.preserve_model import PASSES
 
 Array = NDArray[np.float64]
 
@@ -40,6 +41,10 @@ class GradientTotals:
 
     def add(self, positions: NDArray[np.intp], multipliers: Array, batch: CapturedBatch) -> None:
         """Add a batch of the examples at these positions, whose gradients carry these multipliers."""
+        with PASSES.lock:  # threads that pass over the same examples count them once
+            self._add(positions, multipliers, batch)
+
+    def _add(self, positions: NDArray[np.intp], multipliers: Array, batch: CapturedBatch) -> None:
         new = self.missing[positions] & (multipliers != 0)
         if not new.any():
             return

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TypeVar
+from threading import RLock
+from typing import TypeVar, final
 
 import numpy as np
 import torch
@@ -15,6 +17,28 @@ from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 T = TypeVar("T")
 
 
+@final
+class Passes:
+    """The lock of passes over nets, of which a process makes one at a time: they share the random state as well."""
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        self.lock = RLock()  # the thread that held it is not in this process
+
+
+PASSES = Passes()
+
+
+def tensor_versions(net: nn.Module) -> tuple[tuple[int, int], ...]:
+    """Address of every parameter and buffer, and torch's count of its changes."""
+    with PASSES.lock:
+        return tuple((tensor.data_ptr(), tensor._version) for tensor in (*net.parameters(), *net.buffers()))
+
+
 @contextmanager
 def preserve_model(net: nn.Module, trainable: frozenset[str]) -> Iterator[None]:
     """Eval mode, with gradients for the `trainable` parameters only.
@@ -22,7 +46,14 @@ def preserve_model(net: nn.Module, trainable: frozenset[str]) -> Iterator[None]:
     On exit, also after an exception or an interrupt, training modes, `requires_grad`, buffers and random states are
     restored. `.grad` is never written: passes use torch.autograd.grad, which accumulates nothing. Embeddings give dense
     gradients inside the context, because sparse ones have no second derivatives.
+
+    Threads take turns: the passes of one would be hooked, differentiated and restored by the other.
     """
+    with PASSES.lock:
+        yield from _preserved(net, trainable)
+
+
+def _preserved(net: nn.Module, trainable: frozenset[str]) -> Iterator[None]:
     modules = list(net.modules())
     modes = [(module, module.training) for module in modules]
     flags = [(name, p, p.requires_grad) for name, p in net.named_parameters()]

@@ -66,16 +66,17 @@ class StoredShards:
 
     def shard(self, number: int) -> Shard:
         """One file, checked against the manifest."""
-        if self._held is None or self._held[0] != number:
-            self._held = None
+        held = self._held  # what another thread reads meanwhile may take its place
+        if held is None or held[0] != number:
+            held = self._held = None
             receipt = self._receipts[number]
             arrays, label = read_file(self.folder, receipt)
             size, facts = self.header.rows_per_shard, label["facts"]
             expected = (number * size, min(size, self.header.rows - number * size))
             if (facts["first"], facts["rows"]) != expected:
                 raise ValueError(f"{receipt.file} holds other rows than the header of {self.folder} says")
-            self._held = number, Shard(arrays, self.header.layouts, self.header.encoding.precision)
-        return self._held[1]
+            held = self._held = number, Shard(arrays, self.header.layouts, self.header.encoding.precision)
+        return held[1]
 
 
 def _receipts_of_rows(folder: Path, header: Header, identity: str) -> list[Receipt]:

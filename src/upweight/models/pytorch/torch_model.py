@@ -27,6 +27,7 @@ from upweight.gradients.gradient_totals import collect_totals
 from upweight.gradients.inspection import inspections_of, share_inspections
 from upweight.gradients.network import Network, PerExampleFunction, unwrap
 from upweight.gradients.outputs import share_joint_axes
+from upweight.gradients.preserve_model import tensor_versions
 from upweight.models.pytorch.checkpointed_network import CheckpointedNetwork, hold_untrained_fixed
 from upweight.models.pytorch.embeddable_network import EmbeddableNetwork
 from upweight.models.pytorch.forecast_network import ForecastNetwork
@@ -181,8 +182,7 @@ class TorchModel(
 
     def version(self) -> tuple[tuple[int, int], ...]:
         """Address of every parameter and buffer, and torch's count of its changes (optimisers, loading, `.to()`)."""
-        net = self.network.net
-        return tuple((tensor.data_ptr(), tensor._version) for tensor in (*net.parameters(), *net.buffers()))
+        return tensor_versions(self.network.net)
 
     @property
     def notes(self) -> tuple[str, ...]:
