@@ -14,6 +14,7 @@ Floats = NDArray[np.float32]
 Array = NDArray[np.float64]
 Span = tuple[slice, slice]  # of left and right numbers
 SMALLEST = 1e-300
+SHARE_OF_SQUARES = 1 / 3  # in the mixed weights of terms
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,7 @@ class Factors:
         """
         relative = self.values / self.values.max()
         by_weights, by_squares = (np.linalg.norm(relative * norm) for norm in self.norms[:2])
-        share = np.sqrt(by_weights / by_squares)
+        share = SHARE_OF_SQUARES * np.sqrt(by_weights / by_squares)
         left, right = (side + share * side**2 for side in self.weights)
         return separable_terms(self.values, self.tolerance, (left, right), self.norms)
 
