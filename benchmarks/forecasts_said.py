@@ -89,8 +89,14 @@ def of_recorded(method: Any, queries: int = 100, steps: bool = False) -> Callabl
     return lambda data, folder: whole(method, *recorded(data, folder, queries, steps))
 
 
-def of_network(method: Any, name: str = "mlp") -> Callable[[Path, Path], Work]:
-    return lambda data, folder: whole(method, *network(data, folder, name))
+def of_network(method: Any, name: str = "mlp", most: int | None = None) -> Callable[[Path, Path], Work]:
+    """`most`: so many examples at most."""
+
+    def work(data: Path, folder: Path) -> Work:
+        model, train, queries = network(data, folder, name)
+        return whole(method, model, train.take(range(min(most or len(train), len(train)))), queries)
+
+    return work
 
 
 def self_influence(data: Path, folder: Path) -> Work:
@@ -163,7 +169,7 @@ def built(data: Path, folder: Path) -> Work:
 WORKS: dict[str, Callable[[Path, Path], Work]] = {
     "RelatIF (EKFAC), MLP": of_network(uw.RelatIF(curvature=uw.EKFAC())),
     "self-influence (EKFAC), MLP": self_influence,
-    "TrackStar, MLP": of_network(uw.TrackStar()),
+    "TrackStar, MLP, 1,500 examples": of_network(uw.TrackStar(), most=1500),
     "GradCos, GPT": of_network(uw.GradCos(), "gpt"),
     "store and answers (EKFAC), MLP": built,
     "TracIn, 6 checkpoints": of_recorded(uw.TracIn(), 1000),

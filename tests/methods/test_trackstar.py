@@ -86,11 +86,12 @@ def test_scores_are_those_of_the_definition(run: Any, settings: dict[str, Any]) 
 
 
 def test_many_directions_and_few_parameters_at_a_time_change_nothing(run: Any, monkeypatch: Any) -> None:
+    from upweight.gradients import dense_parts
     from upweight.methods import trackstar
 
     model, train, queries = run
     whole = uw.TrackStar().fit(model, train).attribute(queries).values
-    monkeypatch.setattr(trackstar, "GRADIENT_NUMBERS", 100)
+    monkeypatch.setattr(dense_parts, "MAX_CACHED_NUMBERS", 100)
     assert np.allclose(uw.TrackStar().fit(model, train).attribute(queries).values, whole)
     monkeypatch.setattr(trackstar, "PROJECTION_ROWS", 7)
     some = uw.TrackStar(directions=38).fit(model, train).attribute(queries).values

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from upweight.core.blocks import blocks
+from upweight.core.forecast import counted
+
+DENSE_NUMBERS = 1 << 24  # numbers of the rows that are materialised at a time
+
+DensePart = tuple[slice, slice, NDArray[np.float64]]  # which rows, which columns, that part of the matrix
 
 
 class Rows(ABC):
@@ -21,6 +29,17 @@ class Rows(ABC):
     @abstractmethod
     def project(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
         """`dense() @ matrix`, shape (len(self), k), for a matrix of shape (parameters, k)."""
+
+    def dense_parts(self, columns: Sequence[slice]) -> Iterator[DensePart]:
+        """`dense()` without room in memory: (which rows, which of these columns, that part of it).
+
+        All columns of some rows follow each other, so that what is made for columns is made a few times only.
+        """
+        parameters = self.take(np.arange(min(1, len(self)))).dense().shape[1]
+        for part in blocks(len(self), max(1, DENSE_NUMBERS // max(1, parameters))):
+            dense = self.take(np.arange(part.start, part.stop)).dense()
+            for some in counted(columns, len(columns)):
+                yield part, some, dense[:, some]
 
     @abstractmethod
     def dense(self) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from typing import Literal
 
@@ -14,10 +14,11 @@ from torch import Tensor
 from upweight.core.blocks import blocks as consecutive
 from upweight.core.examples import Examples
 from upweight.core.forecast import watched_slices
-from upweight.core.rows import DenseRows, Rows
+from upweight.core.rows import DensePart, DenseRows, Rows
 from upweight.gradients.capture import Observer, backpropagate, capture
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.captured_source import CapturedSource
+from upweight.gradients.dense_parts import dense_parts
 from upweight.gradients.double_precision import doubled_if_possible
 from upweight.gradients.gradient_totals import collecting_totals
 from upweight.gradients.held_numbers import MAX_CACHED_NUMBERS, MAX_HELD_NUMBERS, held_numbers, streamed_numbers
@@ -219,6 +220,10 @@ class CapturedRows(NetworkRows):
         """`dense() @ matrix`."""
         return self._dot_tensors(self.network.split(np.asarray(matrix).T))
 
+    def dense_parts(self, columns: Sequence[slice]) -> Iterator[DensePart]:
+        """Parts of `dense()`, for as many rows at a time as have room as factors."""
+        return dense_parts(self, columns)
+
     def dense(self) -> Array:
         """(n, parameters), materialised."""
         return np.concatenate([rows.dense() for _, rows in self.tensors()])
@@ -245,11 +250,8 @@ class CapturedRows(NetworkRows):
         slopes = None if self.slopes is None else self.slopes[positions]
         examples, weights = self.examples.take(positions), self.weights[positions]
         selection = CapturedRows(self.network, examples, self.quantity, weights, self.share, slopes, self.normalisation)
-        selection._totals, selection._whole, selection._positions = (
-            self._totals,
-            self._whole,
-            self._positions[positions],
-        )
+        selection._totals, selection._whole = self._totals, self._whole
+        selection._positions = self._positions[positions]
         selection._source, selection._stored_positions = self._source, self._stored_positions[positions]
         return selection
 

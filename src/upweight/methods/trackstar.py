@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upweight.core.attributor import Attributor, Fitted, Promises
-from upweight.core.blocks import blocks
 from upweight.core.capability_checks import require
 from upweight.core.checkpoints import Checkpointed, Layered
 from upweight.core.examples import Examples
+from upweight.core.matrix_products import expect_products
 from upweight.core.modules import Modules, as_settings
 from upweight.core.rows import Rows, reciprocal_roots
 from upweight.core.scores import Unit
@@ -21,8 +21,9 @@ from upweight.core.weights import example_counts, sample_weights
 from upweight.methods.parts.gradient_products import chosen_parts
 
 Array = NDArray[np.float64]
-GRADIENT_NUMBERS = 1 << 24  # numbers of the gradients that are held in memory at once
 PROJECTION_ROWS = 1 << 12  # parameters whose random directions are held in memory at once
+FLOPS_OF_A_DRAW = 600  # operations of a product that take as long as a random number
+FLOPS_OF_EIGENVALUES = 20  # over the cube of the width
 NEGLIGIBLE = 1e-12  # share of the largest second moment below which it is rounding
 
 
@@ -83,10 +84,18 @@ class FittedTrackStar(Fitted[TrackStar, Any]):
         # Gradients are those of one copy; a row that stands for k copies counts k times.
         self._counts = example_counts(sample_weights(train))
         rows = self._narrowed.loss_rows(train)
+        self._expect(len(train), int(rows.take(np.array([0])).dense().shape[1]))
         self._scales = self._inverse_roots(rows)
         self._rows = self._projected(rows) / np.maximum(self._counts, 1.0)[:, None]
         self._root = self._inverse_root((self._rows * self._counts[:, None]).T @ self._rows / self._counts.sum())
         self._rows = _normalised(self._rows @ self._root)
+
+    def _expect(self, count: int, size: int) -> None:
+        """Tell the running job what the fit's products take, with this many examples and parameters."""
+        directions = min(self.recipe.directions, size)
+        projection = (2.0 * count + FLOPS_OF_A_DRAW) * size * directions if directions < size else 0.0
+        products = 4.0 * count * directions**2 + FLOPS_OF_EIGENVALUES * directions**3
+        expect_products(projection + products, 8.0 * (count * directions + 4 * directions**2))
 
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
         """One block of all training examples."""
@@ -123,30 +132,35 @@ class FittedTrackStar(Fitted[TrackStar, Any]):
         if kind == "optimiser":
             require(self.model, [Checkpointed], 'TrackStar(second_moments="optimiser")')
             return np.asarray(self.model.checkpoints()[-1].inverse_roots(self._narrowed))
-        total = np.zeros(size)
-        for part, dense in self._dense(rows, size):
-            of_one = dense / np.maximum(self._counts[part], 1.0)[:, None]
-            total += self._counts[part] @ of_one**2
+        total, shares = np.zeros(size), 1.0 / np.maximum(self._counts, 1.0) * (self._counts > 0)
+        for part, columns, dense in rows.dense_parts(_parts_of(size)):
+            total[columns] += shares[part] @ np.square(dense)
         return reciprocal_roots(np.where(total > NEGLIGIBLE * total.max(), total / self._counts.sum(), 0.0))
 
     def _projected(self, rows: Rows) -> Array:
         """The corrected gradients along the random directions, (n, k)."""
         size, count = len(self._scales), self.recipe.directions
         if count >= size:
-            return np.concatenate([dense * self._scales for _, dense in self._dense(rows, size)])
-        projected = np.zeros((len(rows), count))
-        for part, dense in self._dense(rows, size):
-            for number, where in enumerate(blocks(size, PROJECTION_ROWS)):
-                rng = np.random.default_rng([self.recipe.seed, number])
-                directions = rng.normal(scale=count**-0.5, size=(where.stop - where.start, count))
-                projected[part] += (dense[:, where] * self._scales[where]) @ directions
+            return np.concatenate([dense * self._scales for _, _, dense in rows.dense_parts([slice(0, size)])])
+        projected, drawn, directions = np.zeros((len(rows), count)), slice(0, 0), np.empty((0, count))
+        for part, columns, dense in rows.dense_parts(_parts_of(size)):
+            if columns != drawn:  # drawing them takes longer than a product with few examples
+                drawn, directions = columns, self._scaled_directions(columns)
+            projected[part] += dense @ directions
         return projected
 
-    @staticmethod
-    def _dense(rows: Rows, size: int) -> Iterator[tuple[slice, Array]]:
-        """Gradients of some rows after others, (rows, p)."""
-        for part in blocks(len(rows), max(1, GRADIENT_NUMBERS // size)):
-            yield part, rows.take(np.arange(part.start, part.stop)).dense()
+    def _scaled_directions(self, columns: slice) -> Array:
+        """P/√V in these parameters, (parameters, k)."""
+        count = self.recipe.directions
+        rng = np.random.default_rng([self.recipe.seed, columns.start // PROJECTION_ROWS])
+        directions = rng.normal(scale=count**-0.5, size=(columns.stop - columns.start, count))
+        directions *= self._scales[columns, None]
+        return directions
+
+
+def _parts_of(size: int) -> list[slice]:
+    """The parameters, in parts whose random directions have a seed of their own."""
+    return [slice(first, min(first + PROJECTION_ROWS, size)) for first in range(0, size, PROJECTION_ROWS)]
 
 
 def _normalised(rows: Array) -> Array:
