@@ -33,7 +33,7 @@ from sklearn.tree import DecisionTreeClassifier
 from torch import nn
 
 import upweight as uw
-from upweight.core import forecast, task_clock
+from upweight.core import forecast, loop_pace, task_clock
 
 Work = Callable[[], Any]
 SAID = re.compile(r": about ([\d.]+) (s|min|h)(?: and ([\d.,]+) (bytes|kB|MB|GB) of (?:memory|results))?")
@@ -208,7 +208,8 @@ def measure(name: str, data: Path, folder: Path) -> None:
     logging.getLogger("upweight.forecast").addHandler(heard)
     work = WORKS[name](data, folder)
     # Not the clock of pilots: that of the processor is too coarse for steps of a millisecond.
-    forecast.time = task_clock.time = SimpleNamespace(perf_counter=time.process_time)  # type: ignore[assignment]
+    for module in (forecast, loop_pace, task_clock):
+        module.time = SimpleNamespace(perf_counter=time.process_time)  # type: ignore[attr-defined]
     heard.lines.clear()
     growths, start = growths_of_parts(), time.process_time()
     work()

@@ -38,9 +38,9 @@ def test_long_work_is_announced_once_with_its_progress_and_the_time_left(clock, 
 
 
 def test_short_work_and_short_loops_say_nothing(clock, capsys):
-    with announced("short", Forecast({"factors": 9.0})):
+    with announced("short", Forecast({"factors": 4.9})):
         for _ in watched_slices([slice(0, 50), slice(50, 100)], "gradients", 100):
-            clock[0] += 4.0
+            clock[0] += 2.0
         clock[0] += 50.0
         steps = StepClock("steps", 10)
         clock[0] += 1.0
@@ -84,7 +84,7 @@ def test_tasks_that_end_nearly_together_do_not_pass_for_fast_ones(clock, capsys,
     assert seconds / 2 <= told <= 2 * seconds
 
 
-@pytest.mark.parametrize(("first", "step", "steps"), [(1.2, 0.02, 20), (4.0, 0.1, 40), (9.0, 0.01, 100)])
+@pytest.mark.parametrize(("first", "step", "steps"), [(1.2, 0.02, 20), (3.0, 0.05, 35), (9.0, 0.01, 100)])
 def test_what_a_first_step_loads_does_not_pass_for_the_pace(clock, capsys, first, step, steps):
     with announced("LeafRefit.fit", None):
         for number in blocks(steps, 1):
@@ -131,7 +131,7 @@ def test_work_without_a_forecast_is_forecast_from_its_first_steps(clock, capsys)
         for _ in blocks(100, 1):
             clock[0] += 0.4
     lines = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(r"LeafRefit.fit: about 40 s( and .* of memory)? \(from the first 2.0 %\)", lines[0])
+    assert re.fullmatch(r"LeafRefit.fit: about 40 s( and .* of memory)? \(from the first 4.0 %\)", lines[0])
     assert lines[1] == "  … LeafRefit.fit: 25 %, about 30 s left" and len(lines) < 6
 
 
@@ -142,7 +142,7 @@ def test_steps_of_inner_loops_are_parts_of_those_of_outer_ones(clock, capsys):
                 clock[0] += 0.5
             list(blocks(50, 1))  # positions in one step: no work
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("TracIn, 5 queries: about 20 s") and "(from the first 5.0 %)" in lines[0]
+    assert lines[0].startswith("TracIn, 5 queries: about 20 s") and "(from the first 7.5 %)" in lines[0]
     assert all("TracIn" in line for line in lines)
 
 
@@ -171,7 +171,7 @@ def test_a_long_first_step_is_enough_and_loops_that_end_early_are_forgotten(cloc
 def test_short_loops_say_nothing_and_those_outside_of_a_job_are_not_looked_at(clock, capsys):
     with announced("fit", Forecast({"factors": 2.0})):
         for _ in blocks(100, 10):
-            clock[0] += 0.9
+            clock[0] += 0.4
     for _ in blocks(100, 10):
         clock[0] += 9.0
     assert capsys.readouterr().err == ""
@@ -241,3 +241,35 @@ def test_retrainings_inside_of_announced_work_say_nothing_of_their_own(clock, ca
             clock[0] += 2.0
             tasks.finished(np.zeros(250))
     assert capsys.readouterr().err == "100 retrainings: about 3 min and 200.0 kB of results (after the first 2)\n"
+
+
+@pytest.mark.parametrize("seconds", [5.1, 9.9])
+def test_work_that_may_take_ten_seconds_is_announced_although_less_is_forecast(clock, capsys, seconds):
+    with announced("fit", Forecast({"factors": seconds})):
+        pass
+    assert capsys.readouterr().err.startswith(f"fit: about {seconds:.0f} s")
+    with announced("by its loop", None):
+        for _ in counted(range(100), 100):
+            clock[0] += seconds / 100
+    assert capsys.readouterr().err.startswith(f"by its loop: about {seconds:.0f} s")
+
+
+@pytest.mark.parametrize("slow", [1, 2, 4])
+def test_early_steps_that_write_to_new_memory_do_not_pass_for_the_pace(clock, capsys, slow):
+    with announced("SOURCE", None):
+        for number in counted(range(240), 240):
+            clock[0] += 0.8 if number == 0 else (0.15 if number <= slow else 0.05)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("  …")]
+    said = float(re.search(r"about (\d+) s", line)[1])
+    assert 0.5 <= said / clock[0] <= 2, line
+
+
+def test_a_loop_corrects_what_it_said_itself(clock, capsys):
+    with announced("LESS", None):
+        for number in counted(range(100), 100):
+            clock[0] += 2.0 if number < 3 else 0.4
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("LESS: about 3 min")
+    later = [re.search(r"(\d+) %, about (\d+) s left", line) for line in lines[1:]]
+    assert later and all(match is not None for match in later)
+    assert int(later[-1][2]) <= 0.5 * clock[0] and int(later[-1][1]) >= 50

@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from upweight.core.amounts_in_words import bytes_in_words, in_words
 from upweight.core.announcements import announcements
+from upweight.core.loop_pace import Look, Loop, LoopPace
 from upweight.core.resident_memory import MemoryGrowth
 
-LONG_SECONDS = 10.0  # shorter work is not announced
+LONG_SECONDS = 10.0  # work of so long is announced
+ANNOUNCED_SECONDS = 5.0  # that are forecast for it at least: the forecast may be half of what it takes
 LEAST_LEFT = 3.0  # seconds of a loop that are worth a line
 HALF = 0.5  # share of a loop after which all of it takes at most twice as long as what is finished
-MEASURED = 0.1  # of the time of a first step: steps that follow for as long say how long a step takes
-LEAST_PACE = 0.25  # seconds of these steps at least: single ones of a few milliseconds vary
 LEAST_PARTS = 1.0  # seconds of parts of a first step that say how long it takes: parts of other loops may follow
 LOOK_SPACING = 0.05  # seconds between two looks at how far a job is
 LINE_SPACING = 1.5  # times the seconds that have passed, until the next line about work that continues
@@ -55,24 +55,6 @@ class Forecast:
         return f"about {in_words(self.seconds)} and {bytes_in_words(self.bytes)} of memory ({steps})"
 
 
-class Loop:
-    """A loop of a job: how many of its equal steps are finished."""
-
-    __slots__ = ("done", "start", "total")
-
-    def __init__(self, total: int) -> None:
-        self.done, self.total, self.start = 0, total, time.perf_counter()
-
-
-class FirstLook(NamedTuple):
-    """When a job first looked at its outermost loop: at a part of a step or at a step, and how far it was."""
-
-    outermost: Loop
-    is_part: bool
-    share: float
-    time: float
-
-
 class Job:
     """Running work: its name, its forecast, its loops, and when the next line is due.
 
@@ -84,13 +66,14 @@ class Job:
     def __init__(self, name: str, forecast: Forecast) -> None:
         self.name, self.forecast, self.start = name, forecast, time.perf_counter()
         self.next_line, self.next_look, self.is_announced = LONG_SECONDS, self.start + LOOK_SPACING, False
-        self._whole = 0.0  # seconds that were announced
+        self._whole = 0.0  # seconds that were announced,
+        self._whole_by: Loop | None = None  # by this loop
         self._loops, self._growth = list[Loop](), MemoryGrowth()
-        self._first: FirstLook | None = None
+        self._pace: LoopPace | None = None
 
     def announce(self) -> None:
         """Say what the work will take, if that is long."""
-        if self.forecast.seconds >= LONG_SECONDS:
+        if self.forecast.seconds >= ANNOUNCED_SECONDS:
             self.is_announced, self._whole = True, self.forecast.seconds
             announcements.info("%s: %s", self.name, self.forecast)
 
@@ -107,33 +90,39 @@ class Job:
     def look(self, loop: Loop) -> None:
         """A step of a loop is finished: say what the work will take or how far it is, if that is due."""
         now, outermost = time.perf_counter(), self._loops[0]
-        is_part, first = loop is not outermost, self._first
-        is_first_step = not is_part and (first is None or first.is_part)
+        is_part, pace = loop is not outermost, self._pace
+        is_first_step = not is_part and (pace is None or pace.is_part)
         if (now < self.next_look and not is_first_step) or (is_part and outermost.done and not self.is_announced):
             return
         self.next_look, share = now + LOOK_SPACING, self._share()
-        if first is None or first.outermost is not outermost or (first.is_part and not is_part):
-            self._first = first = FirstLook(outermost, is_part, share, now)
+        if pace is None or pace.outermost is not outermost or (pace.is_part and not is_part):
+            self._pace = pace = LoopPace(outermost, is_part, Look(now, share))
+        pace.add(Look(now, share))
         elapsed = now - outermost.start
         if is_part and not outermost.done and elapsed < max(LEAST_PARTS, self.forecast.seconds):
             return
-        is_first = share <= first.share
-        if not is_first and is_pace(now - first.time, first.time - outermost.start):
-            left = (now - first.time) * (1 - share) / (share - first.share)
+        is_first = share <= pace.first.share
+        if not is_first and pace.is_known(now):
+            left = pace.seconds_left(now, share)
         elif is_first and (share >= HALF or elapsed >= LONG_SECONDS):
             left = elapsed * (1 - share) / share
         else:
             return
-        if left < LEAST_LEFT:
-            return
-        whole = now - self.start + left
-        if not self.is_announced and whole >= LONG_SECONDS:
-            self.is_announced, self._whole = True, 0.0 if is_first else whole
+        if left >= LEAST_LEFT:
+            self._say(now, left, share, is_first)
+
+    def _say(self, now: float, left: float, share: float, is_first: bool) -> None:
+        """Say what the work takes, if this share of its outermost loop is finished and the rest takes so long."""
+        whole, outermost = now - self.start + left, self._loops[0]
+        if not self.is_announced and whole >= ANNOUNCED_SECONDS:
+            self.is_announced, self._whole, self._whole_by = True, 0.0 if is_first else whole, outermost
             announcements.info(
                 "%s: about %s%s (from the first %.1f %%)", self.name, in_words(whole), self._memory(share), 100 * share
             )
         elif self.is_announced and now - self.start >= self.next_line:
             self.next_line = LINE_SPACING * (now - self.start)
+            if self._whole_by is outermost:  # which is now known better
+                self._whole = whole
             whole = max(whole, self._whole)  # this loop may be one of several
             done, left = 100 * (now - self.start) / whole, whole - (now - self.start)
             announcements.info("  … %s: %.0f %%, about %s left", self.name, done, in_words(left))
@@ -171,15 +160,6 @@ class Job:
         expected = self.forecast.bytes
         size = max(growth, expected) if self.forecast.parts else growth + (1 - share) * expected
         return f" and {bytes_in_words(size)} of memory"
-
-
-def is_pace(following: float, first: float) -> bool:
-    """Whether steps that took `following` seconds after a first one of `first` seconds say how long a step takes.
-
-    The first alone does not: it may load libraries, compile, and start processes. Where several processes work at once,
-    their first steps end nearly together.
-    """
-    return following >= max(LEAST_PACE, MEASURED * first)
 
 
 _job: ContextVar[Job | None] = ContextVar("job", default=None)

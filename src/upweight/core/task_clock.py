@@ -7,7 +7,8 @@ from typing import Any
 
 from upweight.core.amounts_in_words import bytes_in_words, in_words
 from upweight.core.announcements import announcements
-from upweight.core.forecast import HALF, LEAST_LEFT, LONG_SECONDS, Forecast, Job, is_pace, running_job
+from upweight.core.forecast import ANNOUNCED_SECONDS, HALF, LEAST_LEFT, LONG_SECONDS, Forecast, Job, running_job
+from upweight.core.loop_pace import is_pace
 
 
 class TaskClock:
@@ -27,7 +28,7 @@ class TaskClock:
         if job is not None and job.is_announced:  # its loops say how far it is
             return
         seconds = 0.0 if self._job.is_announced else self._expected_seconds(now)
-        if seconds >= LONG_SECONDS and seconds - (now - self._job.start) >= LEAST_LEFT:
+        if seconds >= ANNOUNCED_SECONDS and seconds - (now - self._job.start) >= LEAST_LEFT:
             self._job.is_announced = True
             if job is not None:
                 job.is_announced = True

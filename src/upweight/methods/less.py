@@ -24,7 +24,9 @@ from upweight.methods.parts.gradient_products import chosen_parts
 
 Array = NDArray[np.float64]
 TRAIN_BLOCK = 4096  # training examples whose scores are held in memory at once
-GRADIENT_NUMBERS = 1 << 24  # numbers of the gradients that are held in memory at once
+GRADIENT_NUMBERS = (
+    1 << 21
+)  # of gradients in memory at once: copies of more are new memory each time, which is slow
 
 
 @dataclass(frozen=True, kw_only=True)

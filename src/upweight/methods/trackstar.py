@@ -22,6 +22,8 @@ from upweight.methods.parts.gradient_products import chosen_parts
 
 Array = NDArray[np.float64]
 PROJECTION_ROWS = 1 << 12  # parameters whose random directions are held in memory at once
+GRADIENT_NUMBERS = 1 << 23  # numbers of the gradients that are materialised at once, with copies
+COPIES_OF_ROWS = 3  # of the projected gradients
 FLOPS_OF_A_DRAW = 600  # operations of a product that take as long as a random number
 FLOPS_OF_EIGENVALUES = 20  # over the cube of the width
 NEGLIGIBLE = 1e-12  # share of the largest second moment below which it is rounding
@@ -95,7 +97,10 @@ class FittedTrackStar(Fitted[TrackStar, Any]):
         directions = min(self.recipe.directions, size)
         projection = (2.0 * count + FLOPS_OF_A_DRAW) * size * directions if directions < size else 0.0
         products = 4.0 * count * directions**2 + FLOPS_OF_EIGENVALUES * directions**3
-        expect_products(projection + products, 8.0 * (count * directions + 4 * directions**2))
+        held = COPIES_OF_ROWS * count * directions + 4.0 * directions**2
+        if projection:
+            held += 2.0 * min(PROJECTION_ROWS, size) * directions + min(GRADIENT_NUMBERS, count * PROJECTION_ROWS)
+        expect_products(projection + products, 8.0 * held)
 
     def blocks(self, queries: Examples) -> Iterator[tuple[slice, Array]]:
         """One block of all training examples."""
