@@ -20,6 +20,8 @@ from upweight.curvature.limits import Limits  # noqa: E402
 from upweight.curvature.pilot import Pilot  # noqa: E402
 from upweight.curvature.price import counted_flops  # noqa: E402
 from upweight.curvature.summed_objective import SummedObjective  # noqa: E402
+from upweight.curvature.timed_steps import seconds_per_example  # noqa: E402
+from upweight.gradients.capture import capture  # noqa: E402
 from upweight.gradients.captured_batch import CapturedBatch  # noqa: E402
 
 X, Y = digits()
@@ -85,12 +87,39 @@ def test_work_of_few_counted_flops_has_no_pilot(monkeypatch):
     assert short.forecast(uw.Influence(curvature=uw.Hessian()), TRAIN) is not None and len(pilots) == 2
 
 
-def test_a_pilot_looks_at_one_example_in_a_hundred_and_at_more_if_that_is_fast(monkeypatch):
+def test_a_pilot_looks_at_one_example_in_two_hundred_and_at_more_if_that_is_fast(monkeypatch):
     many = uw.Examples(np.tile(X[:100], (10, 1)), np.tile(Y[:100], 10))
-    for fast, counts in ((-1.0, (2, 10)), (np.inf, (100, 512))):
+    for fast, counts in ((-1.0, (2, 5)), (np.inf, (100, 512))):
         monkeypatch.setattr("upweight.curvature.pilot.FAST_SECONDS", fast)
         for examples, count in zip((TRAIN, many), counts, strict=True):
             assert Pilot(SummedObjective.of(model().network, examples, np.ones(len(examples)), 0.0)).count == count
+
+
+@pytest.mark.parametrize(("overhead", "each"), [(0.0, 0.001), (0.02, 0.0001), (0.02, 0.01), (0.001, 0.1)])
+def test_seconds_of_an_example_are_those_of_large_batches_after_few_examples_of_slow_steps(overhead, each):
+    seen = [0]
+
+    def work(count):
+        seen[0] += count
+        return overhead + each * count
+
+    found = seconds_per_example(work, lambda call, is_warm: call(), (40, 160, 512), is_warm=False)
+    assert np.isclose(found, each + overhead / 512, rtol=0.1)
+    assert seen[0] <= (80 if each * 160 > 0.5 else 180)
+
+
+def test_what_a_pilot_prepared_for_its_time_is_what_it_multiplies(monkeypatch):
+    monkeypatch.setattr("upweight.curvature.pilot.FAST_SECONDS", -1.0)
+    pilot = Pilot(SummedObjective.of(model().network, TRAIN, np.ones(100), 0.0))
+    captured = list[int]()
+    monkeypatch.setattr(
+        "upweight.curvature.pilot.capture", lambda *given: captured.append(len(given[2])) or capture(*given)
+    )
+    assert pilot.ready > 0 and set(captured) == {1, 2}
+    captured.clear()
+    assert pilot.pair > 0 and not captured
+    whole = model().loss_rows(TRAIN.take(range(2))).gram()
+    assert np.allclose(pilot.batch.gram().numpy(), whole)
 
 
 @pytest.mark.parametrize("recipe", [uw.Influence(), uw.RelatIF(curvature=uw.EKFAC()), uw.GradDot()], ids=str)

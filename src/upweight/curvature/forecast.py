@@ -161,7 +161,9 @@ def _factored(pilot: Pilot, refined_by: int) -> Forecast:
     if refined_by:
         for layer in layers.values():
             _pretend_eigenvectors(layer)
-        moments = pilot.per_example(lambda part: second_moments(summed, layers, {}, _weighted(pilot, part)), batch)
+        moments = pilot.per_example(
+            lambda part: second_moments(summed, layers, {}, _weighted(pilot, part)), batch, is_warm=True
+        )
         steps["second moments"] = refined_by * moments
     return Forecast(steps, pilot.number_bytes * (4.0 * sum(width**2 for width in widths) + 2 * pilot.network.size))
 

@@ -31,14 +31,15 @@ from upweight.curvature.solvers.algebra import standard_normal, take_columns, to
 from upweight.curvature.solvers.cg import ConjugateGradients
 from upweight.curvature.solvers.roots import roots_of_an_example
 from upweight.curvature.summed_objective import SummedObjective
-from upweight.curvature.timed_steps import least_seconds, measured, rates_of
+from upweight.curvature.timed_steps import least_seconds, measured, rates_of, seconds_per_example
 from upweight.gradients.capture import capture
 from upweight.gradients.captured_batch import CapturedBatch
 from upweight.gradients.held_numbers import held_numbers, streamed_numbers
 from upweight.gradients.inspection import inspect
 from upweight.gradients.outputs import NoOutputsError
 
-PILOT_SHARE = 0.01  # of the examples
+PILOT_SHARE = 0.005  # of the examples: with warm-up and steps of a fixed size, a pilot is to take 1 % of the work
+SOLVED_SHARE = 0.01  # of products with the curvature, in which its iterations are counted
 MAX_PILOT_EXAMPLES = 512
 FAST_SECONDS = 0.01  # of a capture, below which the pilot takes more examples
 COPIES_OF_CAPTURED = 4  # of the captured numbers of a batch
@@ -54,7 +55,7 @@ BYTES_WRITTEN, WRITTEN_NUMBERS = 8, 1 << 22  # 32 MB are new pages in every copy
 
 @final
 class Pilot:
-    """Seconds of single steps, measured on at most 1 % of the examples when they are asked for."""
+    """Seconds of single steps, measured on few of the examples when they are asked for."""
 
     def __init__(
         self,
@@ -66,13 +67,15 @@ class Pilot:
         # Of the fitted curvature; without one, a damping is chosen and rows are counted for the pilot's examples.
         self.shift: float | None = None
         self._rows: int | None = None
+        self._prepared: CapturedBatch | None = None  # the last batch that was prepared
         self.condition: float | None = None  # that a preconditioner leaves
         if isinstance(fitted, InvertedCurvature):
             self.shift, self._rows, self.condition = fitted.shift, fitted.rows, fitted.condition
         n = len(summed.train)
         self.rates, count = rates_of(self.network, summed.train), min(n, MAX_PILOT_EXAMPLES, int(PILOT_SHARE * n))
-        self.inspection = inspect(self.network, "loss", summed.train.take(np.arange(min(n, max(2, count)))))
-        self.count = int(self.rates.get("count", 0)) or self._more(max(2, count))
+        self.inspection = inspect(self.network, "loss", summed.train)  # which the work needs as well, and which is kept
+        self.least = max(2, count)
+        self.count = int(self.rates.get("count", 0)) or self._more(self.least)
         self.rates["count"] = self.count
         self.examples = summed.train.take(np.arange(min(n, self.count)))
 
@@ -93,15 +96,11 @@ class Pilot:
         return least_seconds(work, self.clock, self.network.device, is_warm)
 
     def per_example(self, work: Callable[[Examples], Any], batch: int, is_warm: bool = False) -> float:
-        """Seconds of an example in batches of this size, from two small batches: an overhead, and a part that grows."""
+        """Seconds of an example in batches of this size, from two small batches."""
         count = min(len(self.examples), batch)
-        few = count // 4 if count >= 4 else count
-        small = self.timed(lambda: work(self.examples.take(np.arange(few))), is_warm)
-        if few == count:
-            return small / count
-        large = self.timed(lambda: work(self.examples.take(np.arange(count))), is_warm=True)
-        growth = max((large - small) / (count - few), 0.25 * large / count)
-        return growth + max(large - growth * count, 0.0) / max(batch, count)
+        return seconds_per_example(
+            lambda some: work(self.examples.take(np.arange(some))), self.timed, (self.least, count, batch), is_warm
+        )
 
     @measured
     def capture(self) -> float:
@@ -113,9 +112,11 @@ class Pilot:
     @measured
     def ready(self) -> float:
         """The same, with the gradient prepared for many products."""
-        return self.per_example(
-            lambda part: capture(self.network, "loss", part, self.inspection).prepare(), self.inspection.batch_size
-        )
+
+        def prepare(part: Examples) -> None:
+            self._prepared = capture(self.network, "loss", part, self.inspection).prepare()
+
+        return self.per_example(prepare, self.inspection.batch_size)
 
     @measured
     def squares(self) -> float:
@@ -141,8 +142,9 @@ class Pilot:
 
     @cached_property
     def batch(self) -> CapturedBatch:
-        """`captured`, prepared for products."""
-        return self.captured.prepare()
+        """`captured`, prepared for products; that of which the time was measured, if it was."""
+        _ = self.ready
+        return self.captured.prepare() if self._prepared is None else self._prepared
 
     @measured
     def pair(self) -> float:
@@ -222,7 +224,7 @@ class Pilot:
 
         The right-hand sides are gradients of examples, of which as few are taken as cost a hundredth of the queries.
         """
-        affordable = PILOT_SHARE * len(self.summed.train) * queries / (SOLVED_COLUMNS * PASSES_OF_A_COLUMN)
+        affordable = SOLVED_SHARE * len(self.summed.train) * queries / (SOLVED_COLUMNS * PASSES_OF_A_COLUMN)
         count = min(len(self.examples), MAX_SOLVED_EXAMPLES, int(affordable))
         if count < LEAST_SOLVED_EXAMPLES:
             return None
@@ -240,8 +242,7 @@ class Pilot:
         """Rows of the dual form for one example: a trained net is sure of most examples, and they have few.
 
         They are counted for many examples, at equal distances, as it takes the outputs alone: whether the dual form is
-        taken depends on them.
-        Infinite where that form is impossible, or was not taken by the fit.
+        taken depends on them. Infinite where that form is impossible, or was not taken by the fit.
         """
         if self._rows is not None:
             return self._rows / len(self.summed.train) or float("inf")

@@ -13,7 +13,10 @@ from upweight.core.examples import Examples
 from upweight.gradients.network import Network
 from upweight.gradients.network_memo import NetworkMemo
 
-TIMED_SECONDS, MAX_CALLS = 0.02, 20  # of the repetitions of one step
+TIMED_SECONDS, MAX_CALLS = 0.008, 20  # of the repetitions of one step
+
+SMALL_BATCHES = 8  # in a large one: an overhead shows beside it
+SLOW_BATCHES, SLOW_SECONDS = 3, 0.05  # in one that would take longer than this
 
 Rates = dict[str, float]  # name → what was measured
 _RATES: NetworkMemo[WeakKeyDictionary[Examples, Rates]] = NetworkMemo()
@@ -58,3 +61,29 @@ def least_seconds(
             torch.cuda.synchronize(device)
         seconds.append(clock() - start)
     return min(seconds[first:])
+
+
+def seconds_per_example(
+    work: Callable[[int], Any],
+    timed: Callable[[Callable[[], Any], bool], float],
+    counts: tuple[int, int, int],
+    is_warm: bool,
+) -> float:
+    """Seconds of an example in large batches, from two small ones: an overhead, and a part that grows.
+
+    Args:
+        work: a batch of so many examples.
+        timed: seconds of a call, which may be warm.
+        counts: examples that the larger of both batches has at least, and at most; and those of the large batches.
+        is_warm: whether a first call takes no longer than others.
+    """
+    least, count, batch = counts
+    few = max(1, count // SMALL_BATCHES)
+    small = timed(lambda: work(few), is_warm)
+    if few == count:
+        return small / count
+    if small > SLOW_SECONDS * few / count:
+        count = min(count, max(least, SLOW_BATCHES * few))
+    large = timed(lambda: work(count), True)
+    growth = max((large - small) / (count - few), 0.25 * large / count)
+    return growth + max(large - growth * count, 0.0) / max(batch, count)

@@ -24,9 +24,7 @@ from upweight.methods.parts.gradient_products import chosen_parts
 
 Array = NDArray[np.float64]
 TRAIN_BLOCK = 4096  # training examples whose scores are held in memory at once
-GRADIENT_NUMBERS = (
-    1 << 21
-)  # of gradients in memory at once: copies of more are new memory each time, which is slow
+GRADIENT_NUMBERS = 1 << 21  # of gradients in memory at once: copies of more are new memory each time, which is slow
 
 
 @dataclass(frozen=True, kw_only=True)
