@@ -89,7 +89,7 @@ def test_work_of_few_counted_flops_has_no_pilot(monkeypatch):
 
 def test_a_pilot_looks_at_one_example_in_two_hundred_and_at_more_if_that_is_fast(monkeypatch):
     many = uw.Examples(np.tile(X[:100], (10, 1)), np.tile(Y[:100], 10))
-    for fast, counts in ((-1.0, (2, 5)), (np.inf, (100, 512))):
+    for fast, counts in ((-1.0, (8, 8)), (np.inf, (100, 512))):
         monkeypatch.setattr("upweight.curvature.pilot.FAST_SECONDS", fast)
         for examples, count in zip((TRAIN, many), counts, strict=True):
             assert Pilot(SummedObjective.of(model().network, examples, np.ones(len(examples)), 0.0)).count == count
@@ -115,10 +115,10 @@ def test_what_a_pilot_prepared_for_its_time_is_what_it_multiplies(monkeypatch):
     monkeypatch.setattr(
         "upweight.curvature.pilot.capture", lambda *given: captured.append(len(given[2])) or capture(*given)
     )
-    assert pilot.ready > 0 and set(captured) == {1, 2}
+    assert pilot.ready > 0 and set(captured) == {1, 8}
     captured.clear()
     assert pilot.pair > 0 and not captured
-    whole = model().loss_rows(TRAIN.take(range(2))).gram()
+    whole = model().loss_rows(TRAIN.take(range(8))).gram()
     assert np.allclose(pilot.batch.gram().numpy(), whole)
 
 

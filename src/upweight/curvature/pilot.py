@@ -39,6 +39,7 @@ from upweight.gradients.inspection import inspect
 from upweight.gradients.outputs import NoOutputsError
 
 PILOT_SHARE = 0.005  # of the examples: with warm-up and steps of a fixed size, a pilot is to take 1 % of the work
+LEAST_EXAMPLES = 8  # of fewer, most of the time is an overhead, and no memory is new
 SOLVED_SHARE = 0.01  # of products with the curvature, in which its iterations are counted
 MAX_PILOT_EXAMPLES = 512
 FAST_SECONDS = 0.01  # of a capture, below which the pilot takes more examples
@@ -47,8 +48,10 @@ MAX_PAIRED_EXAMPLES = 128  # copies of the pilot's gradients in a product that i
 MAX_PAIRED_NUMBERS = 1 << 22  # captured numbers of these copies
 PRODUCT_WIDTH = 512  # of the matrices whose product is timed
 COLUMNS = 8  # vectors that are multiplied with the curvature in a product that is timed
-SOLVED_COLUMNS = 2  # of conjugate gradients whose steps are counted
-PASSES_OF_A_COLUMN = 3  # a product of a single vector takes, beside one of many, whose graph is shared
+SOLVED_COLUMNS, PASSES_OF_A_COLUMN = (
+    2,
+    3,
+)  # of conjugate gradients whose steps are counted; one alone takes as many passes
 LEAST_SOLVED_EXAMPLES, MAX_SOLVED_EXAMPLES = 16, 512  # of these solves
 BYTES_WRITTEN, WRITTEN_NUMBERS = 8, 1 << 22  # 32 MB are new pages in every copy, whatever an allocator keeps
 
@@ -74,7 +77,7 @@ class Pilot:
         n = len(summed.train)
         self.rates, count = rates_of(self.network, summed.train), min(n, MAX_PILOT_EXAMPLES, int(PILOT_SHARE * n))
         self.inspection = inspect(self.network, "loss", summed.train)  # which the work needs as well, and which is kept
-        self.least = max(2, count)
+        self.least = max(LEAST_EXAMPLES, count)
         self.count = int(self.rates.get("count", 0)) or self._more(self.least)
         self.rates["count"] = self.count
         self.examples = summed.train.take(np.arange(min(n, self.count)))
@@ -92,7 +95,7 @@ class Pilot:
         return count
 
     def timed(self, work: Callable[[], Any], is_warm: bool = False) -> float:
-        """`least_seconds` of a call."""
+        """`least_seconds`."""
         return least_seconds(work, self.clock, self.network.device, is_warm)
 
     def per_example(self, work: Callable[[Examples], Any], batch: int, is_warm: bool = False) -> float:
@@ -177,8 +180,8 @@ class Pilot:
         """The same in float64 on the processor, where matrices of examples × examples are factored."""
         return self._flops(torch.float64, torch.device("cpu"))
 
-    def _flops(self, precision: torch.dtype, device: torch.device) -> float:
-        matrix = torch.ones(PRODUCT_WIDTH, PRODUCT_WIDTH, dtype=precision, device=device)
+    def _flops(self, dtype: torch.dtype, device: torch.device) -> float:
+        matrix = torch.ones(PRODUCT_WIDTH, PRODUCT_WIDTH, dtype=dtype, device=device)
         return 2 * PRODUCT_WIDTH**3 / max(self.timed(lambda: matrix @ matrix), 1e-9)
 
     @measured
