@@ -51,7 +51,7 @@ COLUMNS = 8  # vectors that are multiplied with the curvature in a product that 
 SOLVED_COLUMNS, PASSES_OF_A_COLUMN = (
     2,
     3,
-)  # of conjugate gradients whose steps are counted; one alone takes as many passes
+)  # of counted conjugate gradients; passes of a single one, without shared graphs
 LEAST_SOLVED_EXAMPLES, MAX_SOLVED_EXAMPLES = 16, 512  # of these solves
 BYTES_WRITTEN, WRITTEN_NUMBERS = 8, 1 << 22  # 32 MB are new pages in every copy, whatever an allocator keeps
 
