@@ -48,10 +48,7 @@ MAX_PAIRED_EXAMPLES = 128  # copies of the pilot's gradients in a product that i
 MAX_PAIRED_NUMBERS = 1 << 22  # captured numbers of these copies
 PRODUCT_WIDTH = 512  # of the matrices whose product is timed
 COLUMNS = 8  # vectors that are multiplied with the curvature in a product that is timed
-SOLVED_COLUMNS, PASSES_OF_A_COLUMN = (
-    2,
-    3,
-)  # of counted conjugate gradients; passes of a single one, without shared graphs
+SOLVED_COLUMNS, PASSES_OF_A_COLUMN = 2, 3  # of counted conjugate gradients; a single one shares no graph
 LEAST_SOLVED_EXAMPLES, MAX_SOLVED_EXAMPLES = 16, 512  # of these solves
 BYTES_WRITTEN, WRITTEN_NUMBERS = 8, 1 << 22  # 32 MB are new pages in every copy, whatever an allocator keeps
 
