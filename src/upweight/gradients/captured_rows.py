@@ -222,7 +222,9 @@ class CapturedRows(NetworkRows):
 
     def dense_parts(self, columns: Sequence[slice]) -> Iterator[DensePart]:
         """Parts of `dense()`, for as many rows at a time as have room as factors."""
-        return dense_parts(self, columns)
+        share = None if self.share is None else self.network.join({n: b[None] for n, b in self.share.items()})[0]
+        for part, some, dense in dense_parts(self.passes(), len(self), self.network.shapes, columns):
+            yield part, some, dense if share is None else dense + np.outer(self.weights[part], share[some])
 
     def dense(self) -> Array:
         """(n, parameters), materialised."""

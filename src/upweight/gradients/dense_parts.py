@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import prod
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,27 +18,31 @@ from upweight.gradients.merged_batches import merge_batches
 from upweight.gradients.patches import PatchTerm
 from upweight.gradients.tensor_rows import to_numpy
 
-if TYPE_CHECKING:
-    from upweight.gradients.captured_rows import CapturedRows
 
-
-def dense_parts(rows: CapturedRows, columns: Sequence[slice]) -> Iterator[DensePart]:
-    """Parts of `rows.dense()`: these columns of as many rows as have room as factors, then those of the next rows.
+def dense_parts(
+    passes: Iterator[tuple[slice, CapturedBatch]],
+    count: int,
+    shapes: Mapping[str, tuple[int, ...]],
+    columns: Sequence[slice],
+) -> Iterator[DensePart]:
+    """These columns of as many rows as have room as factors, then those of the next rows.
 
     Of the gradients, only the part that is given out is materialised.
+
+    Args:
+        passes: batches of gradients, of `count` rows in all.
+        count: of the rows.
+        shapes: name → shape, in the order of the parameters.
+        columns: of all parameters.
     """
-    shapes, share = rows.network.shapes, None
-    if rows.share is not None:
-        share = rows.network.join({name: block[None] for name, block in rows.share.items()})
-    passes = ((where, smaller_forms(batch)) for where, batch in rows.passes())
-    for where, batch in merge_batches(passes, held_numbers(MAX_CACHED_NUMBERS), len(rows)):
+    smaller = ((where, smaller_forms(batch)) for where, batch in passes)
+    for where, batch in merge_batches(smaller, held_numbers(MAX_CACHED_NUMBERS), count):
         for some in counted(columns, len(columns)):
             size = max(1, streamed_numbers() // max(1, 4 * (some.stop - some.start)))  # and copies in float64
             for first in range(0, batch.count, size):
                 gradients = gradient_columns(batch.take(slice(first, first + size)), shapes, some)
                 part = slice(where.start + first, where.start + first + len(gradients))
-                dense = to_numpy(gradients)
-                yield part, some, dense if share is None else dense + np.outer(rows.weights[part], share[0, some])
+                yield part, some, to_numpy(gradients)
 
 
 def smaller_forms(batch: CapturedBatch) -> CapturedBatch:
