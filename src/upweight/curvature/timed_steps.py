@@ -14,7 +14,6 @@ from upweight.gradients.network import Network
 from upweight.gradients.network_memo import NetworkMemo
 
 TIMED_SECONDS, MAX_CALLS = 0.008, 20  # of the repetitions of one step
-
 SMALL_BATCHES = 8  # in a large one: an overhead shows beside it
 SLOW_BATCHES, SLOW_SECONDS = 3, 0.05  # in one that would take longer than this
 
