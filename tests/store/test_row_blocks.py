@@ -38,24 +38,30 @@ def test_products_are_those_of_the_rows_multiplied_out(query, row):
 def test_products_leave_out_where_terms_are_zero_and_nothing_else(rank):
     u, v = np.ones((3, 40), np.float32), RNG.normal(size=(3, 50)).astype(np.float32)
     u[0, :9], v[1, 20:], u[2], u[1, 5] = 0, 0, 0, 0
-    factors = Factors((u.T @ v).astype(np.float64), 0.0, (np.ones(40), np.ones(50)))
+    factors = Factors((u.T @ v).astype(np.float64), (0.0, 0.0), (np.ones(40), np.ones(50)))
     vars(factors)["terms"] = u, v
     block, row = pairs(3, rank, 40, 50), pairs(4, 2, 40, 50)
     query = block.times(factors)
     spans = [(slice(9, 40), slice(0, 50)), (slice(0, 40), slice(0, 20)), (slice(0, 0), slice(0, 50))]
-    assert isinstance(query, Pairs) and query.used == spans * rank
+    assert isinstance(query, Pairs) and [span for span, *_ in query.terms()] == spans * rank
     assert query.multiplications == rank * (31 + 50 + 40 + 20 + 50)
     np.testing.assert_allclose(query.matrix(), block.matrix() * factors.flat, rtol=1e-4, atol=1e-4)
     for kept in (query, query.take([2, 0]), times_sizes(query, np.full(40, 2.0), np.full(50, 0.5))):
-        assert kept.used == query.used
-        out = np.zeros((len(kept), 4), np.float32)
+        assert [span for span, *_ in kept.terms()] == spans * rank
+        out, turned = np.zeros((len(kept), 4), np.float32), np.zeros((4, len(kept)), np.float32)
         products(kept, row, out)
+        products(row, kept, turned)
         np.testing.assert_allclose(out, kept.matrix() @ row.matrix().T, rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(turned, out.T, rtol=1e-4, atol=1e-3)
+        twice = np.zeros((len(kept), 3), np.float32)
+        products(kept, query, twice)
+        np.testing.assert_allclose(twice, kept.matrix() @ query.matrix().T, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.float32])
 def test_products_leave_out_numbers_that_are_zero_in_all_queries(kind, monkeypatch):
     monkeypatch.setattr(row_blocks, "NUMBERS_AT_A_TIME", 200)
+    monkeypatch.setattr(row_blocks, "SHORTEST_GAP", 16)
     query, rows = RNG.normal(size=(3, 120)).astype(np.float32), RNG.integers(-3, 4, (70, 120)).astype(kind)
     query[:, :10] = query[:, 50:52] = query[:, 60:100] = 0.0  # two numbers are too few to be left out
     rows[:, 60:100] = 100  # whatever they are
@@ -71,11 +77,11 @@ def test_products_leave_out_numbers_that_are_zero_in_all_queries(kind, monkeypat
 def test_the_smallest_factors_of_numbers_are_left_out_within_the_tolerance():
     sizes = np.arange(1, 41) ** -2.0, np.arange(1, 51) ** -2.0
     values = 1 / (np.outer(*sizes) + 1e-3)
-    flat = Factors(values, 1e-2, sizes).flat.astype(np.float64).reshape(40, 50)
+    flat = Factors(values, (1e-2, 1e-2), sizes).flat.astype(np.float64).reshape(40, 50)
     weighted, rest = np.outer(*sizes) * values, np.outer(*sizes) * (values - flat)
     assert 5e-3 * np.linalg.norm(weighted) <= np.linalg.norm(rest) <= 1.001e-2 * np.linalg.norm(weighted)
     assert np.count_nonzero(flat) < 0.5 * flat.size
-    for kept in (Factors(values, 0.0, sizes), Factors(values, 1e-2, sizes, is_dense=False)):
+    for kept in (Factors(values, (0.0, 0.0), sizes), Factors(values, (1e-2, 1e-2), sizes, is_dense=False)):
         np.testing.assert_array_equal(kept.flat, values.ravel().astype(np.float32))
 
 
@@ -118,12 +124,15 @@ def test_products_do_not_depend_on_torchs_default_type_nor_need_numbers_that_can
 
 @pytest.mark.parametrize("rank", [1, 3])
 def test_factors_multiply_every_row_and_stay_pairs_if_few_terms_make_them_up(rank):
-    block, ones = pairs(4, rank, 40, 40), (np.ones(40), np.ones(40))
+    block, rows, ones = pairs(4, rank, 40, 40), pairs(6, 1, 40, 40), (np.ones(40), np.ones(40))
     values = np.outer(RNG.uniform(1, 9, 40), RNG.uniform(1, 9, 40))
     for factors, tolerance, form in ((1 / values, 1e-6, Pairs), (1 / (values + 1), 1e-7, None)):
-        scaled = block.times(Factors(factors, tolerance, ones))
+        scaled, out = block.times(Factors(factors, (tolerance, tolerance), ones)), np.zeros((4, 6), np.float32)
         expected = block.matrix() * factors.ravel()
         np.testing.assert_allclose(scaled.matrix(), expected, atol=1e-5 * np.abs(expected).max())
+        products(scaled, rows, out)
+        expected = expected @ rows.matrix().T
+        np.testing.assert_allclose(out, expected, atol=1e-4 * np.abs(expected).max())
         assert form is None or isinstance(scaled, form)
 
 
@@ -181,7 +190,11 @@ def test_no_factor_is_left_out_that_counts_by_eigenvalues_or_by_their_roots():
     eigenvalues = np.arange(1, 41) ** -2.0, np.arange(1, 51) ** -2.0
     product = np.outer(*eigenvalues)
     values = 1 / (product + 1e-5)  # the directions of the largest eigenvalues have the smallest factors
-    flat = Factors(values, 1e-2, (eigenvalues[0] ** 0.5, eigenvalues[1] ** 0.5)).flat.astype(np.float64).reshape(40, 50)
+    flat = (
+        Factors(values, (1e-2, 1e-2), (eigenvalues[0] ** 0.5, eigenvalues[1] ** 0.5))
+        .flat.astype(np.float64)
+        .reshape(40, 50)
+    )
     assert np.count_nonzero(flat) < flat.size
     for weights in (product, product**0.5):
         assert np.linalg.norm(weights * (values - flat)) <= 1.001e-2 * np.linalg.norm(weights * values)

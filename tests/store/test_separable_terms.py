@@ -27,7 +27,7 @@ def test_the_terms_of_shifted_products_are_few():
     rng = np.random.default_rng(0)
     factors, weights = inverse(*(np.sort(10.0 ** -rng.uniform(0, 4, 64))[::-1] for _ in range(2)))
     for tolerance, most in ((3e-2, 6), (3e-3, 9), (1e-7, 25)):
-        terms = separable_terms(factors, tolerance, weights)
+        terms = separable_terms(factors, [tolerance], weights)
         assert len(terms[0]) <= most
         assert left_out(factors, weights, terms) <= 1.01 * (tolerance + 1e-6)
 
@@ -39,7 +39,7 @@ def test_a_long_side_of_small_eigenvalues_takes_half_of_the_products(transposed)
     whole = next(rank for rank in range(49) if np.linalg.norm(sizes[rank:]) <= 3e-3 * np.linalg.norm(sizes))
     if transposed:
         factors, weights = factors.T, weights[::-1]
-    terms = separable_terms(factors, 3e-3, weights)
+    terms = separable_terms(factors, [3e-3], weights)
     assert left_out(factors, weights, terms) <= 3.1e-3
     assert sum(np.count_nonzero(side) for side in terms) < 0.6 * whole * (48 + 1200)
 
@@ -50,7 +50,7 @@ def test_terms_that_are_about_the_largest_eigenvalues_end_after_them():
     factors, weights = 1 / (eigenvalues + 1e-4), (np.sqrt(sizes), np.sqrt(sizes))
     singular = np.linalg.svd(weights[0][:, None] * factors * weights[1], compute_uv=False)
     whole = next(rank for rank in range(97) if np.linalg.norm(singular[rank:]) <= 3e-2 * np.linalg.norm(singular))
-    terms = separable_terms(factors, 3e-2, weights)
+    terms = separable_terms(factors, [3e-2], weights)
     assert left_out(factors, weights, terms) <= 3.01e-2
     assert sum(np.count_nonzero(side) for side in terms) < 0.7 * whole * (96 + 96)
 
@@ -65,7 +65,7 @@ def test_the_terms_keep_to_the_tolerance_for_any_matrix(shape, tolerance, seed):
     rng = np.random.default_rng(seed)
     factors = rng.normal(size=shape) * 10.0 ** rng.uniform(-3, 3, shape)
     weights = rng.uniform(0.01, 1, shape[0]), rng.uniform(0.01, 1, shape[1])
-    terms = separable_terms(factors, tolerance, weights)
+    terms = separable_terms(factors, [tolerance], weights)
     assert terms[0].shape[1:] == shape[:1] and terms[1].shape[1:] == shape[1:]
     assert len(terms[0]) == len(terms[1]) >= 1
     assert left_out(factors, weights, terms) <= 1.001 * tolerance + 2e-6
@@ -81,9 +81,10 @@ def test_the_terms_keep_to_the_tolerance_in_every_norm(transposed):
     if transposed:
         factors, weights, norms = factors.T, weights[::-1], [norm.T for norm in norms]
     for terms, is_kept in (
-        (separable_terms(factors, 3e-2, weights), [True, False]),
-        (separable_terms(factors, 3e-2, weights, norms), [True, True]),
+        (separable_terms(factors, [3e-2], weights), [True, False]),
+        (separable_terms(factors, [3e-2, 1e-2], weights, norms), [True, True]),
+        (separable_terms(factors, [3e-2, 0.9], weights, norms), [True, False]),
     ):
         rest = terms[0].astype(np.float64).T @ terms[1].astype(np.float64) - factors
         errors = [np.linalg.norm(norm * rest) / np.linalg.norm(norm * factors) for norm in norms]
-        assert [error <= 3.01e-2 for error in errors] == is_kept
+        assert [error <= limit for error, limit in zip(errors, (3.01e-2, 1.01e-2), strict=True)] == is_kept

@@ -70,13 +70,13 @@ class CoordinateCurvature(Curvature):
 
     @cached_property
     def _inverse(self) -> dict[str, Factors]:
-        """1/(Λ + λ) of every block, for scores that are right to a tolerance.
+        """1/(Λ + λ) of every block, for scores that are right to its tolerances.
 
         A factor counts as much as the root of what products of all rows in its direction add up to, Λ + n share². With
         what they add up to itself, directions that one row has alone (a word or a feature that occurs once) would be
         left out, and with them most of what such a row and its copies score.
         """
-        tolerance = SEPARATION[self.header.encoding.precision]
+        tolerances = SEPARATION[self.header.encoding.precision]
         factors = {}
         for code in self.codes:
             sizes = code.leading_values(self._values[code.name])
@@ -86,7 +86,7 @@ class CoordinateCurvature(Curvature):
             left, right = (_relative(sizes.mean(axis=axis) ** EXPONENT) for axis in (1, 0))
             inverse = 1.0 / self._invertible(code.name)
             relative = sizes / (sizes.max() or 1.0)
-            factors[code.name] = Factors(inverse, tolerance, (left, right), all(code.rotated), relative)
+            factors[code.name] = Factors(inverse, tolerances, (left, right), all(code.rotated), relative)
         return factors
 
     def _invertible(self, name: str) -> Array:

@@ -283,14 +283,14 @@ class ScaledRows(Rows):
 
 
 def joined_blocks(blocks: Sequence[RowBlock]) -> RowBlock:
-    """Blocks of consecutive rows as one; pairs are multiplied out if some of the rows are."""
+    """Blocks of consecutive rows as one; pairs are multiplied out if some of the rows are, or have factors."""
     if len(blocks) == 1:
         return blocks[0]
     lookups = [block for block in blocks if isinstance(block, Lookups)]
     if len(lookups) == len(blocks):
         ids, vectors = (np.concatenate(parts) for parts in zip(*((b.ids, b.vectors()) for b in lookups), strict=True))
         return Lookups(ids, vectors, None, lookups[0].table)
-    pairs = [block for block in blocks if isinstance(block, Pairs)]
+    pairs = [block for block in blocks if isinstance(block, Pairs) and block.factors is None]
     if len(pairs) < len(blocks) or len({pair.rank for pair in pairs}) > 1:
         return Numbers(np.concatenate([block.matrix() for block in blocks]))
     left, right = (np.concatenate([getattr(pair, side) for pair in pairs]) for side in ("left", "right"))

@@ -23,7 +23,7 @@ class Factors:
 
     Attributes:
         values: (p, q), finite and above 0.
-        tolerance: share of the factors that may be left out, in each of the norms.
+        tolerances: share of the factors that may be left out in each of the norms, the first and all others.
         weights: how much the factors of the left and of the right side count, all above 0: roots of eigenvalues.
         sizes: (p, q), what products of all rows add up to in each direction, up to a factor; None if they are the
             products of squared weights.
@@ -32,7 +32,7 @@ class Factors:
     """
 
     values: Array
-    tolerance: float
+    tolerances: tuple[float, float]
     weights: tuple[Array, Array]
     is_dense: bool = True
     sizes: Array | None = None
@@ -50,14 +50,13 @@ class Factors:
 
     @cached_property
     def flat(self) -> Floats:
-        """(p·q,); the smallest are 0 as far as the tolerance allows, so that products can leave them out."""
+        """(p·q,); the smallest are 0 as far as the tolerances allow, so that products can leave them out."""
         flat = self.values.ravel().astype(np.float32)
         if self.is_dense:
             counted = [(self.values / self.values.max() * norm).ravel() ** 2 for norm in self.norms]
             squares = np.max([of_norm / max(of_norm.sum(), SMALLEST) for of_norm in counted], axis=0)
             ascending = np.argsort(squares, kind="stable")
-            summed = np.cumsum(squares[ascending])
-            flat[ascending[summed <= self.tolerance**2]] = 0.0
+            flat[ascending[np.cumsum(squares[ascending]) <= min(self.tolerances) ** 2]] = 0.0
         return flat
 
     @cached_property
@@ -70,7 +69,9 @@ class Factors:
         by_weights, by_squares = (np.linalg.norm(relative * norm) for norm in self.norms[:2])
         share = SHARE_OF_SQUARES * np.sqrt(by_weights / by_squares)
         left, right = (side + share * side**2 for side in self.weights)
-        return separable_terms(self.values, self.tolerance, (left, right), self.norms)
+        first, others = self.tolerances
+        limits = [first] + [others] * (len(self.norms) - 1)
+        return separable_terms(self.values, limits, (left, right), self.norms)
 
     @cached_property
     def spans(self) -> list[Span]:

@@ -13,8 +13,15 @@ Precision = Literal["float32", "float16", "int8", "int4", "int3"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 LARGEST = {"int8": 127, "int4": 7, "int3": 3}  # of the integers, which are symmetric
 SCALE_BYTES = 4
-# What may be left out of an inverse, in the norm of its weights: rounding mostly changes the scores of a query by more.
-SEPARATION = {"float32": 1e-7, "float16": 1e-4, "int8": 2.5e-3, "int4": 2.7e-2, "int3": 2e-2}
+# What may be left out of an inverse in the norm of its weights, and in those of products of rows: rounding changes the
+# scores of a query by more, mostly.
+SEPARATION = {
+    "float32": (1e-7, 1e-7),
+    "float16": (1e-4, 1e-4),
+    "int8": (5e-3, 1.5e-3),
+    "int4": (3.1e-2, 5.4e-2),
+    "int3": (2.3e-2, 4e-2),
+}
 WORDS_AT_A_TIME = 1 << 13  # of 64 bits, so that all steps of decoding find them in the processor's cache
 # Steps from 24 bits to eight bytes of three bits each: 12 and 12 bits, four times 6, eight times 3.
 HALVES_APART = tuple(

@@ -24,9 +24,9 @@ SMALLEST = 1e-300
 
 
 def separable_terms(
-    factors: Array, tolerance: float, weights: tuple[Array, Array], norms: Sequence[Array] | None = None
+    factors: Array, tolerances: Sequence[float], weights: tuple[Array, Array], norms: Sequence[Array] | None = None
 ) -> tuple[Floats, Floats]:
-    """(u (r, p), v (r, q)) with factors ≈ Σ_j u_j v_jᵀ, with as few products as the tolerance allows.
+    """(u (r, p), v (r, q)) with factors ≈ Σ_j u_j v_jᵀ, with as few products as the tolerances allow.
 
     The longer side is cut where that saves products, and every term ends on both sides where the rest of it hardly
     counts; beyond its ends it is 0. An inverse hardly varies among the many directions of small eigenvalues, so that
@@ -34,18 +34,18 @@ def separable_terms(
 
     Args:
         factors: (p, q).
-        tolerance: share of the factors that may be left out, in each of the norms.
+        tolerances: share of the factors that may be left out, in each of the norms.
         weights: how much the factors of both sides count, above 0, in descending order.
         norms: how much each factor counts, (p, q) for each norm; None for the one with the weights.
     """
     if factors.shape[0] > factors.shape[1]:
         turned = None if norms is None else [norm.T for norm in norms]
-        right, left = separable_terms(factors.T, tolerance, weights[::-1], turned)
+        right, left = separable_terms(factors.T, tolerances, weights[::-1], turned)
         return left, right
     (of_left, of_right), largest = weights, np.abs(factors).max()
     of_norms = None if norms is None else [norm / np.outer(*weights) for norm in norms]
     weighted = of_left[:, None] * (factors / largest) * of_right
-    lefts, rights = _terms(weighted, tolerance, of_norms or [np.ones(factors.shape)])
+    lefts, rights = _terms(weighted, tolerances, of_norms or [np.ones(factors.shape)])
     root = np.sqrt(largest)
     return (lefts / of_left * root).astype(np.float32), (rights / of_right * root).astype(np.float32)
 
@@ -133,14 +133,16 @@ class _Part:
 Choice = list[tuple[_Part, Counts]]
 
 
-def _terms(weighted: Array, tolerance: float, norms: Sequence[Array]) -> Terms:
-    """The terms that cost least within the tolerance, which is that of their error in all of these norms.
+def _terms(weighted: Array, tolerances: Sequence[float], norms: Sequence[Array]) -> Terms:
+    """The terms that cost least within the tolerances, which are those of their error in these norms.
 
     Terms of singular values are orthogonal, but what is beyond their ends is not: it may add up.
     """
     parts, width, total = list(_parts(weighted)), weighted.shape[1], float((weighted**2).sum())
-    limits = [tolerance**2 * float(((norm * weighted) ** 2).sum()) for norm in norms]
-    price = _price(parts, width, total, tolerance**2 * total)
+    limits = [
+        tolerance**2 * float(((norm * weighted) ** 2).sum()) for tolerance, norm in zip(tolerances, norms, strict=True)
+    ]
+    price = _price(parts, width, total, max(tolerances) ** 2 * total)
     for tried in range(TRIES + 1):
         choice, _ = _chosen(parts, width, price if tried < TRIES else total * CHEAPEST)
         pairs = [pair for part, ends in choice for pair in part.terms(ends)]
