@@ -19,8 +19,8 @@ SEPARATION = {
     "float32": (1e-7, 1e-7),
     "float16": (1e-4, 1e-4),
     "int8": (5e-3, 1.5e-3),
-    "int4": (3.1e-2, 5.4e-2),
-    "int3": (2.3e-2, 4e-2),
+    "int4": (3.5e-2, 5.4e-2),
+    "int3": (2.6e-2, 4e-2),
 }
 WORDS_AT_A_TIME = 1 << 13  # of 64 bits, so that all steps of decoding find them in the processor's cache
 # Steps from 24 bits to eight bytes of three bits each: 12 and 12 bits, four times 6, eight times 3.
