@@ -160,14 +160,13 @@ def second_question(data: Path, folder: Path) -> None:
             fitted = recipe.fit(model, train, store=uw.Store(folder / title / name))
             fitted.attribute(first)
             built = time.process_time() - start
-            seconds = []
-            for _ in range(5):
+            seconds: dict[str, list[float]] = {"again": [], "anew": []}
+            for way in 5 * ["again", "again", "again", "anew"]:  # in turns, since the machine has other work as well
                 start = time.process_time()
-                fitted.attribute(second)
-                seconds.append(time.process_time() - start)
-            start = time.process_time()
-            recipe.fit(uw.TorchModel(net, class_loss), train).attribute(second)
-            anew, again = time.process_time() - start, float(np.median(seconds))
+                asked_of = fitted if way == "again" else recipe.fit(uw.TorchModel(net, class_loss), train)
+                asked_of.attribute(second)
+                seconds[way].append(time.process_time() - start)
+            again, anew = (float(np.median(of_way)) for of_way in seconds.values())
             is_met = anew >= 50 * again
             figures = f"{built:.2f}", f"{again:.3f}", f"{anew:.2f}", f"{anew / again:.0f}"
             table.add(title, name, *figures, verdict(is_met))
