@@ -26,9 +26,8 @@ FEATURES = 64  # principal components of the images
 NOISE = 0.3  # standard deviation of what is added to a feature, over that of the feature
 
 EIGENVALUES = (
-    "EK-FAC's eigenvalues are no products of two, as KFAC's are: to the .25 % of rows in int8 its inverse takes more "
-    "separable terms than a row has numbers, so that rows are multiplied out; to the 2.7 % of int4 it takes one to "
-    "five."
+    "EK-FAC's eigenvalues are no products of two, as KFAC's are: to the .5 % of rows in int8 its inverse takes more "
+    "separable terms than a row has numbers, so that rows are multiplied out; to the 3.5 % of int4 it takes two to four."
 )
 
 

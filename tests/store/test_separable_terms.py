@@ -88,3 +88,19 @@ def test_the_terms_keep_to_the_tolerance_in_every_norm(transposed):
         rest = terms[0].astype(np.float64).T @ terms[1].astype(np.float64) - factors
         errors = [np.linalg.norm(norm * rest) / np.linalg.norm(norm * factors) for norm in norms]
         assert [error <= limit for error, limit in zip(errors, (3.01e-2, 1.01e-2), strict=True)] == is_kept
+
+
+@pytest.mark.parametrize(("decades", "power", "share"), [(1, 0.0, 0.98), (1, 0.5, 0.999), (2, 0.25, 0.98)])
+def test_factors_that_one_term_nearly_makes_up_take_few_more_for_a_norm_that_differs_from_the_weights(
+    decades, power, share
+):
+    sizes = 10.0 ** -np.linspace(0, decades, 64)
+    product = np.outer(sizes, sizes)
+    factors = product**-0.25 * np.random.default_rng(0).lognormal(0, 0.04, (64, 64))  # what noise keeps is all alike
+    left, singular, right = np.linalg.svd(product * factors)
+    one, norm = singular[0] * np.outer(left[:, 0], right[0]) / product, product**power
+    of_one = np.linalg.norm(norm * (one - factors)) / np.linalg.norm(norm * factors)
+    u, v = separable_terms(factors, [share * of_one], (sizes, sizes), [norm])
+    rest = u.astype(np.float64).T @ v.astype(np.float64) - factors
+    assert np.linalg.norm(norm * rest) <= 1.001 * share * of_one * np.linalg.norm(norm * factors)
+    assert np.count_nonzero(u) + np.count_nonzero(v) < 0.2 * factors.size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,7 +19,8 @@ LARGE, LARGEST = 256, 1024  # shorter sides above which it is cut at quarters of
 COST_OF_A_TERM = 6  # products that adding up one more term takes the time of
 CHEAPEST = 1e-150  # price of a product that keeps all, as a share of the sum of squares
 STEPS = 25  # to the price at which the terms just keep to the tolerance
-TRIES, MARGIN = 20, 0.8  # at a price that is lower by what its terms leave out too much, or by this at least
+TRIES, MARGIN = 20, 0.8  # at a price that is lower by what its terms leave out too much, or by powers of this
+STEPS_BACK = 4  # to the highest such price
 SMALLEST = 1e-300
 
 
@@ -34,7 +35,7 @@ def separable_terms(
 
     Args:
         factors: (p, q).
-        tolerances: share of the factors that may be left out, in each of the norms.
+        tolerances: share of the factors that may be left out in each of the norms, below 1.
         weights: how much the factors of both sides count, above 0, in descending order.
         norms: how much each factor counts, (p, q) for each norm; None for the one with the weights.
     """
@@ -136,23 +137,41 @@ Choice = list[tuple[_Part, Counts]]
 def _terms(weighted: Array, tolerances: Sequence[float], norms: Sequence[Array]) -> Terms:
     """The terms that cost least within the tolerances, which are those of their error in these norms.
 
-    Terms of singular values are orthogonal, but what is beyond their ends is not: it may add up.
+    Terms of singular values are orthogonal, but what is beyond their ends is not: it may add up. A price takes or
+    leaves all terms that are worth about the same, as those of noise are: prices may have to fall far for the first.
     """
     parts, width, total = list(_parts(weighted)), weighted.shape[1], float((weighted**2).sum())
     limits = [
         tolerance**2 * float(((norm * weighted) ** 2).sum()) for tolerance, norm in zip(tolerances, norms, strict=True)
     ]
-    price = _price(parts, width, total, max(tolerances) ** 2 * total)
-    for tried in range(TRIES + 1):
-        choice, _ = _chosen(parts, width, price if tried < TRIES else total * CHEAPEST)
+
+    def terms_at(price: float) -> tuple[Terms, float]:
+        choice, _ = _chosen(parts, width, price)
         pairs = [pair for part, ends in choice for pair in part.terms(ends)]
         terms = np.stack([u for u, _ in pairs]), np.stack([v for _, v in pairs])
         rest = weighted - terms[0].T @ terms[1]
-        errors = [float(((norm * rest) ** 2).sum()) for norm in norms]
-        if all(error <= limit for error, limit in zip(errors, limits, strict=True)):
+        errors = (float(((norm * rest) ** 2).sum()) for norm in norms)
+        return terms, max(error / max(limit, SMALLEST) for error, limit in zip(errors, limits, strict=True))
+
+    price = dear = _price(parts, width, total, max(tolerances) ** 2 * total)
+    terms, excess = terms_at(price)
+    for tried in range(1, TRIES + 1):
+        if excess <= 1:
             break
-        excess = max(error / max(limit, SMALLEST) for error, limit in zip(errors, limits, strict=True))
-        price *= min(MARGIN, 1 / excess)
+        price, dear = price * min(MARGIN**tried, 1 / excess) if tried < TRIES else total * CHEAPEST, price
+        terms, excess = terms_at(price)
+    return terms if price == dear else _dearer(terms_at, terms, price, dear)
+
+
+def _dearer(terms_at: Callable[[float], tuple[Terms, float]], terms: Terms, cheap: float, dear: float) -> Terms:
+    """The terms at the highest price, by bisection, that keep to the tolerances, as those at the dear one do not."""
+    for _ in range(STEPS_BACK):
+        price = float(np.sqrt(cheap * dear))
+        found, excess = terms_at(price)
+        if excess <= 1:
+            terms, cheap = found, price
+        else:
+            dear = price
     return terms
 
 
