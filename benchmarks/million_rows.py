@@ -27,7 +27,8 @@ NOISE = 0.3  # standard deviation of what is added to a feature, over that of th
 
 EIGENVALUES = (
     "EK-FAC's eigenvalues are no products of two, as KFAC's are: to the .5 % of rows in int8 its inverse takes more "
-    "separable terms than a row has numbers, so that rows are multiplied out; to the 3.5 % of int4 it takes two to four."
+    "separable terms than a row has numbers, so that rows are multiplied out; to the 3.5 % of int4 it takes two to "
+    "four."
 )
 
 
